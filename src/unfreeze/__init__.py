@@ -1,0 +1,51 @@
+"""Transfer learning on images with staged unfreezing.
+
+The names below are loaded on first use, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from unfreeze.data.datamodule import ImageDataModule
+    from unfreeze.inference.checkpoint import load_classifier
+    from unfreeze.models.classifier import Classifier, build_classifier
+    from unfreeze.training.module import ImageClassifier
+    from unfreeze.training.plan import Plan, Rates, Stage
+    from unfreeze.training.staged_unfreezing import StagedUnfreezing
+
+_HOMES = {
+    "Classifier": "unfreeze.models.classifier",
+    "ImageClassifier": "unfreeze.training.module",
+    "ImageDataModule": "unfreeze.data.datamodule",
+    "Plan": "unfreeze.training.plan",
+    "Rates": "unfreeze.training.plan",
+    "Stage": "unfreeze.training.plan",
+    "StagedUnfreezing": "unfreeze.training.staged_unfreezing",
+    "build_classifier": "unfreeze.models.classifier",
+    "load_classifier": "unfreeze.inference.checkpoint",
+}
+
+__all__ = [
+    "Classifier",
+    "ImageClassifier",
+    "ImageDataModule",
+    "Plan",
+    "Rates",
+    "Stage",
+    "StagedUnfreezing",
+    "build_classifier",
+    "load_classifier",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,14 @@
+"""The backbone that this package carries: where it is and what it wants to see. README.md tells how it was made."""
+
+from pathlib import Path
+from typing import Any
+
+TINY_WEIGHTS = Path(__file__).with_name("tiny.safetensors")
+TINY_ARCHITECTURE = "shufflenet_v2_x0_5"
+TINY_PREPROCESSING: dict[str, Any] = {
+    "resize_px": 64,
+    "crop_px": 64,
+    "interpolation": "bilinear",
+    "mean": [0.491, 0.482, 0.447],
+    "std": [0.247, 0.243, 0.262],
+}

@@ -1,0 +1,256 @@
+"""The schema of a run: every value a person types is checked here, before anything is loaded."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from unfreeze.errors import UnfreezeError, suggest
+from unfreeze.training.monitors import MONITORS, Mode
+from unfreeze.training.schedules import SCHEDULES
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, examples=[0])]
+ScheduleName = Literal["constant", "step", "cosine", "one_cycle", "cyclic"]
+OptimizerName = Literal["adamw", "adam", "sgd"]
+AugmentName = Literal["none", "light", "standard", "strong"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class DataConfig(_Section):
+    """Where the images come from and how they are split."""
+
+    name: Literal["cifar10", "imagefolder", "digits"]
+    root: str | None = Field(examples=["photos"])
+    download: bool
+    mirror: bool
+    image_size: int | None = Field(ge=8, le=2048, examples=[96])
+    batch_size: int = Field(ge=1, le=65536, examples=[64])
+    num_workers: int | None = Field(ge=0, le=256, examples=[2])
+    fraction: float = Field(gt=0, le=1, examples=[0.25])
+    seed: Seed
+    val_fraction: Annotated[float, Field(gt=0, lt=1, examples=[0.1])]
+    test_fraction: Fraction
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> "DataConfig":
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"data.val_fraction={self.val_fraction} and data.test_fraction={self.test_fraction} leave nothing "
+                "to train on; want a sum below 1, such as data.val_fraction=0.1 data.test_fraction=0.1"
+            )
+        return self
+
+
+class ModelConfig(_Section):
+    """Which backbone, with which weights."""
+
+    name: str
+    weights: str | None = Field(examples=["DEFAULT"])
+
+
+class HeadConfig(_Section):
+    """What stands on the backbone."""
+
+    name: Literal["linear"]
+    dropout: float | None = Field(ge=0, lt=1, examples=[0.2])
+
+
+class LearningRates(_Section):
+    """Rates by depth; see `unfreeze.training.plan.Rates`."""
+
+    head: float = Field(gt=0, le=100, examples=[1e-3])
+    decay: float = Field(gt=0, le=1, examples=[0.1])
+    floor: float = Field(ge=0, le=1, examples=[0.01])
+    groups: dict[str, Annotated[float, Field(ge=0, le=100)]] | list[Annotated[float, Field(ge=0, le=100)]] | None = (
+        Field(examples=["{stem: 1e-5}"])
+    )
+    freeze_below: float | None = Field(ge=0, le=1, examples=[0.01])
+
+
+class LearningRateChanges(_Section):
+    """What a stage changes in the rates."""
+
+    head: float | None = Field(default=None, gt=0, le=100)
+    decay: float | None = Field(default=None, gt=0, le=1)
+    floor: float | None = Field(default=None, ge=0, le=1)
+    groups: dict[str, float] | list[float] | None = None
+    freeze_below: float | None = Field(default=None, ge=0, le=1)
+
+
+class StageConfig(_Section):
+    """One stage; see `unfreeze.training.plan.Stage`."""
+
+    name: str = Field(min_length=1, examples=["head"])
+    train: int | str | list[str] = Field(examples=[1])
+    epochs: int = Field(ge=1, le=100_000, examples=[3])
+    patience: int | None = Field(default=None, ge=1, examples=[2])
+    warmup: Fraction = Field(default=0.0, examples=[0.1])
+    lr: Annotated[float, Field(gt=0, le=100)] | LearningRateChanges | None = None
+    schedule: ScheduleName | None = None
+    optimizer: OptimizerName | None = None
+    augment: AugmentName | None = None
+
+
+class StrategyConfig(_Section):
+    """The stages of a run and their rates."""
+
+    name: str
+    stages: list[StageConfig] = Field(min_length=1)
+    lr: LearningRates
+    blocks: int | None = Field(ge=1, examples=[2])
+    restore: Literal["best", "last"]
+    frozen_norm: Literal["eval", "train"]
+    from_scratch: bool
+
+
+class ObjectiveConfig(_Section):
+    """What is minimised."""
+
+    name: Literal["classify"]
+    loss: Literal["cross_entropy"]
+    label_smoothing: Fraction = Field(examples=[0.1])
+
+
+class AugmentConfig(_Section):
+    """What is drawn anew for each training image."""
+
+    name: AugmentName
+
+
+class OptimizerConfig(_Section):
+    """The optimizer and the schedule that every stage starts anew."""
+
+    name: OptimizerName
+    weight_decay: float = Field(ge=0, le=10, examples=[0.01])
+    momentum: float = Field(ge=0, lt=1, examples=[0.9])
+    schedule: ScheduleName = Field(examples=["cosine"])
+
+
+class Config(_Section):
+    """Everything that one run was asked for."""
+
+    data: DataConfig
+    model: ModelConfig
+    head: HeadConfig
+    strategy: StrategyConfig
+    objective: ObjectiveConfig
+    augment: AugmentConfig
+    optimizer: OptimizerConfig
+    trainer: dict[str, Any]
+    callbacks: dict[str, Any] | None
+    logger: dict[str, Any] | None
+    search: bool
+    seed: Seed
+    monitor: str
+    mode: Literal["min", "max"] | None
+    test: bool
+    resume: str | None
+
+    @model_validator(mode="after")
+    def _monitor_is_known(self) -> "Config":
+        allowed = list(MONITORS)
+        if self.monitor not in MONITORS:
+            raise ValueError(
+                f"monitor: nothing logs {self.monitor!r}; want one of {', '.join(allowed)}, such as monitor=val/acc"
+            )
+        if self.mode not in (None, MONITORS[self.monitor]):
+            raise ValueError(
+                f"mode: {self.mode!r} contradicts monitor={self.monitor}, which is better "
+                f"{'lower' if MONITORS[self.monitor] == 'min' else 'higher'}; leave mode out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trainer_is_usable(self) -> "Config":
+        epochs = self.trainer.get("max_epochs")
+        if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
+            raise ValueError(f"trainer.max_epochs: got {epochs!r}, want an integer of 1 or more, or null for no cap")
+        clip = self.trainer.get("gradient_clip_val")
+        if clip is not None and (isinstance(clip, bool | str) or not math.isfinite(clip) or clip < 0):
+            raise ValueError(f"trainer.gradient_clip_val: got {clip!r}, want a number of 0 or more, or null")
+        return self
+
+    @property
+    def monitor_mode(self) -> Mode:
+        """Which way the monitored metric is better."""
+        return MONITORS[self.monitor]
+
+
+def parse_config(values: dict[str, Any]) -> Config:
+    """Return the checked configuration of a run.
+
+    Raises:
+        UnfreezeError: With one line that names each wrong key, what it was given and what it wants.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UnfreezeError("; ".join(_describe(details) for details in _one_per_key(error.errors()))) from None
+
+
+def _one_per_key(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Keep the first error of each key: a union reports one for each of its members."""
+    first: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for error in errors:
+        key = tuple(part for part in error["loc"] if isinstance(part, int) or part.isidentifier())
+        first.setdefault(_without_union_members(key), error)
+    return list(first.values())
+
+
+def _without_union_members(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    members = {"int", "str", "float", "LearningRateChanges"}
+    return tuple(part for part in loc if part not in members and not (isinstance(part, str) and "[" in part))
+
+
+def _describe(error: ErrorDetails) -> str:
+    if error["type"] == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    path = _key_path(_without_union_members(error["loc"]))
+    if error["type"] == "missing":
+        return f"{path}: missing; type {path}=..."
+    if error["type"] == "extra_forbidden":
+        known = sorted(_fields_at(error["loc"]))
+        name = str(error["loc"][-1])
+        return f"{path}: there is no such key{f'; want one of {suggest(name, known, limit=12)}' if known else ''}"
+    wanted = error["msg"].replace("Input should be ", "").replace("valid dictionary", "mapping")
+    example = _example_at(_without_union_members(error["loc"]))
+    hint = f", such as {path}={example}" if example is not None else ""
+    return f"{path}: got {error['input']!r}, want {wanted}{hint}"
+
+
+def _key_path(loc: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+
+
+def _section_at(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+    section: type[BaseModel] = Config
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        if part == "stages":
+            section = StageConfig
+            continue
+        info = section.model_fields.get(part)
+        if info is None or not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
+            return None
+        section = info.annotation
+    return section
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+    section = _section_at(loc[:-1])
+    return list(section.model_fields) if section else []
+
+
+def _example_at(loc: tuple[int | str, ...]) -> Any:
+    section = _section_at(loc[:-1])
+    info = section.model_fields.get(str(loc[-1])) if section else None
+    return info.examples[0] if info and info.examples else None
+
+
+assert set(SCHEDULES) == set(ScheduleName.__args__)  # type: ignore[attr-defined]

@@ -1,0 +1,158 @@
+"""Whole batches of uint8 images, in an order that is a function of seed and epoch."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Indices = NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Args:
+        images: uint8 from a loader, float32 after the transforms, shape (N, C, H, W).
+        labels: int64, shape (N,).
+        indices: Position of each image in its source, int64, shape (N,).
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class _BatchSource:
+    """What training and evaluation share: images by index, pinned where a GPU will fetch them."""
+
+    def __init__(self, images: Tensor, labels: Tensor, *, pin_memory: bool) -> None:
+        self._images = images
+        self._labels = labels
+        self._pin_memory = pin_memory
+
+    def __call__(self, indices: Indices) -> Batch:
+        index = torch.from_numpy(np.ascontiguousarray(indices))
+        batch = Batch(self._images[index], self._labels[index], index)
+        return Batch(*(tensor.pin_memory() for tensor in batch)) if self._pin_memory else batch
+
+
+class TrainLoader:
+    """Shuffled batches whose position can be saved and taken up again.
+
+    The images of one step are the same whatever the number of ranks: each rank takes every `world_size`-th of them.
+    The last step is filled up from the epoch's beginning so that ranks stay in step. A last batch of a single image,
+    which BatchNorm can't learn from, borrows one from the batch before it.
+
+    Args:
+        images: uint8, shape (N, C, H, W).
+        labels: int64, shape (N,).
+        indices: The training images among them.
+        batch_size: Images per step and rank.
+        seed: Decides the order, together with the epoch.
+        rank: This process.
+        world_size: The number of processes.
+        pin_memory: Put batches into page-locked memory.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Indices,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        self._batches = _BatchSource(images, labels, pin_memory=pin_memory)
+        self._indices = indices
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._bounds = _step_bounds(len(indices), batch_size, world_size)
+        self._epoch = 0
+        self._position = 0
+        self._taken_up = False
+
+    def __len__(self) -> int:
+        return len(self._bounds) - 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._position and not self._taken_up:
+            self._epoch, self._position = self._epoch + 1, 0
+        self._taken_up = False
+        order = self._order(self._epoch)
+        for step in range(self._position, len(self)):
+            if step + 1 < len(self):
+                self._position = step + 1
+            else:
+                self._epoch, self._position = self._epoch + 1, 0
+            start, stop = self._bounds[step], self._bounds[step + 1]
+            yield self._batches(order[start + self._rank : stop : self._world_size])
+
+    def _order(self, epoch: int) -> Indices:
+        order = np.random.default_rng([self._seed, epoch]).permutation(self._indices)
+        return np.resize(order, self._bounds[-1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and the next step within it."""
+        return {"epoch": self._epoch, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved epoch and step."""
+        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        self._taken_up = True
+
+
+class EvalLoader:
+    """Batches in order, every image exactly once over all ranks, the same number of batches on each.
+
+    Args:
+        images: uint8, shape (N, C, H, W).
+        labels: int64, shape (N,).
+        indices: The images to evaluate on.
+        batch_size: The most images per batch.
+        rank: This process.
+        world_size: The number of processes.
+        pin_memory: Put batches into page-locked memory.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Indices,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        self._batches = _BatchSource(images, labels, pin_memory=pin_memory)
+        largest_share = -(-len(indices) // world_size)
+        count = -(-largest_share // batch_size)
+        self._chunks = np.array_split(indices[rank::world_size], count) if count else []
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self._batches, self._chunks)
+
+
+def _step_bounds(count: int, batch_size: int, world_size: int) -> list[int]:
+    """Return where each step begins and ends in an epoch's order, over all ranks."""
+    per_rank = -(-count // world_size)
+    sizes = [batch_size] * (per_rank // batch_size)
+    rest = per_rank % batch_size
+    if rest == 1 and sizes:
+        # BatchNorm can't learn from one image.
+        sizes = [*sizes[:-1], *([batch_size - 1, 2] if batch_size > 2 else [batch_size + 1])]
+    elif rest:
+        sizes.append(rest)
+    return [0, *(np.cumsum(sizes) * world_size).tolist()]

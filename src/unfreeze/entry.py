@@ -1,0 +1,156 @@
+"""Between Hydra and a run: refuse early, run jobs apart from each other, sum up a multirun."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from unfreeze import sweep
+from unfreeze.arguments import AlreadyCompletedError, expand_arguments
+from unfreeze.errors import UnfreezeError
+from unfreeze.resolvers import register_resolvers
+from unfreeze.training.interruption import STOP
+
+if TYPE_CHECKING:
+    from unfreeze.run import Experiment
+
+log = logging.getLogger("unfreeze.entry")
+
+_prepared: "list[Experiment]" = []
+"""What the refusal check of a single run has loaded, for its job to take."""
+
+
+def start() -> None:
+    """Make ready for `hydra.main`: signals, resolvers, and arguments that Hydra understands."""
+    STOP.install()
+    register_resolvers()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    try:
+        sys.argv[1:] = expand_arguments(sys.argv[1:])
+    except AlreadyCompletedError as done:
+        print(done)
+        raise SystemExit(0) from None
+    except UnfreezeError as error:
+        refuse(error)
+
+
+def refuse(error: UnfreezeError) -> None:
+    """Say what is wrong in one line, and end."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(error.exit_code) from None
+
+
+def run_hydra_job(raw: DictConfig) -> float | None:
+    """Run what Hydra composed; a job of a multirun that fails is recorded and does not stop the others.
+
+    Returns:
+        The best monitored value; None for a failed job of a multirun.
+    """
+    from unfreeze.run import run_job
+
+    hydra_config = HydraConfig.get()
+    run_dir = Path(hydra_config.runtime.output_dir)
+    typed = list(hydra_config.overrides.task)
+    is_multirun = hydra_config.mode == RunMode.MULTIRUN
+    logging.captureWarnings(True)
+    if is_multirun:
+        log.info(f"\n#{hydra_config.job.num} {' '.join(typed)}")
+    try:
+        if is_multirun:
+            _refuse_distributed(raw)
+        return run_job(raw, typed, run_dir, _prepared.pop() if _prepared else None)
+    except UnfreezeError as error:
+        if not is_multirun:
+            refuse(error)
+        log.error(f"  failed: {error}")
+        sweep.record_failure(run_dir, str(error), typed)
+    except Exception as error:
+        sweep.record_failure(run_dir, f"{type(error).__name__}: {error}", typed)
+        if not is_multirun:
+            raise
+        log.error(f"  failed: {type(error).__name__}: {error}; the traceback is in {run_dir / 'train.log'}")
+        logging.getLogger("traceback").error(traceback.format_exc())
+    return None
+
+
+class RunCallback(Callback):
+    """Hydra's hooks around a run and around a multirun."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse what can be refused while there is no run directory yet."""
+        from unfreeze.run import check_values, prepare
+
+        typed = list(config.hydra.overrides.task)
+        run_dir = Path(config.hydra.run.dir).absolute()
+        raw = _without_hydra(config)
+        try:
+            _prepared[:] = [prepare(check_values(raw, typed), typed, run_dir if _is_first() else None)]
+        except UnfreezeError as error:
+            refuse(error)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a multirun that would go wrong as a whole."""
+        try:
+            _refuse_distributed(config)
+            sweep.check_is_free(Path(config.hydra.sweep.dir))
+        except UnfreezeError as error:
+            refuse(error)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Keep the summary of a multirun up to date."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            sweep.write_summary(Path(config.hydra.sweep.dir))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Test the winner of a search, show all jobs, and say by the exit code whether any failed."""
+        folder = Path(config.hydra.sweep.dir)
+        jobs = sweep.read_jobs(folder)
+        if config.search:
+            _test_winner(jobs, config.monitor)
+            jobs = sweep.read_jobs(folder)
+        sweep.write_summary(folder)
+        print(sweep.format_jobs(jobs, folder))
+        if any(job.status != "completed" for job in jobs):
+            raise SystemExit(1)
+
+
+def _test_winner(jobs: "Sequence[sweep.Job]", monitor: str) -> None:
+    from unfreeze.run import test_run
+
+    winner = sweep.best_job(jobs, monitor)
+    if winner is not None:
+        print(f"\n  #{winner.number} won by {monitor} {winner.score:.3f}; it alone is tested, once")
+        test_run(winner.folder)
+
+
+def _refuse_distributed(config: DictConfig) -> None:
+    """Refuse DDP in a multirun: each process that Lightning starts would run the whole sweep again."""
+    trainer = config.trainer
+    several = trainer.get("devices") not in (1, "1", None, "auto") or trainer.get("num_nodes", 1) != 1
+    if several or "ddp" in str(trainer.get("strategy")):
+        raise UnfreezeError(
+            f"trainer: a multirun runs each job on one device, not strategy={trainer.get('strategy')} "
+            f"devices={trainer.get('devices')}; type trainer=default, or start single runs without -m"
+        )
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    raw = config.copy()
+    with read_write(raw), open_dict(raw):
+        del raw["hydra"]
+    OmegaConf.set_readonly(raw, None)
+    return raw
+
+
+def _is_first() -> bool:
+    from unfreeze.run import is_first_process
+
+    return is_first_process()

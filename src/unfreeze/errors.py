@@ -1,0 +1,38 @@
+"""What a person sees without a traceback."""
+
+
+class UnfreezeError(Exception):
+    """A mistake that a person can mend; the message says what was given, what is allowed, what to type."""
+
+    exit_code = 2
+
+
+class TrainingFailedError(UnfreezeError):
+    """Training went wrong (a loss that is not finite); the run keeps its last good checkpoint."""
+
+    exit_code = 1
+
+
+class Stopped(SystemExit):
+    """SIGINT or SIGTERM was received; carries the exit code that shells expect."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+    @property
+    def signal_name(self) -> str:
+        """The signal's name, such as SIGTERM."""
+        import signal
+
+        return signal.Signals(self.signum).name
+
+
+def suggest(given: str, allowed: list[str], *, limit: int = 5) -> str:
+    """Return the allowed names nearest to a given one, or all of them where there are few."""
+    from difflib import get_close_matches
+
+    if len(allowed) <= limit:
+        return ", ".join(allowed)
+    near = get_close_matches(given, allowed, n=limit, cutoff=0.5)
+    return ", ".join(near or allowed[:limit])

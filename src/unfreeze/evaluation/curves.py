@@ -1,0 +1,88 @@
+"""Learning curves with the stage changes marked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from unfreeze.training.recorder import RunRecorder
+
+# Okabe and Ito 2008: told apart with any colour vision.
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#767676"
+
+
+class LearningCurves(L.Callback):
+    """Draws `figures/learning_curves.png` when training ends, and shows it in TensorBoard."""
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw, on the first rank."""
+        recorder = next((callback for callback in trainer.callbacks if isinstance(callback, RunRecorder)), None)  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or recorder is None or not recorder.history:
+            return
+        figure = plot_learning_curves(recorder.history)
+        save_figure(figure, recorder.folder / "figures" / "learning_curves.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure("learning_curves", figure, trainer.global_step, close=False)
+
+
+def plot_learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
+    """Return accuracy and loss over the epochs, with a line and a name where each stage begins.
+
+    Args:
+        history: A row per epoch, as `RunRecorder` keeps them.
+    """
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    accuracy, loss = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    for axes, metric, unit in (
+        (accuracy, "acc", "accuracy (share of images)"),
+        (loss, "loss", "loss (nats per image)"),
+    ):
+        axes.plot(epochs, [row[f"train/{metric}"] for row in history], color=_GREY, marker="o", ms=3, label="train")
+        axes.plot(epochs, [row[f"val/{metric}"] for row in history], color=_BLUE, marker="o", ms=4, label="validation")
+        axes.set(xlabel="epoch", ylabel=unit)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        _mark_stages(axes, history)
+    best = max(history, key=lambda row: row["val/acc"])
+    accuracy.annotate(
+        f"{best['val/acc']:.3f}",
+        (best["epoch"], best["val/acc"]),
+        xytext=(0, 7),
+        textcoords="offset points",
+        ha="center",
+        color=_BLUE,
+    )
+    accuracy.margins(y=0.12)
+    accuracy.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _mark_stages(axes: Axes, history: Sequence[dict[str, Any]]) -> None:
+    for previous, row in zip([None, *history], history, strict=False):
+        if previous is not None and previous["stage"] == row["stage"]:
+            continue
+        if previous is not None:
+            axes.axvline(row["epoch"] - 0.5, color=_ORANGE, lw=1, ls="--")
+        axes.annotate(
+            f" {row['stage']}",
+            (row["epoch"] - (0.5 if previous is not None else 0), 1.01),
+            xycoords=("data", "axes fraction"),
+            color=_ORANGE,
+            fontsize=9,
+        )

@@ -1,0 +1,115 @@
+"""result.json: the one summary of a run that other programs may rely on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from platform import python_version
+from typing import Any, Literal
+
+from unfreeze.data.splits import Splits
+from unfreeze.evaluation.metrics import weakest_class
+from unfreeze.training.monitors import Mode, is_better
+from unfreeze.training.progress import format_seconds
+
+RESULT_SCHEMA = 1
+_LIBRARIES = ("unfreeze", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
+
+Row = dict[str, Any]
+
+
+@dataclass
+class RunResult:
+    """What a run came to; filled while it goes on, so that it is true whenever it ends.
+
+    Args:
+        monitor: The metric that it was judged by.
+        mode: Which way that is better.
+        seed: The run's seed.
+        overrides: What was typed.
+        fingerprint: Of the data.
+        splits: The images of each split.
+    """
+
+    monitor: str
+    mode: Mode
+    seed: int
+    overrides: list[str]
+    fingerprint: str
+    splits: Splits
+    status: Literal["completed", "stopped", "failed"] = "failed"
+    reason: str | None = None
+    best: Row | None = None
+    stages: list[Row] = field(default_factory=list)
+    test: dict[str, Any] | None = None
+    seconds: float = 0.0
+
+    def take_training(self, history: Sequence[Row], stages: Sequence[Row]) -> None:
+        """Take the rows of the epochs and stages that training has done."""
+        self.stages = [dict(stage) for stage in stages]
+        self.best = None
+        for row in history:
+            if is_better(row[self.monitor], None if self.best is None else self.best[self.monitor], self.mode):
+                self.best = row
+
+    @property
+    def best_score(self) -> float | None:
+        """The best monitored value; None before the first epoch is done."""
+        return None if self.best is None else self.best[self.monitor]
+
+    @property
+    def val(self) -> dict[str, float] | None:
+        """Validation metrics at the best epoch, without their prefix."""
+        if self.best is None:
+            return None
+        return {key.removeprefix("val/"): value for key, value in self.best.items() if key.startswith("val/")}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of result.json."""
+        return {
+            "schema": RESULT_SCHEMA,
+            "status": self.status,
+            "reason": self.reason,
+            "monitor": self.monitor,
+            "best": None if self.best is None else {"epoch": self.best["epoch"], "stage": self.best["stage"]},
+            "val": self.val,
+            "test": self.test,
+            "stages": self.stages,
+            "seconds": round(self.seconds, 1),
+            "seed": self.seed,
+            "overrides": self.overrides,
+            "versions": {"python": python_version(), **{name: version(name) for name in _LIBRARIES}},
+            "data": {
+                "fingerprint": self.fingerprint,
+                "train": len(self.splits.train),
+                "val": len(self.splits.val),
+                "test": len(self.splits.test),
+            },
+        }
+
+    def hyperparameter_metrics(self) -> dict[str, float]:
+        """Return the final figures that runs are compared by."""
+        figures = {f"final/val_{key}": value for key, value in (self.val or {}).items()}
+        for key in ("acc", "acc_balanced", "f1_macro"):
+            if self.test is not None:
+                figures[f"final/test_{key}"] = self.test[key]
+        return figures
+
+    def summary(self, place: str, *, total_seconds: float) -> list[str]:
+        """Return the lines that close a run in the terminal."""
+        if self.status != "completed":
+            again = f"go on with: python train.py resume={place}"
+            return ["", f"  {self.status:<13} {self.reason}", f"  {again}", f"  {place}"]
+        assert self.best is not None and self.val is not None
+        test = self.test
+        title = (
+            f"test (once, epoch {self.best['epoch']}, {self.best['stage']})" if test else f"epoch {self.best['epoch']}"
+        )
+        lines = ["", f"  {'result':<13} val     {title}"]
+        for name, key in (("accuracy", "acc"), ("balanced", "acc_balanced"), ("f1 macro", "f1_macro")):
+            lines.append(f"  {name:<13} {self.val[key]:.3f}   {format(test[key], '.3f') if test else ''}".rstrip())
+        if test:
+            name, f1 = weakest_class(test["per_class"])
+            lines[-1] += f"     weakest class: {name} {f1:.3f}"
+            lines.append(f"  {'calibration':<13}         {test['ece']:.3f} (expected error)")
+        stages = ", ".join(f"{stage['name']} {format_seconds(stage['seconds'])}" for stage in self.stages)
+        return [*lines, f"  {'time':<13} {format_seconds(total_seconds)}: {stages}", "", f"  {place}"]

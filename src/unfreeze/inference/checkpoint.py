@@ -1,0 +1,52 @@
+"""Reading checkpoints: plain values only, offline, without any configuration."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unfreeze.errors import UnfreezeError
+from unfreeze.models.classifier import Classifier, rebuild_classifier
+from unfreeze.training.module import CHECKPOINT_KEY, CHECKPOINT_SCHEMA
+
+_PREFIX = "network."
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """Return the classifier of a checkpoint, in eval mode, on the CPU.
+
+    Args:
+        path: A .ckpt file, or a run's directory, whose best checkpoint is meant.
+
+    Raises:
+        UnfreezeError: If there is no checkpoint, or it is not one of this project.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = file / "checkpoints" / "best.ckpt"
+    checkpoint = read_checkpoint(file)
+    record = checkpoint.get(CHECKPOINT_KEY)
+    if not isinstance(record, dict) or record.get("schema") != CHECKPOINT_SCHEMA:
+        raise UnfreezeError(f"{file}: not a checkpoint of this version of unfreeze (schema {CHECKPOINT_SCHEMA})")
+    state = {
+        key.removeprefix(_PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(_PREFIX)
+    }
+    return rebuild_classifier(record["classifier"], state)
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint; nothing in it can run.
+
+    Raises:
+        UnfreezeError: If the file is missing or can't be read.
+    """
+    if not file.is_file():
+        raise UnfreezeError(f"no checkpoint {str(file)!r}; want a .ckpt file or the directory of a run that has one")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise UnfreezeError(f"{file}: can't be read as a checkpoint ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise UnfreezeError(f"{file}: holds {type(content).__name__}, not a checkpoint")
+    return content

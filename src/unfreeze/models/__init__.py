@@ -1,0 +1,1 @@
+"""Backbones, heads, layer groups, weights. Knows neither data nor Lightning."""

@@ -1,0 +1,239 @@
+"""Layer groups: the ordered parts of a backbone that freeze and thaw together.
+
+Groups are counted from the head. They are disjoint and cover every parameter and buffer, which
+`build_layer_groups` checks by identity.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision import models as tv
+
+Part = tuple[str, list[str]]
+"""A group's name and the qualified names of the modules or parameters in it."""
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """One layer group of one network.
+
+    Args:
+        name: Its name, unique within the network.
+        parameters: Qualified names of its parameters.
+        modules: Qualified names of its modules; a module that spans several groups is in none.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+def build_layer_groups(network: nn.Module, head: str) -> tuple[LayerGroup, ...]:
+    """Return the layer groups of a network, from the head down.
+
+    Args:
+        network: A classifier; it may be on the meta device.
+        head: Qualified name of the module that gives the logits.
+
+    Raises:
+        ValueError: If a parameter or buffer is in no group, or shared between two.
+    """
+    parts = [*_backbone_parts(network, head), ("head", [head])]
+    owner = _assign(network, parts)
+    groups = []
+    for name, _ in reversed(parts):
+        parameters = tuple(key for key, _ in network.named_parameters() if owner[key] == name)
+        if parameters:
+            modules = tuple(key for key, _ in network.named_modules() if owner.get(key) == name)
+            groups.append(LayerGroup(name=name, parameters=parameters, modules=modules))
+    _check_disjoint_and_complete(network, groups)
+    return tuple(groups)
+
+
+def _assign(network: nn.Module, parts: Sequence[Part]) -> dict[str, str]:
+    """Map the names of modules, parameters and buffers to groups; the longest matching prefix wins."""
+    prefixes = {prefix: name for name, members in parts for prefix in members}
+
+    def find(key: str) -> str | None:
+        while key:
+            if key in prefixes:
+                return prefixes[key]
+            key = key.rpartition(".")[0]
+        return None
+
+    owner = {
+        key: name
+        for key in [*_tensor_names(network), *(key for key, _ in network.named_modules())]
+        if (name := find(key)) is not None
+    }
+    following = "head"
+    for key, module in reversed(list(network.named_modules())):
+        if key in owner:
+            following = owner[key]
+        elif not any(module.children()) and not any(True for _ in module.parameters()):
+            # A dropout that stands outside every part regularises what comes after it.
+            owner[key] = following
+    return owner
+
+
+def _tensor_names(network: nn.Module) -> list[str]:
+    return [key for key, _ in [*network.named_parameters(), *network.named_buffers()]]
+
+
+def _check_disjoint_and_complete(network: nn.Module, groups: Sequence[LayerGroup]) -> None:
+    by_name = dict(network.named_parameters())
+    seen: dict[int, str] = {}
+    for group in groups:
+        for key in group.parameters:
+            if id(by_name[key]) in seen:
+                raise ValueError(f"parameter {key} of group {group.name} is also in {seen[id(by_name[key])]}")
+            seen[id(by_name[key])] = group.name
+    missing = [key for key, parameter in network.named_parameters() if id(parameter) not in seen]
+    if missing:
+        raise ValueError(f"parameters in no layer group: {', '.join(missing[:5])}")
+
+
+def _backbone_parts(network: nn.Module, head: str) -> list[Part]:
+    """Return the parts of a backbone from the input to just before the head."""
+    parts = _family_parts(network)
+    if parts is None:
+        parts = _children_parts(network)
+    return _rest_of_classifier(network, parts, head)
+
+
+def _rest_of_classifier(network: nn.Module, parts: list[Part], head: str) -> list[Part]:
+    """Give what stands in the classifier before the head a group of its own, or to the last part if it is a norm."""
+    covered = {prefix for _, members in parts for prefix in members}
+    top = head.split(".")[0]
+    if top in covered or top == head:
+        return parts
+    classifier = network.get_submodule(top)
+    hidden = [
+        f"{top}.{key}"
+        for key, child in classifier.named_children()
+        if f"{top}.{key}" != head and any(True for _ in child.parameters())
+    ]
+    if not hidden:
+        return parts
+    if all(isinstance(network.get_submodule(key), NORMS) for key in hidden):
+        name, members = parts[-1]
+        return [*parts[:-1], (name, [*members, *hidden])]
+    return [*parts, (top, hidden)]
+
+
+def _family_parts(network: nn.Module) -> list[Part] | None:
+    match network:
+        case tv.ResNet():
+            blocks = ["layer1", "layer2", "layer3", "layer4"]
+            return [("stem", ["conv1", "bn1"]), *((name, [name]) for name in blocks)]
+        case tv.RegNet():
+            names = [f"trunk_output.{name}" for name, _ in network.trunk_output.named_children()]
+            return [("stem", ["stem"]), *((name.rpartition(".")[2], [name]) for name in names)]
+        case tv.ShuffleNetV2():
+            return [
+                ("stem", ["conv1"]),
+                ("stage2", ["stage2"]),
+                ("stage3", ["stage3"]),
+                ("stage4", ["stage4", "conv5"]),
+            ]
+        case tv.DenseNet():
+            dense = [(f"denseblock{i}", [f"features.denseblock{i}", f"features.transition{i}"]) for i in (1, 2, 3)]
+            return [
+                ("stem", ["features.conv0", "features.norm0"]),
+                *dense,
+                ("denseblock4", ["features.denseblock4", "features.norm5"]),
+            ]
+        case tv.VisionTransformer():
+            return _transformer_parts(network)
+        case tv.MaxVit():
+            names = [f"blocks.{name}" for name, _ in network.blocks.named_children()]
+            return [("stem", ["stem"]), *((f"block{i}", [name]) for i, name in enumerate(names, start=1))]
+        case tv.SwinTransformer():
+            return _with_tail(_resolution_parts(network, "features"), ["norm"])
+        case tv.Inception3() | tv.GoogLeNet():
+            return [part for part in _resolution_parts(network, "") if part[1] != ["fc"]]
+        case tv.MNASNet():
+            return _resolution_parts(network, "layers")
+        case (
+            tv.VGG()
+            | tv.AlexNet()
+            | tv.SqueezeNet()
+            | tv.MobileNetV2()
+            | tv.MobileNetV3()
+            | tv.EfficientNet()
+            | tv.ConvNeXt()
+        ):
+            return _resolution_parts(network, "features")
+    return None
+
+
+def _with_tail(parts: list[Part], tail: list[str]) -> list[Part]:
+    name, members = parts[-1]
+    return [*parts[:-1], (name, [*members, *tail])]
+
+
+def _transformer_parts(network: tv.VisionTransformer) -> list[Part]:
+    """Cut a vision transformer into its embedding and the quarters of its blocks."""
+    blocks = [f"encoder.layers.{name}" for name, _ in network.encoder.layers.named_children()]
+    size = -(-len(blocks) // 4)
+    quarters = [blocks[start : start + size] for start in range(0, len(blocks), size)]
+    embedding = ["conv_proj", "class_token", "encoder.pos_embedding", "encoder.dropout"]
+    parts = [("embedding", embedding), *((f"blocks{i}", quarter) for i, quarter in enumerate(quarters, start=1))]
+    return _with_tail(parts, ["encoder.ln"])
+
+
+def _resolution_parts(network: nn.Module, container: str) -> list[Part]:
+    """Cut a sequential container where the area of its feature maps shrinks; the first part is the stem."""
+    cuts: list[list[str]] = []
+    previous: int | None = None
+    for name, area in _feature_map_areas(network, container).items():
+        if previous is None or area < previous:
+            cuts.append([])
+        cuts[-1].append(f"{container}.{name}".lstrip("."))
+        previous = area
+    with_parameters: list[list[str]] = []
+    pending: list[str] = []
+    for cut in cuts:
+        pending += cut
+        if any(True for key in cut for _ in network.get_submodule(key).parameters()):
+            with_parameters.append(pending)
+            pending = []
+    if pending and with_parameters:
+        with_parameters[-1] += pending
+    return [("stem" if i == 0 else f"stage{i}", cut) for i, cut in enumerate(with_parameters)]
+
+
+def _feature_map_areas(network: nn.Module, container: str) -> dict[str, int]:
+    """Return the number of positions that each child of a container puts out for an image of 224 px, in order."""
+    import copy
+
+    skeleton = copy.deepcopy(network).to("meta").eval()
+    areas: dict[str, int] = {}
+
+    def record(name: str, output: Tensor) -> None:
+        if output.ndim != 4:
+            return
+        channels_last = output.shape[1] == output.shape[2] != output.shape[3]
+        areas[name] = int(output.shape[1] ** 2 if channels_last else output.shape[-1] * output.shape[-2])
+
+    handles = [
+        child.register_forward_hook(lambda _module, _inputs, output, name=name: record(name, output))
+        for name, child in skeleton.get_submodule(container).named_children()
+    ]
+    with torch.no_grad():
+        skeleton(torch.empty(1, 3, 224, 224, device="meta"))
+    for handle in handles:
+        handle.remove()
+    return areas
+
+
+def _children_parts(network: nn.Module) -> list[Part]:
+    """Fall back to the top-level children that hold parameters, in the order of their definition."""
+    loose = [key for key, _ in network.named_parameters(recurse=False)]
+    parts: list[Part] = [("stem", loose)] if loose else []
+    parts += [(name, [name]) for name, child in network.named_children() if any(True for _ in child.parameters())]
+    return parts

@@ -1,0 +1,530 @@
+"""The composition root: from a configuration to objects, to a fit, to one test, to a result.
+
+Everything that can be refused is refused by `prepare`, before a run has a directory.
+"""
+
+import gc
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from unfreeze.arguments import override_key
+from unfreeze.config import Config, DataConfig, parse_config
+from unfreeze.errors import Stopped, UnfreezeError
+
+if TYPE_CHECKING:
+    from lightning import Callback, Trainer
+    from lightning.pytorch.loggers import Logger
+
+    from unfreeze.data.datamodule import ImageDataModule
+    from unfreeze.data.sources import ImageSource
+    from unfreeze.models.backbones import Architecture
+    from unfreeze.models.classifier import Classifier
+    from unfreeze.training.module import ImageClassifier
+    from unfreeze.training.plan import Plan
+    from unfreeze.training.recorder import RunRecorder
+    from unfreeze.training.staged_unfreezing import StagedUnfreezing
+
+log = logging.getLogger("unfreeze.run")
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """All that a run needs, checked and loaded.
+
+    Args:
+        config: What was asked for.
+        typed: The overrides it was asked with.
+        plan: What trains when.
+        classifier: The network with its weights.
+        data: Decoded images and their splits.
+    """
+
+    config: Config
+    typed: tuple[str, ...]
+    plan: "Plan"
+    classifier: "Classifier"
+    data: "ImageDataModule"
+
+
+def check_values(raw: DictConfig, typed: Sequence[str]) -> Config:
+    """Return the checked configuration; nothing is loaded for it.
+
+    Raises:
+        UnfreezeError: Naming each value that is wrong.
+    """
+    values = OmegaConf.to_container(raw, resolve=True)
+    assert isinstance(values, dict)
+    missing = sorted(OmegaConf.missing_keys(raw))
+    if missing:
+        raise UnfreezeError(f"{missing[0]}: missing; type {missing[0]}=...")
+    named = {str(key): value for key, value in values.items() if key not in ("hydra", "experiment", "sweep")}
+    config = parse_config(_without_weights_from_scratch(named, typed))
+    root = config.data.root
+    if config.data.name == "imagefolder" and root is not None and not os.path.isdir(os.path.expanduser(root)):
+        raise UnfreezeError(
+            f"data.root: no folder {root!r}. Want a folder of class folders, or one with train/ (and val/, test/) in it"
+        )
+    return config
+
+
+def plan_of(config: Config) -> "Plan":
+    """Return the plan of a configuration, without loading weights or decoding images."""
+    return _resolve(config, _class_count(config.data))
+
+
+def prepare(config: Config, typed: Sequence[str], run_dir: Path | None = None) -> Experiment:
+    """Check what needs looking at, then load weights and images.
+
+    Args:
+        config: Checked values.
+        typed: The overrides that were typed.
+        run_dir: Where the run will go, when that is known; must not hold a run, unless it is resumed.
+
+    Raises:
+        UnfreezeError: If anything is missing or does not fit.
+    """
+    if run_dir is not None and not config.resume:
+        check_is_free(run_dir)
+    from lightning import seed_everything
+
+    from unfreeze.models.classifier import build_classifier
+
+    _check_trainer(config)
+    source = build_source(config.data)
+    plan = _resolve(config, len(source.classes))
+    data = build_data(config, source)
+    seed_everything(config.seed, verbose=False)
+    classifier = build_classifier(
+        config.model.name,
+        classes=source.classes,
+        weights=config.model.weights,
+        dropout=config.head.dropout,
+        image_size=config.data.image_size,
+    )
+    _decode(data, classifier.preprocessing.resize_px)
+    experiment = Experiment(config=config, typed=tuple(typed), plan=plan, classifier=classifier, data=data)
+    if config.resume and run_dir is not None:
+        _check_resumable(experiment, run_dir)
+    return experiment
+
+
+def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | None:
+    """Fit, test once, and leave a result, whatever happens.
+
+    Returns:
+        The best monitored value.
+    """
+    from unfreeze.evaluation.result import RunResult
+    from unfreeze.training.checkpointing import BEST, LAST
+    from unfreeze.training.recorder import write_json
+
+    config = experiment.config
+    started = time.monotonic()
+    _keep_request(experiment, raw, run_dir)
+    module, stages, recorder = _build_training(experiment, run_dir)
+    trainer = build_trainer(config, raw, run_dir, [stages, recorder])
+    result = RunResult(
+        monitor=config.monitor,
+        mode=config.monitor_mode,
+        seed=config.seed,
+        overrides=list(experiment.typed),
+        fingerprint=experiment.data.store.fingerprint,
+        splits=experiment.data.splits,
+    )
+    _announce(experiment, trainer)
+    last = run_dir / "checkpoints" / LAST
+    try:
+        trainer.fit(module, experiment.data, ckpt_path=last if last.is_file() else None, weights_only=True)
+        if config.test and not config.search and len(experiment.data.splits.test):
+            result.test = judge_on_test(trainer, module, experiment.data, run_dir / "checkpoints" / BEST)
+        result.status = "completed"
+    except Stopped as stop:
+        result.status, result.reason = "stopped", stop.signal_name
+        raise
+    except BaseException as error:
+        result.reason = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        result.seconds = recorder.total_seconds
+        result.take_training(recorder.history, recorder.stages)
+        if trainer.is_global_zero:
+            write_json(run_dir / "result.json", result.to_dict())
+            _log_hyperparameters(trainer, config, result.hyperparameter_metrics())
+            for line in result.summary(_shown(run_dir), total_seconds=time.monotonic() - started):
+                log.info(line)
+    return result.best_score
+
+
+def judge_on_test(
+    trainer: "Trainer", module: "ImageClassifier", data: "ImageDataModule", checkpoint: Path
+) -> dict[str, Any]:
+    """Return the figures of a checkpoint on the test split."""
+    from unfreeze.evaluation.metrics import judge
+    from unfreeze.inference.checkpoint import read_checkpoint
+
+    # Not by ckpt_path, which would also set the callbacks back to that epoch.
+    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+    trainer.test(module, data, verbose=False)
+    logits, labels = module.test_answers()
+    return judge(logits, labels, module.classifier.classes)
+
+
+def run_job(raw: DictConfig, typed: Sequence[str], run_dir: Path, experiment: Experiment | None = None) -> float | None:
+    """Prepare unless that was done, and execute; one line for what a person can mend.
+
+    Raises:
+        UnfreezeError: For a job of a multirun that can't be prepared.
+    """
+    try:
+        if experiment is None:
+            experiment = prepare(check_values(raw, typed), typed, run_dir)
+        return execute(experiment, raw, run_dir)
+    finally:
+        del experiment
+        gc.collect()
+
+
+def build_source(data: DataConfig) -> "ImageSource":
+    """Return the labelled images that a configuration names."""
+    from unfreeze.data.sources import cifar10_source, digits_source, folder_source
+
+    match data.name:
+        case "imagefolder":
+            assert data.root is not None
+            return folder_source(data.root)
+        case "cifar10":
+            return cifar10_source(data.root or "data", download=data.download)
+        case "digits":
+            return digits_source()
+
+
+def build_data(config: Config, source: "ImageSource") -> "ImageDataModule":
+    """Return the data module of a configuration, its images not yet decoded."""
+    from unfreeze.data.datamodule import ImageDataModule
+
+    return ImageDataModule(
+        source,
+        batch_size=config.data.batch_size,
+        val_fraction=config.data.val_fraction,
+        test_fraction=config.data.test_fraction,
+        fraction=config.data.fraction,
+        split_seed=config.data.seed,
+        seed=config.seed,
+        workers=config.data.num_workers or None,
+    )
+
+
+def build_module(config: Config, classifier: "Classifier") -> "ImageClassifier":
+    """Return the LightningModule of a configuration."""
+    from unfreeze.training.module import ImageClassifier
+    from unfreeze.training.param_groups import OptimizerSpec
+
+    return ImageClassifier(
+        classifier,
+        optimizer=OptimizerSpec(
+            name=config.optimizer.name,
+            weight_decay=config.optimizer.weight_decay,
+            momentum=config.optimizer.momentum,
+        ),
+        augment=config.augment.name,
+        mirror=config.data.mirror,
+        label_smoothing=config.objective.label_smoothing,
+        seed=config.seed,
+    )
+
+
+def build_trainer(config: Config, raw: DictConfig, run_dir: Path, callbacks: Sequence["Callback"]) -> "Trainer":
+    """Return a Trainer that writes into a run's directory."""
+    from hydra.utils import instantiate
+    from lightning import Trainer
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from unfreeze.training.checkpointing import LastCheckpoint
+    from unfreeze.training.seeding import SeededSteps
+
+    folder = run_dir / "checkpoints"
+    extra = [instantiate(node) for node in (raw.callbacks or {}).values() if node is not None]
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=config.monitor,
+        mode=config.monitor_mode,
+        save_top_k=1,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+    return Trainer(
+        **_trainer_arguments(config),
+        callbacks=[*callbacks, SeededSteps(config.seed), *extra, best, LastCheckpoint(folder)],
+        logger=_build_loggers(raw, run_dir),
+        default_root_dir=run_dir,
+    )
+
+
+def check_is_free(run_dir: Path) -> None:
+    """Refuse a directory that holds a run.
+
+    Raises:
+        UnfreezeError: If it does.
+    """
+    if any((run_dir / name).exists() for name in ("config.yaml", "result.json", "checkpoints")):
+        raise UnfreezeError(
+            f"hydra.run.dir: {str(run_dir)!r} holds a run; type resume={_shown(run_dir)} to go on with it, "
+            "or name another directory"
+        )
+
+
+def _without_weights_from_scratch(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """Let `strategy=scratch` imply random weights, unless others were typed beside it."""
+    strategy, model = values.get("strategy"), values.get("model")
+    if not (isinstance(strategy, dict) and strategy.get("from_scratch") is True and isinstance(model, dict)):
+        return values
+    asked = [override for override in typed if override_key(override) == "model.weights"]
+    if asked and model["weights"] is not None:
+        raise UnfreezeError(
+            f"model.weights: {model['weights']!r} beside strategy={strategy.get('name')}, which starts from random "
+            "weights; leave one of them out, or type strategy=finetune"
+        )
+    return {**values, "model": {**model, "weights": None}}
+
+
+def _class_count(data: DataConfig) -> int:
+    """Return the number of classes, without downloading anything for it."""
+    return 10 if data.name == "cifar10" else len(build_source(data).classes)
+
+
+def _resolve(config: Config, num_classes: int) -> "Plan":
+    from unfreeze.models.backbones import find_architecture
+    from unfreeze.models.classifier import group_sizes
+    from unfreeze.models.weights import resolve_weights
+    from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
+
+    architecture: Architecture = find_architecture(config.model.name)
+    resolve_weights(architecture, config.model.weights)
+    strategy = config.strategy
+    return resolve_plan(
+        [Stage(**stage.model_dump(exclude={"lr"}), lr=_stage_lr(stage.lr)) for stage in strategy.stages],
+        [Group(name, parameters) for name, parameters in group_sizes(config.model.name, num_classes)],
+        rates=Rates(**strategy.lr.model_dump()),
+        schedule=config.optimizer.schedule,
+        optimizer=config.optimizer.name,
+        restore=strategy.restore,
+        frozen_norm=strategy.frozen_norm,
+        architecture=config.model.name,
+    )
+
+
+def _stage_lr(lr: Any) -> Any:
+    return lr.model_dump(exclude_none=True) if hasattr(lr, "model_dump") else lr
+
+
+def _trainer_arguments(config: Config) -> dict[str, Any]:
+    arguments = {key: value for key, value in config.trainer.items() if value is not None}
+    arguments |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "use_distributed_sampler": False}
+    arguments["max_epochs"] = min(config.trainer.get("max_epochs") or 10**6, _most_epochs(config))
+    if not (config.callbacks or {}).get("progress"):
+        arguments["enable_progress_bar"] = False
+    return arguments
+
+
+def _most_epochs(config: Config) -> int:
+    return sum(stage.epochs for stage in config.strategy.stages)
+
+
+def _check_trainer(config: Config) -> None:
+    """Let Lightning look at its arguments before anything is loaded."""
+    from lightning import Trainer
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        Trainer(**{**_trainer_arguments(config), "logger": False, "enable_checkpointing": False})
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+
+
+def _decode(data: "ImageDataModule", resize_px: int) -> None:
+    """Decode all images, with a bar in a terminal."""
+    from rich.progress import Progress
+
+    with Progress(transient=True) as progress:
+        task = progress.add_task("  decoding", total=len(data.source.images), visible=progress.console.is_terminal)
+        data.build_store(resize_px, lambda done: progress.update(task, completed=done))
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    """Return what must be the same when a run is resumed, beside its plan."""
+    splits = experiment.data.splits
+    return {
+        "data.fingerprint": experiment.data.store.fingerprint,
+        "splits": [len(splits.train), len(splits.val), len(splits.test)],
+        "batch_size": experiment.data.batch_size,
+        "seed": experiment.config.seed,
+        "model": experiment.classifier.architecture,
+        "classes": list(experiment.classifier.classes),
+    }
+
+
+def _check_resumable(experiment: Experiment, run_dir: Path) -> None:
+    """Refuse to go on with another plan, other data or another model, before anything is written."""
+    from unfreeze.inference.checkpoint import read_checkpoint
+    from unfreeze.training.checkpointing import LAST
+    from unfreeze.training.plan import Plan, plan_differences
+    from unfreeze.training.recorder import check_identity
+
+    last = run_dir / "checkpoints" / LAST
+    if not last.is_file():
+        return
+    callbacks = read_checkpoint(last)["callbacks"]
+    saved = Plan.from_dict(callbacks["StagedUnfreezing"]["plan"])
+    if saved != experiment.plan:
+        raise UnfreezeError(
+            f"resume: the plan has changed: {'; '.join(plan_differences(saved, experiment.plan))}. "
+            "Resume without these overrides, or start a new run"
+        )
+    check_identity(callbacks["RunRecorder"]["identity"], _identity(experiment))
+
+
+def _keep_request(experiment: Experiment, raw: DictConfig, run_dir: Path) -> None:
+    """Write what was asked and what will be done."""
+    from unfreeze.training.plan_text import format_plan
+
+    if not is_first_process():
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    kept = OmegaConf.create(OmegaConf.to_container(raw, resolve=True))
+    kept.model.weights = experiment.config.model.weights
+    kept.resume = None
+    OmegaConf.save(kept, run_dir / "config.yaml")
+    typed = [override for override in experiment.typed if override_key(override) != "resume"]
+    OmegaConf.save(OmegaConf.create(typed), run_dir / "overrides.yaml")
+    text = format_plan(experiment.plan, augment=experiment.config.augment.name)
+    (run_dir / "plan.txt").write_text(text + "\n", encoding="utf-8")
+
+
+def _build_training(
+    experiment: Experiment, run_dir: Path
+) -> tuple["ImageClassifier", "StagedUnfreezing", "RunRecorder"]:
+    from unfreeze.training.recorder import RunRecorder
+    from unfreeze.training.staged_unfreezing import StagedUnfreezing
+
+    config = experiment.config
+    stages = StagedUnfreezing(experiment.plan, monitor=config.monitor, mode=config.monitor_mode)
+    recorder = RunRecorder(run_dir, stages, identity=_identity(experiment))
+    return build_module(config, experiment.classifier), stages, recorder
+
+
+def _build_loggers(raw: DictConfig, run_dir: Path) -> "list[Logger] | bool":
+    from hydra.utils import instantiate
+
+    nodes = [node for node in (raw.logger or {}).values() if node is not None]
+    return [instantiate(node, save_dir=str(run_dir)) for node in nodes] or False
+
+
+def _announce(experiment: Experiment, trainer: "Trainer") -> None:
+    """Say what is about to happen: data, model, plan, device."""
+    from unfreeze.data.store import shared_images
+    from unfreeze.training.plan_text import format_plan
+
+    if not trainer.is_global_zero:
+        return
+    config, data, classifier = experiment.config, experiment.data, experiment.classifier
+    splits, store = data.splits, data.store
+    cut = f" (cut from train: {' and '.join(splits.cut)}, data.seed {config.data.seed})" if splits.cut else ""
+    log.info(
+        f"  {data.source.name:<13} {len(splits.train):,} train · {len(splits.val):,} val · "
+        f"{len(splits.test):,} test{cut} · {len(classifier.classes)} classes · {store.nbytes / 1e6:,.0f} MB in RAM"
+    )
+    if data.batch_size < config.data.batch_size:
+        log.info(f"  {'':<13} data.batch_size reduced to {data.batch_size}, the number of training images")
+    head: Any = classifier.network.get_submodule(classifier.head)
+    shape = f"{type(head).__name__}({head.weight.shape[1]}, {head.weight.shape[0]})"
+    log.info(
+        f"  {classifier.architecture:<13} {classifier.weights or 'random weights'} · "
+        f"{classifier.preprocessing.crop_px} px · head {shape}"
+    )
+    if classifier.report is not None and classifier.report.unexpected:
+        unexpected = classifier.report.unexpected
+        log.info(f"  {'':<13} {len(unexpected)} entries of the weights had no place, such as {unexpected[0]}")
+    log.info(format_plan(experiment.plan, augment=config.augment.name))
+    log.info(f"  {'device':<13} {trainer.num_devices} x {trainer.strategy.root_device.type} · {trainer.precision}")
+    overlap = shared_images(store, splits.train, splits.test)
+    if overlap:
+        log.warning(f"  ! {overlap:,} test images are also in train, byte for byte; the test figures flatter the model")
+
+
+def _log_hyperparameters(trainer: "Trainer", config: Config, metrics: dict[str, float]) -> None:
+    """Put the settings and the final metrics where TensorBoard's HParams compares runs."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    values = {
+        "data": config.data.name,
+        "model": config.model.name,
+        "strategy": config.strategy.name,
+        "augment": config.augment.name,
+        "optimizer": config.optimizer.name,
+        "schedule": config.optimizer.schedule,
+        "lr_head": config.strategy.lr.head,
+        "lr_decay": config.strategy.lr.decay,
+        "weight_decay": config.optimizer.weight_decay,
+        "batch_size": config.data.batch_size,
+        "fraction": config.data.fraction,
+        "seed": config.seed,
+    }
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(values, metrics)
+            logger.log_metrics(metrics, step=trainer.global_step)
+        else:
+            logger.log_hyperparams(values)
+        logger.save()
+
+
+def is_first_process() -> bool:
+    """Return whether this process is the one that writes; the others are started by Lightning, torchrun or Slurm."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def _shown(path: Path) -> str:
+    """Return a path as a person would type it here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def test_run(run_dir: Path) -> dict[str, Any]:
+    """Test the best checkpoint of a completed run that was not tested, and add the figures to its result.
+
+    Raises:
+        UnfreezeError: If the run's data can't be had any more, or is not what it was.
+    """
+    import json
+
+    from unfreeze.inference.checkpoint import load_classifier
+    from unfreeze.training.checkpointing import BEST
+    from unfreeze.training.recorder import write_json
+
+    raw = OmegaConf.load(run_dir / "config.yaml")
+    assert isinstance(raw, DictConfig)
+    config = check_values(raw, ())
+    file = run_dir / "result.json"
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    checkpoint = run_dir / "checkpoints" / BEST
+    classifier = load_classifier(checkpoint)
+    data = build_data(config, build_source(config.data))
+    _decode(data, classifier.preprocessing.resize_px)
+    if data.store.fingerprint != result["data"]["fingerprint"]:
+        raise UnfreezeError(f"data: not what {run_dir} was trained on (fingerprint {result['data']['fingerprint']})")
+    if not len(data.splits.test):
+        return result
+    trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
+    result["test"] = judge_on_test(trainer, build_module(config, classifier), data, checkpoint)
+    write_json(file, result)
+    return result

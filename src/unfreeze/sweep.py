@@ -1,0 +1,130 @@
+"""The jobs of a multirun, read back from their directories: table, summary.csv, the winner."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unfreeze.errors import UnfreezeError
+from unfreeze.training.monitors import MONITORS, is_better
+
+_FIGURES = ("val_acc", "val_loss", "val_f1_macro", "test_acc", "test_f1_macro")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a multirun.
+
+    Args:
+        number: Its number, the name of its directory.
+        folder: Its directory.
+        result: The content of its result.json.
+    """
+
+    number: int
+    folder: Path
+    result: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        """completed, stopped or failed."""
+        return str(self.result["status"])
+
+    @property
+    def score(self) -> float | None:
+        """The best monitored value; None where the job has none."""
+        val, monitor = self.result.get("val"), self.result.get("monitor")
+        return val.get(str(monitor).removeprefix("val/")) if val else None
+
+    def row(self) -> dict[str, Any]:
+        """Return the job as a row of summary.csv."""
+        val, test = self.result.get("val") or {}, self.result.get("test") or {}
+        figures = {f"val_{key}": value for key, value in val.items()}
+        figures |= {f"test_{key}": value for key, value in test.items() if not isinstance(value, dict)}
+        overrides = dict(override.split("=", 1) for override in self.result.get("overrides", []) if "=" in override)
+        return {
+            "job": self.number,
+            "status": self.status,
+            "reason": self.result.get("reason"),
+            **overrides,
+            **{key: figures.get(key) for key in _FIGURES},
+            "best_epoch": (self.result.get("best") or {}).get("epoch"),
+            "seconds": self.result.get("seconds"),
+            "directory": str(self.folder),
+        }
+
+
+def read_jobs(folder: Path) -> list[Job]:
+    """Return the jobs of a multirun that have a result, by number."""
+    files = (file for file in folder.glob("*/result.json") if file.parent.name.isdigit())
+    jobs = [Job(int(file.parent.name), file.parent, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return sorted(jobs, key=lambda job: job.number)
+
+
+def check_is_free(folder: Path) -> None:
+    """Refuse a directory that holds a multirun.
+
+    Raises:
+        UnfreezeError: If it does.
+    """
+    if read_jobs(folder) or (folder / "summary.csv").exists():
+        raise UnfreezeError(f"hydra.sweep.dir: {str(folder)!r} holds a multirun; name another directory")
+
+
+def record_failure(folder: Path, reason: str, overrides: Sequence[str]) -> None:
+    """Leave a result that says `failed` where a job ended before it had one of its own."""
+    file = folder / "result.json"
+    if folder.is_dir() and not file.exists():
+        result = {"schema": 1, "status": "failed", "reason": reason, "overrides": list(overrides)}
+        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def best_job(jobs: Sequence[Job], monitor: str) -> Job | None:
+    """Return the completed job with the best monitored value, the first one where several are as good."""
+    best: Job | None = None
+    for job in jobs:
+        if job.status != "completed" or job.score is None:
+            continue
+        if is_better(job.score, None if best is None else best.score, MONITORS[monitor]):
+            best = job
+    return best
+
+
+def write_summary(folder: Path) -> None:
+    """Write summary.csv, whole or not at all."""
+    rows = [job.row() for job in read_jobs(folder)]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    temporary = folder / f".summary.{os.getpid()}.tmp"
+    temporary.write_text(text.getvalue(), encoding="utf-8")
+    os.replace(temporary, folder / "summary.csv")
+
+
+def format_jobs(jobs: Sequence[Job], folder: Path) -> str:
+    """Return a table of all jobs, with the reasons of those that failed."""
+    shared = _shared_overrides(jobs)
+    rows = [["job", "status", "val/acc", "test/acc", "time", "overrides"]]
+    for job in jobs:
+        row = job.row()
+        own = [override for override in job.result.get("overrides", []) if override not in shared]
+        figures = [f"{row[key]:.3f}" if row.get(key) is not None else "-" for key in ("val_acc", "test_acc")]
+        seconds = f"{row['seconds']:.0f} s" if row["seconds"] is not None else "-"
+        rows.append([f"#{job.number}", job.status, *figures, seconds, " ".join(own)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    reasons = [f"  #{job.number} {job.status}: {job.result.get('reason')}" for job in jobs if job.status != "completed"]
+    return "\n".join(["", *lines, *reasons, "", f"  {folder / 'summary.csv'}"])
+
+
+def _shared_overrides(jobs: Sequence[Job]) -> set[str]:
+    lists = [set(job.result.get("overrides", [])) for job in jobs]
+    return set.intersection(*lists) if len(lists) > 1 else set()

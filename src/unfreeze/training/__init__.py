@@ -1,0 +1,1 @@
+"""Plan, staged unfreezing, the LightningModule and its callbacks."""

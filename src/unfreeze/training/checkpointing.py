@@ -1,0 +1,83 @@
+"""The checkpoint that a run goes on from, and the clean stop."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from unfreeze.errors import Stopped
+from unfreeze.training.interruption import STOP
+from unfreeze.training.module import ImageClassifier
+
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps the newest state on disk: at each epoch's end, every few minutes within one, and when asked to stop.
+
+    Lightning calls it after all other callbacks, so that what it saves is complete.
+
+    Args:
+        folder: Where `last.ckpt` goes.
+        every_min: Minutes between checkpoints within an epoch.
+    """
+
+    def __init__(self, folder: Path, *, every_min: float = 10.0) -> None:
+        self._path = folder / LAST
+        self._every_s = every_min * 60
+        self._saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals over from Lightning, which would end with exit code 0."""
+        STOP.install()
+        STOP.deferring = True
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save between two optimizer steps where that is due."""
+        stop = self._stop_requested(trainer)
+        due = stop or trainer.strategy.broadcast(time.monotonic() - self._saved_at > self._every_s)
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if due and between_steps and batch_idx + 1 < trainer.num_training_batches:
+            # At an epoch's last batch Lightning would take the epoch for validated when it resumes.
+            self._save(trainer, pl_module)
+            self._stop_if(stop)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let a signal end validation at once: the last checkpoint holds."""
+        STOP.deferring = False
+        self._stop_if(not trainer.sanity_checking and self._stop_requested(trainer))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Go back to stopping between steps."""
+        STOP.deferring = trainer.state.fn == "fit"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the epoch."""
+        self._save(trainer, pl_module)
+        self._stop_if(self._stop_requested(trainer))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let signals end at once what comes after training."""
+        STOP.deferring = False
+        self._stop_if(STOP.received is not None)
+
+    def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, ImageClassifier)
+        pl_module.check_loss_is_finite()
+        trainer.save_checkpoint(self._path)
+        self._saved_at = time.monotonic()
+
+    def _stop_requested(self, trainer: L.Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(STOP.received is not None, all=False)
+
+    def _stop_if(self, stop: bool) -> None:
+        if stop:
+            STOP.deferring = False
+            raise Stopped(STOP.received or signal.SIGTERM)

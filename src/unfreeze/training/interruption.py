@@ -1,0 +1,32 @@
+"""SIGINT and SIGTERM: at once where nothing is lost, after the step where a checkpoint can be kept."""
+
+import contextlib
+import signal
+from types import FrameType
+
+from unfreeze.errors import Stopped
+
+
+class StopSignals:
+    """Turns signals into `Stopped`; while deferring, the first one only sets `received`."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.deferring = False
+
+    def install(self) -> None:
+        """Handle both signals; does nothing outside the main thread."""
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, self._handle)
+            signal.signal(signal.SIGTERM, self._handle)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.deferring and self.received is None:
+            self.received = signum
+            return
+        self.deferring = False
+        raise Stopped(signum)
+
+
+STOP = StopSignals()
+"""The one of this process."""

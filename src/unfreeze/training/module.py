@@ -1,0 +1,211 @@
+"""A LightningModule around a classifier."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import CatMetric, MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from unfreeze.data.augment import AugmentName, augment_batch, uniform_draws
+from unfreeze.data.loader import Batch
+from unfreeze.errors import TrainingFailedError
+from unfreeze.models.classifier import Classifier, FrozenNorm
+from unfreeze.models.preprocessing import Preprocessing
+from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups
+
+CHECKPOINT_KEY = "unfreeze"
+CHECKPOINT_SCHEMA = 1
+
+
+class ImageClassifier(L.LightningModule):
+    """Trains a classifier on batches of uint8 images.
+
+    It augments and normalises on the device, and keeps what is frozen in eval mode. Which groups are live is up to
+    `StagedUnfreezing`; without that callback all of them train, at `lr`.
+
+    Args:
+        classifier: The network with its groups and preprocessing.
+        optimizer: Which optimizer, and its weight decay.
+        lr: Rate of every group where no callback sets rates, > 0.
+        augment: Augmentation of the training images.
+        mirror: Whether augmentation may mirror images.
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
+        seed: Decides the augmentation's draws.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        optimizer: OptimizerSpec | None = None,
+        lr: float = 1e-3,
+        augment: AugmentName = "light",
+        mirror: bool = True,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        # Convolutions are faster with channels last, on GPUs and on CPUs.
+        self.network: nn.Module = classifier.network.to(memory_format=torch.channels_last)
+        self.optimizer_spec = optimizer or OptimizerSpec()
+        self.lr = lr
+        self.augment: AugmentName = augment
+        self.mirror = mirror
+        self.label_smoothing = label_smoothing
+        self.seed = seed
+        self._live = frozenset(group.name for group in classifier.groups)
+        self._frozen_norm: FrozenNorm = "eval"
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.train_acc = MeanMetric(nan_strategy="disable")
+        # In the checkpoint, so that a resume in mid-epoch reports the whole epoch.
+        self.train_loss.persistent(True)
+        self.train_acc.persistent(True)
+        self.val_metrics = _validation_metrics(len(classifier.classes))
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.test_logits = CatMetric(nan_strategy="disable")
+        self.test_labels = CatMetric(nan_strategy="disable")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the network sees."""
+        return self.classifier.preprocessing
+
+    @property
+    def live_groups(self) -> frozenset[str]:
+        """Names of the layer groups that train now."""
+        return self._live
+
+    def set_live_groups(self, live: frozenset[str], frozen_norm: FrozenNorm = "eval") -> None:
+        """Let some layer groups train and freeze the others; doing it twice changes nothing."""
+        self._live, self._frozen_norm = live, frozen_norm
+        self.classifier.freeze_all_but(live)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ImageClassifier":
+        """Set the training mode of what is live; what is frozen stays in eval mode whoever calls."""
+        super().train(mode)
+        if mode:
+            self.classifier.set_frozen_modes(self._live, self._frozen_norm)
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits.
+
+        Args:
+            images: Preprocessed, float32, shape (N, C, H, W).
+
+        Returns:
+            Shape (N, number of classes).
+        """
+        logits: Tensor = self.network(images)
+        return logits
+
+    @torch.no_grad()
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment and normalise a batch of uint8 images on its device."""
+        if self.trainer.training:
+            images = self.preprocessing.resize(batch.images)
+            draws = uniform_draws(seed=self.seed, epoch=self.current_epoch, indices=batch.indices)
+            crop_px = self.preprocessing.crop_px
+            images = augment_batch(images, draws, name=self.augment, crop_px=crop_px, mirror=self.mirror)
+            images = self.preprocessing.normalize(images)
+        else:
+            images = self.preprocessing(batch.images)
+        return batch._replace(images=images.contiguous(memory_format=torch.channels_last))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch, a scalar in nats per image."""
+        logits = self(batch.images)
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+        self.train_loss.update(loss.detach(), weight=len(batch.labels))
+        self.train_acc.update((logits.detach().argmax(dim=1) == batch.labels).float())
+        return loss
+
+    def on_validation_start(self) -> None:
+        """Stop before a model that is not finite can be validated, chosen or saved."""
+        if not self.trainer.sanity_checking and self.train_loss.update_called:
+            self.check_loss_is_finite()
+
+    def check_loss_is_finite(self) -> None:
+        """Raise when a training loss since the epoch's start was not finite; one host sync.
+
+        Raises:
+            TrainingFailedError: Naming the epoch and what to try.
+        """
+        if not self.train_loss.update_called:
+            return
+        total = self.train_loss.mean_value
+        if not bool(torch.isfinite(torch.as_tensor(total)).all()):
+            raise TrainingFailedError(
+                f"the training loss is not finite in epoch {self.current_epoch + 1}; the last good checkpoint is kept. "
+                "Try a lower rate (strategy.lr.head=1e-4), or trainer.gradient_clip_val=1.0"
+            )
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training loss and accuracy."""
+        if self.train_loss.update_called:
+            self.check_loss_is_finite()
+            self.log_dict({"train/loss": self.train_loss.compute(), "train/acc": self.train_acc.compute()})
+            self.train_loss.reset()
+            self.train_acc.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Judge a batch, in float32."""
+        logits = self._logits_in_float32(batch.images)
+        self.val_metrics.update(logits, batch.labels)
+        self.val_loss.update(F.cross_entropy(logits, batch.labels), weight=len(batch.labels))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self.log_dict({"val/loss": self.val_loss.compute(), **self.val_metrics.compute()})
+        self.val_loss.reset()
+        self.val_metrics.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Keep the logits of a batch, in float32."""
+        self.test_logits.update(self._logits_in_float32(batch.images))
+        self.test_labels.update(batch.labels)
+
+    def test_answers(self) -> tuple[Tensor, Tensor]:
+        """Return logits, float32, shape (N, C), and labels, int64, shape (N,), of all ranks, on the CPU."""
+        logits, labels = self.test_logits.compute(), self.test_labels.compute()
+        return logits.view(-1, len(self.classifier.classes)).cpu(), labels.long().cpu()
+
+    def configure_optimizers(self) -> Optimizer:
+        """Return the optimizer over all groups, frozen ones too."""
+        groups = build_param_groups(self.classifier, weight_decay=self.optimizer_spec.weight_decay)
+        return build_optimizer(self.optimizer_spec, [{**group, "lr": self.lr} for group in groups])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Record in plain values what the model is, so that it can be rebuilt without this run's configuration."""
+        checkpoint[CHECKPOINT_KEY] = {"schema": CHECKPOINT_SCHEMA, "classifier": self.classifier.to_record()}
+
+    def _logits_in_float32(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, enabled=False):
+            logits: Tensor = self(images.float()).float()
+            return logits
+
+
+def _validation_metrics(num_classes: int) -> MetricCollection:
+    options: Mapping[str, Any] = {"num_classes": num_classes, "validate_args": False}
+    return MetricCollection(
+        {
+            "acc": MulticlassAccuracy(average="micro", **options),
+            "acc_balanced": MulticlassAccuracy(average="macro", **options),
+            "precision_macro": MulticlassPrecision(average="macro", **options),
+            "recall_macro": MulticlassRecall(average="macro", **options),
+            "f1_macro": MulticlassF1Score(average="macro", **options),
+        },
+        prefix="val/",
+    )

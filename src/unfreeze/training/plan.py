@@ -1,0 +1,310 @@
+"""The plan of a run: which layer groups train in which stage, and at which rates.
+
+A plan is a pure value. It needs no model and no trainer, prints itself, and travels in the checkpoint.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from unfreeze.errors import UnfreezeError
+from unfreeze.training.schedules import SCHEDULES
+
+Train = int | Sequence[str] | str
+GroupRates = Mapping[str, float] | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A layer group of a model: its name and its number of parameters."""
+
+    name: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates by depth: `head * max(decay ** depth, floor)`, depth counted from the head.
+
+    Args:
+        head: Rate of the head, > 0.
+        decay: Factor from one group to the next deeper one, in (0, 1].
+        floor: Smallest factor, in [0, 1].
+        groups: Rates that override the rule: by name or fullmatch pattern, or a list from the head down
+            whose last value goes on to the deepest group.
+        freeze_below: Groups whose factor is smaller than this stay frozen; null for none.
+    """
+
+    head: float
+    decay: float = 1.0
+    floor: float = 0.0
+    groups: GroupRates | None = None
+    freeze_below: float | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage as a person writes it.
+
+    Args:
+        name: What the stage is called in every picture and table.
+        train: A number of groups counted from the head, group names or fullmatch patterns, or "all".
+        epochs: The most epochs that it lasts, >= 1.
+        patience: Ends the stage after so many validations without improvement; null for never.
+        warmup: Share of the stage's steps in which the rates rise linearly, in [0, 1).
+        lr: Rate of the head in this stage, or the fields of `Rates` to change in it.
+        schedule: A name out of `SCHEDULES`; null for the run's.
+        optimizer: Name of another optimizer for this stage; null for the run's.
+        augment: Name of another augmentation for this stage; null for the run's.
+    """
+
+    name: str
+    train: Train
+    epochs: int
+    patience: int | None = None
+    warmup: float = 0.0
+    lr: float | Mapping[str, Any] | None = None
+    schedule: str | None = None
+    optimizer: str | None = None
+    augment: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage against a model: the live groups from the head down and the peak rate of each."""
+
+    name: str
+    groups: tuple[str, ...]
+    rates: tuple[float, ...]
+    epochs: int
+    patience: int | None
+    warmup: float
+    schedule: str
+    optimizer: str
+    augment: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Resolved groups and stages; hashable, and equal to another plan that would train the same way."""
+
+    groups: tuple[Group, ...]
+    stages: tuple[PlannedStage, ...]
+    restore: Literal["best", "last"] = "best"
+    frozen_norm: Literal["eval", "train"] = "eval"
+    _peaks: tuple[dict[str, float], ...] = field(init=False, repr=False, compare=False, hash=False)
+
+    def __post_init__(self) -> None:
+        peaks = tuple(dict(zip(stage.groups, stage.rates, strict=True)) for stage in self.stages)
+        object.__setattr__(self, "_peaks", peaks)
+
+    @property
+    def epochs(self) -> int:
+        """The most epochs that all stages last together."""
+        return sum(stage.epochs for stage in self.stages)
+
+    @cached_property
+    def total(self) -> int:
+        """The number of parameters of all groups."""
+        return sum(group.parameters for group in self.groups)
+
+    def trainable(self, stage: int) -> int:
+        """Return the number of parameters that train in a stage."""
+        live = set(self.stages[stage].groups)
+        return sum(group.parameters for group in self.groups if group.name in live)
+
+    def lr(self, group: str, stage: int, progress: float) -> float:
+        """Return the learning rate of a group.
+
+        Args:
+            group: A group's name; one that is frozen in the stage gets 0.
+            stage: Index of the stage.
+            progress: Share of the stage that is done, in [0, 1]; steps count at their middle.
+        """
+        peak = self._peaks[stage].get(group)
+        return 0.0 if peak is None else peak * self.multiplier(stage, progress)
+
+    def multiplier(self, stage: int, progress: float) -> float:
+        """Return what warm-up and schedule make of the peak rates, the same for every group of the stage."""
+        planned = self.stages[stage]
+        warmup = min(1.0, progress / planned.warmup) if planned.warmup else 1.0
+        return warmup * SCHEDULES[planned.schedule](progress)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values from which `from_dict` makes an equal plan."""
+        return {
+            "groups": [asdict(group) for group in self.groups],
+            "stages": [
+                {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(stage).items()}
+                for stage in self.stages
+            ],
+            "restore": self.restore,
+            "frozen_norm": self.frozen_norm,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Plan":
+        """Return the plan that `to_dict` described."""
+        return cls(
+            groups=tuple(Group(**group) for group in values["groups"]),
+            stages=tuple(
+                PlannedStage(**{**stage, "groups": tuple(stage["groups"]), "rates": tuple(stage["rates"])})
+                for stage in values["stages"]
+            ),
+            restore=values["restore"],
+            frozen_norm=values["frozen_norm"],
+        )
+
+
+def resolve_plan(
+    stages: Sequence[Stage],
+    groups: Sequence[Group],
+    *,
+    rates: Rates,
+    schedule: str = "cosine",
+    optimizer: str = "adamw",
+    restore: Literal["best", "last"] = "best",
+    frozen_norm: Literal["eval", "train"] = "eval",
+    architecture: str = "the model",
+) -> Plan:
+    """Return the plan of some stages over a model's groups.
+
+    Args:
+        stages: What a person asked for.
+        groups: Layer groups from the head down.
+        rates: Rates that hold where a stage names none.
+        schedule: Schedule that holds where a stage names none.
+        optimizer: Optimizer that holds where a stage names none.
+        restore: Which weights of a stage the next one starts from.
+        frozen_norm: What frozen normalisation layers do.
+        architecture: The model's name, for messages.
+
+    Raises:
+        UnfreezeError: If a stage names no group, trains nothing, or two of its patterns overlap.
+    """
+    if not stages:
+        raise UnfreezeError("strategy.stages: the list is empty; want at least [{name: head, train: 1, epochs: 3}]")
+    names = [stage.name for stage in stages]
+    for name in names:
+        if names.count(name) > 1:
+            raise UnfreezeError(f"strategy.stages: two stages are called {name!r}; give each its own name")
+    planned = tuple(
+        _plan_stage(f"strategy.stages[{index}] {stage.name!r}", stage, groups, rates, schedule, optimizer, architecture)
+        for index, stage in enumerate(stages)
+    )
+    return Plan(groups=tuple(groups), stages=planned, restore=restore, frozen_norm=frozen_norm)
+
+
+def _plan_stage(
+    where: str,
+    stage: Stage,
+    groups: Sequence[Group],
+    rates: Rates,
+    schedule: str,
+    optimizer: str,
+    architecture: str,
+) -> PlannedStage:
+    available = [group.name for group in groups]
+    live = _select_groups(where, stage.train, available, architecture)
+    stage_rates = _stage_rates(rates, stage.lr)
+    peaks = group_rates(where, stage_rates, available, architecture)
+    if stage_rates.freeze_below is not None:
+        threshold = stage_rates.head * stage_rates.freeze_below
+        live = [name for name in live if peaks[name] >= threshold]
+    live = [name for name in live if peaks[name] > 0]
+    if not live or not sum(group.parameters for group in groups if group.name in live):
+        raise UnfreezeError(
+            f"{where}: trains nothing (train: {stage.train!r}, lr: {stage_rates}). "
+            f"Want a number from 1 to {len(available)}, 'all', or groups of {architecture}: {' '.join(available)}"
+        )
+    return PlannedStage(
+        name=stage.name,
+        groups=tuple(live),
+        rates=tuple(peaks[name] for name in live),
+        epochs=stage.epochs,
+        patience=stage.patience,
+        warmup=stage.warmup,
+        schedule=stage.schedule or schedule,
+        optimizer=stage.optimizer or optimizer,
+        augment=stage.augment,
+    )
+
+
+def _select_groups(where: str, train: Train, available: list[str], architecture: str) -> list[str]:
+    if train == "all":
+        return list(available)
+    if isinstance(train, int):
+        if not 1 <= train <= len(available):
+            raise UnfreezeError(
+                f"{where}: train is {train}, but {architecture} has {len(available)} groups: {' '.join(available)}. "
+                f"Want a number from 1 to {len(available)} or 'all'"
+            )
+        return available[:train]
+    patterns = [train] if isinstance(train, str) else list(train)
+    chosen = _match(f"{where}", patterns, available, architecture)
+    return [name for name in available if name in chosen]
+
+
+def _match(where: str, patterns: Iterable[str], available: list[str], architecture: str) -> dict[str, str]:
+    """Return which pattern matches each group; each pattern matches some, no group is matched twice."""
+    matched: dict[str, str] = {}
+    for pattern in patterns:
+        try:
+            names = [name for name in available if name == pattern or re.fullmatch(pattern, name)]
+        except re.error as error:
+            raise UnfreezeError(f"{where}: {pattern!r} is not a pattern ({error})") from None
+        if not names:
+            raise UnfreezeError(
+                f"{where}: no group matches {pattern!r}. Groups of {architecture}: {' '.join(available)}"
+            )
+        for name in names:
+            if name in matched:
+                raise UnfreezeError(f"{where}: {matched[name]!r} and {pattern!r} both match {name!r}; keep one of them")
+            matched[name] = pattern
+    return matched
+
+
+def _stage_rates(rates: Rates, change: float | Mapping[str, Any] | None) -> Rates:
+    if change is None:
+        return rates
+    if isinstance(change, Mapping):
+        return replace(rates, **change)
+    return replace(rates, head=float(change))
+
+
+def group_rates(where: str, rates: Rates, available: list[str], architecture: str) -> dict[str, float]:
+    """Return the peak rate of each group, from the head down."""
+    peaks = {name: rates.head * max(rates.decay**depth, rates.floor) for depth, name in enumerate(available)}
+    if isinstance(rates.groups, Mapping):
+        for name, pattern in _match(f"{where}, lr.groups", rates.groups, available, architecture).items():
+            peaks[name] = float(rates.groups[pattern])
+    elif rates.groups:
+        if len(rates.groups) > len(available):
+            raise UnfreezeError(
+                f"{where}, lr.groups: {len(rates.groups)} rates for {len(available)} groups of {architecture}: "
+                f"{' '.join(available)}"
+            )
+        tail = [rates.groups[-1]] * (len(available) - len(rates.groups))
+        peaks = dict(zip(available, [*map(float, rates.groups), *map(float, tail)], strict=True))
+    return peaks
+
+
+def plan_differences(old: Plan, new: Plan) -> list[str]:
+    """Return what differs between two plans, a phrase each."""
+    differences = [
+        f"{key} was {getattr(old, key)!r}, is {getattr(new, key)!r}"
+        for key in ("groups", "restore", "frozen_norm")
+        if getattr(old, key) != getattr(new, key)
+    ]
+    if len(old.stages) != len(new.stages):
+        differences.append(f"{len(old.stages)} stages became {len(new.stages)}")
+    for before, after in zip(old.stages, new.stages, strict=False):
+        before_values, after_values = asdict(before), asdict(after)
+        differences += [
+            f"stage {before.name!r}: {key} was {before_values[key]!r}, is {after_values[key]!r}"
+            for key in before_values
+            if before_values[key] != after_values[key]
+        ]
+    return differences

@@ -1,0 +1,207 @@
+"""What a run did: a row per epoch, a summary per stage, on disk and in the checkpoint."""
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from unfreeze.errors import UnfreezeError
+from unfreeze.training.module import ImageClassifier
+from unfreeze.training.staged_unfreezing import StagedUnfreezing
+
+Row = dict[str, Any]
+
+
+class RunRecorder(L.Callback):
+    """Writes `metrics.csv` and `stages.json` after each epoch, and scalars to every logger.
+
+    Args:
+        folder: The run's directory.
+        stages: The callback whose stages are recorded.
+        identity: What must be the same when the run is resumed, in plain values.
+    """
+
+    def __init__(self, folder: Path, stages: StagedUnfreezing, *, identity: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._stages = stages
+        self._identity = dict(identity)
+        self.history: list[Row] = []
+        self.stages: list[Row] = []
+        self._epoch_seconds = 0.0
+        self._mark = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far."""
+        self._count_seconds()
+        return {
+            "history": self.history,
+            "stages": self.stages,
+            "epoch_seconds": self._epoch_seconds,
+            "identity": self._identity,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the rows of the run so far."""
+        self.history = state_dict["history"]
+        self.stages = state_dict["stages"]
+        self._epoch_seconds = state_dict["epoch_seconds"]
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds spent in all stages so far."""
+        self._count_seconds()
+        return float(sum(stage["seconds"] for stage in self.stages))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._mark = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the record of a stage that begins."""
+        self._count_seconds()
+        if len(self.stages) <= self._stages.stage:
+            self._epoch_seconds = 0.0
+            self._open_stage(trainer)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the rates now and then."""
+        if trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log(trainer, _rates(trainer))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Record the epoch, once."""
+        epoch = trainer.current_epoch + 1
+        if self.history and self.history[-1]["epoch"] >= epoch:
+            return
+        assert isinstance(pl_module, ImageClassifier)
+        self._count_seconds()
+        stage, seconds = self.stages[-1], max(1e-9, self._epoch_seconds)
+        self._epoch_seconds = 0.0
+        row: Row = {
+            "epoch": epoch,
+            "step": trainer.global_step,
+            "stage": stage["name"],
+            "seconds": round(seconds, 3),
+            "images_per_second": round(stage["images"] / seconds, 1),
+            "train/loss": float(pl_module.train_loss.compute()),
+            "train/acc": float(pl_module.train_acc.compute()),
+            **{key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")},
+            **_rates(trainer),
+        }
+        self.history.append(row)
+        self._close_epoch(row)
+        self._log(trainer, {**_rates(trainer), **self._stage_scalars(row)})
+        if trainer.is_global_zero:
+            self.write()
+
+    def write(self) -> None:
+        """Write `metrics.csv` and `stages.json`, each whole or not at all."""
+        columns = list(dict.fromkeys(key for row in self.history for key in row))
+        temporary = self.folder / ".metrics.csv.tmp"
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.history)
+        os.replace(temporary, self.folder / "metrics.csv")
+        write_json(self.folder / "stages.json", self.stages)
+
+    def _open_stage(self, trainer: L.Trainer) -> None:
+        plan, index = self._stages.plan, self._stages.stage
+        _reset_peak_memory(trainer)
+        self.stages.append(
+            {
+                "name": plan.stages[index].name,
+                "groups": list(plan.stages[index].groups),
+                "epochs": 0,
+                "seconds": 0.0,
+                "trainable": plan.trainable(index),
+                "total": plan.total,
+                "images": len(trainer.datamodule.splits.train),  # type: ignore[attr-defined]
+                "memory_mb": 0,
+            }
+        )
+
+    def _close_epoch(self, row: Row) -> None:
+        stage = self.stages[-1]
+        score, best_epoch = self._stages.stage_best
+        stage["epochs"] += 1
+        stage["seconds"] = round(stage["seconds"], 3)
+        stage["memory_mb"] = max(stage["memory_mb"], _peak_memory_mb())
+        if best_epoch == row["epoch"]:
+            stage |= {"best_epoch": best_epoch, "val_acc": row.get("val/acc"), self._stages.monitor: score}
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        if self.stages:
+            self.stages[-1]["seconds"] += now - self._mark
+            self._epoch_seconds += now - self._mark
+        self._mark = now
+
+    def _stage_scalars(self, row: Row) -> dict[str, float]:
+        return {
+            "stage/index": self._stages.stage,
+            "stage/trainable_parameters": self.stages[-1]["trainable"],
+            "train/images_per_second": row["images_per_second"],
+        }
+
+    def _log(self, trainer: L.Trainer, scalars: Mapping[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(dict(scalars), step=trainer.global_step)
+
+
+def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse to resume a run with other data, another model, or another order of the images.
+
+    Raises:
+        UnfreezeError: Naming what differs.
+    """
+    differences = [
+        f"{key} was {saved[key]!r}, is {current[key]!r}" for key in current if saved.get(key) != current[key]
+    ]
+    if differences:
+        raise UnfreezeError(
+            f"resume: {'; '.join(differences)}. Resume with the settings and data of the run, or start a new one"
+        )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all; numbers that are not finite become null."""
+    value = _finite(value)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _rates(trainer: L.Trainer) -> dict[str, float]:
+    return {f"lr/{group['layer_group']}": group["lr"] for group in trainer.optimizers[0].param_groups}
+
+
+def _reset_peak_memory(trainer: L.Trainer) -> None:
+    if trainer.strategy.root_device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_memory_mb() -> int:
+    """Return the peak of the GPU's memory in the stage, or of the process so far where there is none, in MB."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return round(torch.cuda.max_memory_allocated() / 1e6)
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)

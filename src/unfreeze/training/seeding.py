@@ -1,0 +1,25 @@
+"""Random draws that a resume repeats: every step's are a function of seed, epoch, batch and rank."""
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+
+class SeededSteps(L.Callback):
+    """Seeds torch anew before each training step, so that dropout draws the same after a resume.
+
+    Args:
+        seed: The run's seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the step."""
+        place = [self._seed, trainer.current_epoch, batch_idx, trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)

@@ -1,0 +1,17 @@
+"""Train an image classifier in stages. `python train.py --help` says how."""
+
+import hydra
+from omegaconf import DictConfig
+
+from unfreeze.entry import run_hydra_job, start
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def train(config: DictConfig) -> float | None:
+    """Run one job and return its best monitored value, which searches go by."""
+    return run_hydra_job(config)
+
+
+if __name__ == "__main__":
+    start()
+    train()
