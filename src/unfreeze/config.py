@@ -37,6 +37,12 @@ class DataConfig(_Section):
     test_fraction: Fraction
 
     @model_validator(mode="after")
+    def _folder_has_a_root(self) -> "DataConfig":
+        if self.name == "imagefolder" and self.root is None:
+            raise ValueError("data.root: missing; type data.root=<a folder of class folders>, such as data.root=photos")
+        return self
+
+    @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "DataConfig":
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError(

@@ -32,7 +32,6 @@ def start() -> None:
     """Make ready for `hydra.main`: signals, resolvers, and arguments that Hydra understands."""
     STOP.install()
     register_resolvers()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         sys.argv[1:] = expand_arguments(sys.argv[1:])
     except AlreadyCompletedError as done:

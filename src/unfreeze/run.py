@@ -343,6 +343,8 @@ def _check_trainer(config: Config) -> None:
     from lightning import Trainer
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    # Set when Lightning is there, which chooses INFO for itself: what it would say, `_announce` says.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         Trainer(**{**_trainer_arguments(config), "logger": False, "enable_checkpointing": False})
     except (MisconfigurationException, ValueError, TypeError) as error:
@@ -351,10 +353,12 @@ def _check_trainer(config: Config) -> None:
 
 def _decode(data: "ImageDataModule", resize_px: int) -> None:
     """Decode all images, with a bar in a terminal."""
+    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(transient=True) as progress:
-        task = progress.add_task("  decoding", total=len(data.source.images), visible=progress.console.is_terminal)
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("  decoding", total=len(data.source.images))
         data.build_store(resize_px, lambda done: progress.update(task, completed=done))
 
 

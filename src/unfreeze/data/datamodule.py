@@ -56,6 +56,8 @@ class ImageDataModule(L.LightningDataModule):
         self.workers = workers
         self._labels = torch.from_numpy(source.labels)
         self._store: ImageStore | None = None
+        self._train_loader: TrainLoader | None = None
+        self._saved_position: dict[str, Any] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -90,7 +92,7 @@ class ImageDataModule(L.LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         """Return the shuffled batches of this rank."""
         rank, world_size = self._ranks()
-        return TrainLoader(
+        self._train_loader = TrainLoader(
             self.store.images,
             self._labels,
             self.splits.train,
@@ -100,6 +102,18 @@ class ImageDataModule(L.LightningDataModule):
             world_size=world_size,
             pin_memory=self._on_gpu(),
         )
+        if self._saved_position is not None:
+            self._train_loader.load_state_dict(self._saved_position)
+            self._saved_position = None
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of the training loader; Lightning restores it by itself in mid-epoch only."""
+        return {"train_loader": self._train_loader.state_dict()} if self._train_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a saved position when the training loader is made."""
+        self._saved_position = state_dict.get("train_loader")
 
     def val_dataloader(self) -> EvalLoader:
         """Return the validation batches of this rank."""

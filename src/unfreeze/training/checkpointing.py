@@ -41,18 +41,18 @@ class LastCheckpoint(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save between two optimizer steps where that is due."""
-        stop = self._stop_requested(trainer)
-        due = stop or trainer.strategy.broadcast(time.monotonic() - self._saved_at > self._every_s)
+        due = STOP.received is not None or time.monotonic() - self._saved_at > self._every_s
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if due and between_steps and batch_idx + 1 < trainer.num_training_batches:
+        if between_steps and batch_idx + 1 < trainer.num_training_batches and _on_any_rank(trainer, due):
             # At an epoch's last batch Lightning would take the epoch for validated when it resumes.
             self._save(trainer, pl_module)
-            self._stop_if(stop)
+            self._stop_if_requested(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let a signal end validation at once: the last checkpoint holds."""
         STOP.deferring = False
-        self._stop_if(not trainer.sanity_checking and self._stop_requested(trainer))
+        if not trainer.sanity_checking:
+            self._stop_if_requested(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Go back to stopping between steps."""
@@ -61,12 +61,12 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the epoch."""
         self._save(trainer, pl_module)
-        self._stop_if(self._stop_requested(trainer))
+        self._stop_if_requested(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let signals end at once what comes after training."""
         STOP.deferring = False
-        self._stop_if(STOP.received is not None)
+        self._stop_if_requested(trainer)
 
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ImageClassifier)
@@ -74,10 +74,11 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self._path)
         self._saved_at = time.monotonic()
 
-    def _stop_requested(self, trainer: L.Trainer) -> bool:
-        return trainer.strategy.reduce_boolean_decision(STOP.received is not None, all=False)
-
-    def _stop_if(self, stop: bool) -> None:
-        if stop:
+    def _stop_if_requested(self, trainer: L.Trainer) -> None:
+        if _on_any_rank(trainer, STOP.received is not None):
             STOP.deferring = False
             raise Stopped(STOP.received or signal.SIGTERM)
+
+
+def _on_any_rank(trainer: L.Trainer, condition: bool) -> bool:
+    return condition if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(condition, all=False)

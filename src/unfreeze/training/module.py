@@ -134,19 +134,16 @@ class ImageClassifier(L.LightningModule):
 
     def on_validation_start(self) -> None:
         """Stop before a model that is not finite can be validated, chosen or saved."""
-        if not self.trainer.sanity_checking and self.train_loss.update_called:
+        if not self.trainer.sanity_checking:
             self.check_loss_is_finite()
 
     def check_loss_is_finite(self) -> None:
-        """Raise when a training loss since the epoch's start was not finite; one host sync.
+        """Raise on all ranks when a training loss since the epoch's start was not finite on any; one host sync.
 
         Raises:
             TrainingFailedError: Naming the epoch and what to try.
         """
-        if not self.train_loss.update_called:
-            return
-        total = self.train_loss.mean_value
-        if not bool(torch.isfinite(torch.as_tensor(total)).all()):
+        if self.train_loss.update_called and not torch.isfinite(self.train_loss.compute()):
             raise TrainingFailedError(
                 f"the training loss is not finite in epoch {self.current_epoch + 1}; the last good checkpoint is kept. "
                 "Try a lower rate (strategy.lr.head=1e-4), or trainer.gradient_clip_val=1.0"
@@ -180,7 +177,7 @@ class ImageClassifier(L.LightningModule):
     def test_answers(self) -> tuple[Tensor, Tensor]:
         """Return logits, float32, shape (N, C), and labels, int64, shape (N,), of all ranks, on the CPU."""
         logits, labels = self.test_logits.compute(), self.test_labels.compute()
-        return logits.view(-1, len(self.classifier.classes)).cpu(), labels.long().cpu()
+        return logits.view(-1, len(self.classifier.classes)).cpu(), labels.long().view(-1).cpu()
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimizer over all groups, frozen ones too."""

@@ -1,0 +1,129 @@
+"""What a person can mend is refused in one line, with exit code 2, and nothing is written."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.launch import train
+
+QUICK = ["data=digits", "model=tiny", "model.weights=null"]
+
+
+def write_images(folder: Path, count: int, seed: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    for i in range(count):
+        Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+
+
+def nothing(folder: Path) -> None:
+    """Prepare nothing."""
+
+
+def unknown_class_in_val(folder: Path) -> None:
+    for name in ("train/a", "train/b", "val/a", "val/c"):
+        write_images(folder / "photos" / name, 3)
+
+
+def empty_folder(folder: Path) -> None:
+    (folder / "photos").mkdir()
+
+
+def one_class(folder: Path) -> None:
+    write_images(folder / "photos" / "a", 3)
+
+
+def bad_files(folder: Path) -> None:
+    write_images(folder / "photos" / "a", 3)
+    write_images(folder / "photos" / "b", 3)
+    (folder / "photos" / "a" / "broken.jpg").write_bytes(b"<html>")
+    (folder / "photos" / "b" / "empty.png").write_bytes(b"")
+
+
+def other_weights(folder: Path) -> None:
+    torch.save({"conv1.0.weight": torch.zeros(4, 3, 3, 3)}, folder / "other.pth")
+
+
+PHOTOS = ["data=imagefolder", "data.root=photos", "model=tiny", "model.weights=null"]
+REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
+    (["data.batch_size=many", *QUICK], nothing, "data.batch_size: got 'many', want a valid integer"),
+    (["data.batch_size=0", *QUICK], nothing, "data.batch_size: got 0, want greater than or equal to 1"),
+    (["data.batch_size=true", *QUICK], nothing, "data.batch_size: got True"),
+    (["data.val_fraction=1.5", *QUICK], nothing, "data.val_fraction: got 1.5"),
+    (["strategy.lr.head=-1", *QUICK], nothing, "strategy.lr.head: got -1, want greater than 0"),
+    (["optimizer.schedule=wavy", *QUICK], nothing, "optimizer.schedule: got 'wavy', want 'constant'"),
+    (["seed=-1", *QUICK], nothing, "seed: got -1"),
+    (["monitor=val/auc", *QUICK], nothing, "monitor: nothing logs 'val/auc'; want one of val/loss"),
+    (["mode=min", *QUICK], nothing, "mode: 'min' contradicts monitor=val/acc"),
+    (["trainer.max_epochs=0", *QUICK], nothing, "trainer.max_epochs: got 0"),
+    (["trainer.accelerator=warp", *QUICK], nothing, "trainer: "),
+    (["strategy=scratch", "model.weights=DEFAULT", "data=digits", "model=tiny"], nothing, "model.weights: 'DEFAULT'"),
+    (["strategy.stages=[]", *QUICK], nothing, "strategy.stages: got []"),
+    (["strategy.stages=[{name: a, train: 9, epochs: 1}]", *QUICK], nothing, "train is 9, but tiny has 5 groups"),
+    (["strategy.stages=[{name: a, train: [nose], epochs: 1}]", *QUICK], nothing, "no group matches 'nose'. Groups"),
+    (["strategy.stages=[{name: a, train: [], epochs: 1}]", *QUICK], nothing, "trains nothing"),
+    (["strategy.stages=[{name: a, train: [head, h.*], epochs: 1}]", *QUICK], nothing, "'head' and 'h.*' both match"),
+    (["strategy.stages=[{name: a, train: 1, epochs: 1, pace: 2}]", *QUICK], nothing, "there is no such key"),
+    (["model=torchvision", "model.name=resnet19", "data=digits"], nothing, "no classifier 'resnet19'"),
+    (["model=torchvision", "model.name=resnet18", "data=digits", "model.weights=V9"], nothing, "has no 'V9'"),
+    (["data=digits", "model=tiny", "model.weights=gone.pth"], nothing, "model.weights: no file"),
+    (["data=digits", "model=tiny", "model.weights=other.pth"], other_weights, "does not fit the backbone"),
+    (["data=imagefolder", "data.root=photo", "model=tiny"], nothing, "data.root: no folder"),
+    (["data=imagefolder", "model=tiny"], nothing, "data.root: missing; type data.root="),
+    (PHOTOS, empty_folder, "data.root: no images"),
+    (PHOTOS, one_class, "has one class folder, 'a'"),
+    (PHOTOS, unknown_class_in_val, "val/ has a class 'c' that train/ lacks"),
+    (PHOTOS, bad_files, "2 of 8 images can't be read: a/broken.jpg (not an image), b/empty.png (not an image)"),
+    (["resume=gone"], nothing, "resume: no run in"),
+    (["-m", "trainer=ddp", "seed=0,1", *QUICK], nothing, "a multirun runs each job on one device"),
+]
+
+
+@pytest.mark.parametrize(("request_", "prepare", "message"), REFUSALS, ids=[r[2][:40] for r in REFUSALS])
+def test_refused(request_: list[str], prepare: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    finished = train(request_, tmp_path)
+    assert finished.code == 2, finished.err
+    assert message in finished.err
+    assert finished.err.startswith("error: ")
+    assert finished.err.count("\n") == 1
+    assert finished.out == ""
+    assert set(tmp_path.rglob("*")) - before == {tmp_path / "stdout", tmp_path / "stderr"}
+
+
+def test_a_directory_that_holds_a_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("{}")
+    finished = train([*QUICK, "hydra.run.dir=run"], tmp_path)
+    assert finished.code == 2
+    assert "holds a run; type resume=run to go on with it" in finished.err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
+def test_what_hydra_refuses_keeps_its_text(tmp_path: Path) -> None:
+    finished = train(["model=resnet19"], tmp_path)
+    assert finished.code == 1
+    assert "Could not find 'model/resnet19'" in finished.err
+    assert "resnet18" in finished.err
+
+
+def test_values_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    """In a fresh interpreter, since the others have imported it."""
+    import subprocess
+    import sys
+
+    script = (
+        "import sys, runpy\n"
+        "sys.argv = ['train.py', 'data=digits', 'monitor=val/auc']\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally:\n    print('torch' in sys.modules)\n"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,108 @@
+"""Two ranks stay equal through every stage, and do what one process with the doubled batch does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+
+from tests.training.conftest import make_classifier, make_source, state_of
+from unfreeze.data.datamodule import ImageDataModule
+from unfreeze.models.classifier import Classifier, build_classifier
+from unfreeze.training.module import ImageClassifier
+from unfreeze.training.param_groups import OptimizerSpec
+from unfreeze.training.plan import Rates, Stage
+from unfreeze.training.staged_unfreezing import StagedUnfreezing
+
+STAGES = [Stage("head", 1, 2), Stage("block", 2, 4, patience=1), Stage("all", "all", 2)]
+# SGD, because Adam turns a difference in the last bit into a difference in the first where gradients are near zero.
+RATES = Rates(head=1e-2, decay=0.5)
+
+
+class Notes(L.Callback):
+    """Keeps the weights after each epoch and what was decided, by rank."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._weights: list[dict[str, torch.Tensor]] = []
+        self._stages: list[int] = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self._weights.append(state_of(pl_module))
+        self._stages.append(next(c.stage for c in trainer.callbacks if isinstance(c, StagedUnfreezing)))
+        torch.save(self._weights, self._folder / f"weights-{trainer.global_rank}.pt")
+        (self._folder / f"stages-{trainer.global_rank}.json").write_text(json.dumps(self._stages))
+
+
+def without_norms(classes: list[str]) -> Classifier:
+    """Return a network whose steps depend on the union of the ranks' batches alone."""
+    return build_classifier("squeezenet1_1", classes=classes, weights=None, dropout=0.0, image_size=64)
+
+
+def fit(folder: Path, *, network: str, batch_size: int, **trainer: Any) -> None:
+    folder.mkdir()
+    torch.manual_seed(0)
+    classes = ["class0", "class1", "class2"]
+    build = {"norms": lambda: make_classifier(dropout=None), "no norms": lambda: without_norms(classes)}[network]
+    module = ImageClassifier(build(), optimizer=OptimizerSpec("sgd"), augment="light")
+    source = make_source(per_class=12)
+    source.splits[:] = np.tile(["train"] * 8 + ["val"] * 3 + ["test"], 3)
+    data = ImageDataModule(source, batch_size=batch_size)
+    callback = StagedUnfreezing(STAGES, rates=RATES, schedule="constant", monitor="val/loss", mode="min")
+    L.Trainer(
+        accelerator="cpu",
+        max_epochs=20,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=[callback, Notes(folder)],
+        **trainer,
+    ).fit(module, data)
+
+
+def read(folder: Path, rank: int) -> tuple[list[dict[str, torch.Tensor]], list[int]]:
+    weights = torch.load(folder / f"weights-{rank}.pt", weights_only=True)
+    return weights, json.loads((folder / f"stages-{rank}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("single") / "run"
+    fit(folder, network="no norms", batch_size=12, devices=1)
+    return folder
+
+
+def fit_on_two_ranks(folder: Path, network: str, find_unused_parameters: bool) -> None:
+    strategy = DDPStrategy(
+        start_method="fork", process_group_backend="gloo", find_unused_parameters=find_unused_parameters
+    )
+    fit(folder, network=network, batch_size=6, devices=2, strategy=strategy)
+
+
+@pytest.mark.parametrize("network", ["norms", "no norms"])
+@pytest.mark.parametrize("find_unused_parameters", [True, False], ids=["registers everything", "wraps anew"])
+def test_ranks_agree(network: str, find_unused_parameters: bool, single: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fit_on_two_ranks(folder, network, find_unused_parameters)
+    (first, stages), (second, other_stages) = read(folder, 0), read(folder, 1)
+    assert stages == other_stages
+    assert stages[-1] == 2
+    for epoch, (a, b) in enumerate(zip(first, second, strict=True)):
+        # Statistics of live norms are each rank's own until the next step; weights never differ.
+        for key in (k for k in a if "running" not in k):
+            assert torch.equal(a[key], b[key]), f"{key} differs between ranks after epoch {epoch + 1}"
+    if network == "norms":
+        return
+    alone, alone_stages = read(single, 0)
+    assert alone_stages == stages
+    for a, b in zip(alone, first, strict=True):
+        for key in a:
+            torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+    assert not torch.equal(first[0]["features.0.weight"], first[-1]["features.0.weight"])

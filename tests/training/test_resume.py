@@ -1,0 +1,143 @@
+"""A run that is killed or stopped, and resumed, ends bit for bit where one that was not ends."""
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.launch import Finished, launch, train
+
+STAGES = (
+    "[{name: head, train: 1, epochs: 2, augment: none},"
+    " {name: block, train: 2, epochs: 4, warmup: 0.2, patience: 1},"
+    " {name: all, train: all, epochs: 2, optimizer: sgd}]"
+)
+STEPS_PER_EPOCH = 9
+REQUEST = [
+    "data=digits",
+    "data.fraction=0.05",
+    "data.batch_size=8",
+    "data.image_size=32",
+    "data.mirror=true",
+    "model=tiny",
+    "model.weights=null",
+    "head.dropout=0.3",
+    "augment=strong",
+    "strategy.lr={head: 3e-3, decay: 0.5}",
+    f"strategy.stages={STAGES}",
+    "trainer.accelerator=cpu",
+]
+KILL = ["+callbacks.kill._target_=tests.killing.KillAt"]
+
+
+def run(folder: Path, *extra: str) -> Finished:
+    return train([*REQUEST, "hydra.run.dir=run", *extra], folder)
+
+
+def weights(folder: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    state = torch.load(folder / "run" / "checkpoints" / name, weights_only=True)["state_dict"]
+    return {key: value for key, value in state.items() if key.startswith("network.")}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """Return metrics.csv without what the clock decides."""
+    with (folder / "run" / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run" / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    finished = run(folder)
+    assert finished.code == 0, finished.err
+    return folder
+
+
+def assert_same_run(folder: Path, reference: Path) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        got, want = weights(folder, name), weights(reference, name)
+        assert got.keys() == want.keys()
+        assert all(torch.equal(got[key], want[key]) for key in want), name
+    assert rows(folder) == rows(reference)
+    for key in ("status", "best", "val", "test"):
+        assert result(folder)[key] == result(reference)[key], key
+
+
+def test_the_reference_run_goes_through_all_stages(uninterrupted: Path) -> None:
+    stages = result(uninterrupted)["stages"]
+    assert [stage["name"] for stage in stages] == ["head", "block", "all"]
+    assert result(uninterrupted)["status"] == "completed"
+    steps = {int(row["step"]) // int(row["epoch"]) for row in rows(uninterrupted)}
+    assert steps == {STEPS_PER_EPOCH}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(4, id="in the head stage, before any checkpoint"),
+        pytest.param(14, id="in the head stage, in mid-epoch"),
+        pytest.param(19, id="just after a stage change"),
+        pytest.param(-4, id="in mid-epoch of the last stage"),
+    ],
+)
+def test_killed(step: int, uninterrupted: Path, tmp_path: Path) -> None:
+    at = step if step > 0 else int(rows(uninterrupted)[-1]["step"]) + step
+    killed = run(tmp_path, *KILL, f"+callbacks.kill.step={at}")
+    assert killed.code == -signal.SIGKILL
+    resumed = train(["resume=run", "callbacks.kill=null"], tmp_path)
+    assert resumed.code == 0, resumed.err
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize(("name", "step", "code"), [("SIGTERM", 23, 143), ("SIGINT", 41, 130), ("SIGTERM", 9, 143)])
+def test_stopped_between_steps(name: str, step: int, code: int, uninterrupted: Path, tmp_path: Path) -> None:
+    stopped = run(tmp_path, *KILL, f"+callbacks.kill.step={step}", f"+callbacks.kill.name={name}")
+    assert stopped.code == code
+    assert result(tmp_path)["status"] == "stopped"
+    assert result(tmp_path)["reason"] == name
+    assert "resume=run" in stopped.out
+    resumed = train(["resume=run", "callbacks.kill=null"], tmp_path)
+    assert resumed.code == 0, resumed.err
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_completed_run_says_so(uninterrupted: Path) -> None:
+    again = train(["resume=run"], uninterrupted)
+    assert again.code == 0
+    assert "has completed" in again.out
+
+
+def test_a_changed_plan_is_refused_and_nothing_is_touched(tmp_path: Path) -> None:
+    run(tmp_path, *KILL, "+callbacks.kill.step=12")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*")}
+    refused = train(["resume=run", "strategy.lr.head=1e-2"], tmp_path)
+    assert refused.code == 2
+    assert refused.err.count("\n") == 1
+    assert "the plan has changed: stage 'head': rates was (0.003,), is (0.01,)" in refused.err
+    refused = train(["resume=run", "seed=1"], tmp_path)
+    assert refused.code == 2
+    assert "seed was 0, is 1" in refused.err
+    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*")}
+
+
+@pytest.mark.parametrize("moment", ["1/2", "result"], ids=["while training", "while testing"])
+def test_signals_from_outside(moment: str, tmp_path: Path) -> None:
+    process = launch([*REQUEST, "hydra.run.dir=run", "data.image_size=64"], tmp_path)
+    process.wait_for("head  1/2" if moment == "1/2" else "all   2/2")
+    process.kill(signal.SIGTERM)
+    finished = process.finish()
+    if finished.code == 0:
+        pytest.skip("the run was over before the signal came")
+    assert finished.code == 143
+    assert result(tmp_path)["status"] == "stopped"
+    resumed = train(["resume=run"], tmp_path)
+    assert resumed.code == 0, resumed.err
+    assert result(tmp_path)["status"] == "completed"
