@@ -117,7 +117,7 @@ def _download(architecture: Architecture, weights: WeightsEnum) -> Mapping[str, 
     name = Path(urlparse(url).path).name
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return state
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", None) or error
@@ -125,7 +125,7 @@ def _download(architecture: Architecture, weights: WeightsEnum) -> Mapping[str, 
             f"model.weights: {weights} of {architecture.name} could not be had from {url} ({reason}). "
             f"Put the file at {folder / name}, or type model.weights=path/to/file.pth, model.weights=null or model=tiny"
         ) from None
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UnfreezeError(
             f"model.weights: what came from {url} is not {weights} ({_first_line(error)}); "
             f"delete {folder / name} if it is there and try again"
