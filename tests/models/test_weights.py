@@ -174,7 +174,7 @@ class TestMalice:
         planted = tmp_path / "hub" / "checkpoints" / Path(MEMBER.url).name
         planted.parent.mkdir(parents=True)
         torch.save({"conv1.0.weight": Malicious(trace)}, planted)
-        with pytest.raises(UnfreezeError, match="delete .* and try again"):
+        with pytest.raises(UnfreezeError, match=r"delete .* and try again"):
             read_weights(SHUFFLENET, MEMBER)
         assert not trace.exists()
 
@@ -220,7 +220,7 @@ class TestLoading:
 
     def test_weights_of_another_family_are_refused(self, tmp_path: Path) -> None:
         torch.save(find_architecture("squeezenet1_1").build().state_dict(), tmp_path / "squeeze.pth")
-        with pytest.raises(UnfreezeError, match="squeeze.pth does not fit the backbone"):
+        with pytest.raises(UnfreezeError, match=r"squeeze.pth does not fit the backbone"):
             build_classifier("shufflenet_v2_x0_5", classes=("a", "b"), weights=str(tmp_path / "squeeze.pth"))
 
     @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
@@ -324,7 +324,7 @@ class TestDownload:
 
     def test_a_file_that_is_not_there_is_said_to_be_missing(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(MEMBER.value, "url", f"http://127.0.0.1:{host.port}/gone-12345678.pth")
-        with pytest.raises(UnfreezeError, match="could not be had from http://127.0.0.1:.*gone.*File not found"):
+        with pytest.raises(UnfreezeError, match=r"could not be had from http://127.0.0.1:.*gone.*File not found"):
             read_weights(SHUFFLENET, MEMBER)
 
     def test_offline_one_line_says_where_from_where_to_and_what_to_type(

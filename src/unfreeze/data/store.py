@@ -65,7 +65,12 @@ def build_store(
     threads = workers or os.cpu_count() or 1
     count = len(source.images)
     with ThreadPoolExecutor(threads) as pool:
-        sizes = _collect(pool, source, source.images.size_px, None)
+        try:
+            sizes = _collect(pool, source, source.images.size_px, None)
+        except UnfreezeError:
+            # A header may be whole and the rest not: only decoding tells all that is wrong.
+            _collect(pool, source, lambda index: source.images.read(index).size, progress)
+            raise
         width, height = sizes[0]
         native = len(set(sizes)) == 1 and min(width, height) <= resize_px
         shape = (height, width) if native else (resize_px, resize_px)
