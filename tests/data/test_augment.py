@@ -168,5 +168,5 @@ class TestColour:
         assert set(results.unique().tolist()) == {0.0, 127.5}
         share = (results[:, 0] > 0).float().mean(dim=(1, 2))
         assert 0.2 < (share > 0).float().mean() < 0.3
-        assert 0.005 < share[share > 0].min()
+        assert share[share > 0].min() > 0.005
         assert share.max() < 0.25

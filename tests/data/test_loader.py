@@ -51,7 +51,7 @@ class TestOrder:
     def test_the_state_of_other_generators_decides_nothing(self) -> None:
         first = epoch_of(train_loader())
         torch.manual_seed(99)
-        np.random.seed(99)  # noqa: NPY002
+        np.random.seed(99)
         assert epoch_of(train_loader()) == first
 
     def test_an_epoch_has_every_image_once(self) -> None:

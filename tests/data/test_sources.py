@@ -65,9 +65,9 @@ def test_a_class_that_is_called_train_is_a_class(photo_folder: MakeFolder) -> No
 def test_labels_follow_the_images(photo_folder: MakeFolder) -> None:
     source = folder_source(photo_folder({"zebra": 1, "ant": 2, "Bee": 1}))
     assert source.classes == ("Bee", "ant", "zebra")
-    assert [(name.split("/")[0], source.classes[label]) for name, label in zip(names(source), source.labels)] == [
-        (folder, folder) for folder in ("Bee", "ant", "ant", "zebra")
-    ]
+    assert [
+        (name.split("/")[0], source.classes[label]) for name, label in zip(names(source), source.labels, strict=True)
+    ] == [(folder, folder) for folder in ("Bee", "ant", "ant", "zebra")]
 
 
 def test_nested_folders_and_extensions_in_any_case(photo_folder: MakeFolder) -> None:
