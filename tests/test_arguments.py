@@ -71,7 +71,9 @@ def test_a_path_relative_to_here_becomes_absolute(tmp_path: Path, name: str) -> 
     assert composed("data=imagefolder", argument).data.root == str(tmp_path / name)
 
 
-@given(st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="/\x7f"), min_size=1, max_size=12))
+@given(
+    st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="/\x7f"), min_size=1, max_size=12)
+)
 def test_any_absolute_path_survives_and_doing_it_twice_changes_nothing(name: str) -> None:
     path = f"/data/x{name}"
     once = expand_arguments([f"data.root={path}", "seed=1"])
