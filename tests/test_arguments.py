@@ -9,7 +9,6 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
 from tests.composing import composed
 from unfreeze.arguments import AlreadyCompletedError, expand_arguments, override_key
@@ -55,20 +54,22 @@ def value_that_hydra_reads(argument: str) -> object:
     return OverridesParser.create().parse_override(argument).value()
 
 
-@pytest.mark.parametrize("key", ["data.root", "++data.root", "hydra.run.dir"])
 @pytest.mark.parametrize("name", NASTY)
-def test_a_path_of_any_spelling_reaches_the_configuration(tmp_path: Path, key: str, name: str) -> None:
-    (tmp_path / name).mkdir()
-    (argument,) = expand_arguments([f"{key}={tmp_path / name}"])
-    config = composed("data=imagefolder", argument, with_hydra=True)
-    assert OmegaConf.select(config, key.lstrip("+")) == str(tmp_path / name)
+def test_a_path_of_any_spelling_reaches_the_configuration(tmp_path: Path, name: str) -> None:
+    path = str(tmp_path / name)
+    Path(path).mkdir()
+    arguments = expand_arguments([f"data.root={path}", f"hydra.run.dir={path}"])
+    config = composed("data=digits", *arguments, with_hydra=True)
+    assert config.data.root == path
+    assert config.hydra.run.dir == path
 
 
 @pytest.mark.parametrize("name", [name for name in NASTY if name not in ("null", "${oc.env:HOME}")])
-def test_a_path_relative_to_here_becomes_absolute(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("key", ["data.root", "++data.root", "hydra.sweep.dir"])
+def test_a_path_relative_to_here_becomes_absolute(tmp_path: Path, key: str, name: str) -> None:
     (tmp_path / name).mkdir()
-    (argument,) = expand_arguments([f"data.root={name}" if name != "'quoted'x" else f"data.root=./{name}"])
-    assert composed("data=imagefolder", argument).data.root == str(tmp_path / name)
+    (argument,) = expand_arguments([f"{key}={name}"])
+    assert value_that_hydra_reads(argument) == str(tmp_path / name)
 
 
 @given(

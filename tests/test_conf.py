@@ -43,8 +43,8 @@ def skip_without_extra(file: Path) -> None:
 @pytest.mark.parametrize("file", OWN_FILES, ids=str)
 def test_every_file_composes_and_passes_the_schema(file: Path) -> None:
     skip_without_extra(file)
-    overrides = ["data=digits", choice_of(file)] if file.parts[0] != "data" else [choice_of(file)]
-    raw = composed(*(["data=digits"] if file.parts[0] != "data" else []), choice_of(file))
+    overrides = [choice_of(file)] if file.parts[0] in ("data", "experiment") else ["data=digits", choice_of(file)]
+    raw = composed(*overrides)
     if (missing := NEEDS_A_VALUE.get(file.as_posix())) is None:
         config = check_values(raw, overrides)
         assert config.monitor == "val/acc"

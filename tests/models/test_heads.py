@@ -1,5 +1,7 @@
 """The head of every family: found, replaced, and the only thing that changed."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -21,6 +23,12 @@ WITH_DROPOUT = {
 }
 
 
+@cache
+def stock_skeleton(name: str) -> nn.Module:
+    """Return a stock network that no test changes."""
+    return find_architecture(name).skeleton()
+
+
 def skeleton_with_head(name: str, *, num_classes: int, dropout: float | None = None) -> nn.Module:
     network = find_architecture(name).skeleton()
     with torch.device("meta"):
@@ -30,12 +38,12 @@ def skeleton_with_head(name: str, *, num_classes: int, dropout: float | None = N
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_the_layer_that_gives_the_logits_is_found(name: str) -> None:
-    assert find_head(find_architecture(name).skeleton()) == HEADS[name]
+    assert find_head(stock_skeleton(name)) == HEADS[name]
 
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_the_new_head_gives_as_many_logits_as_classes_and_keeps_the_keys(name: str) -> None:
-    stock = find_architecture(name).skeleton().state_dict()
+    stock = stock_skeleton(name).state_dict()
     network = skeleton_with_head(name, num_classes=7)
     with torch.no_grad():
         assert network(torch.empty(2, 3, 224, 224, device="meta")).shape == (2, 7)
@@ -57,7 +65,7 @@ def test_cheap_networks_answer_with_finite_logits(name: str) -> None:
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_dropout_leaves_the_keys_of_the_state_dict_unchanged(name: str) -> None:
-    stock = find_architecture(name).skeleton().state_dict()
+    stock = stock_skeleton(name).state_dict()
     assert list(skeleton_with_head(name, num_classes=7, dropout=0.4).state_dict()) == list(stock)
 
 
@@ -79,7 +87,7 @@ def test_dropout_is_added_where_a_plain_linear_layer_stands(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(WITH_DROPOUT))
 def test_without_a_dropout_given_the_architectures_own_stays(name: str) -> None:
-    stock = find_architecture(name).skeleton().get_submodule(WITH_DROPOUT[name])
+    stock = stock_skeleton(name).get_submodule(WITH_DROPOUT[name])
     kept = skeleton_with_head(name, num_classes=7).get_submodule(WITH_DROPOUT[name])
     assert isinstance(stock, nn.Dropout)
     assert isinstance(kept, nn.Dropout)
