@@ -1,5 +1,6 @@
 """Every file in conf/ composes, is called what it names, and passes the schema."""
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def test_an_experiment_says_how_it_is_run_in_its_header(file: Path) -> None:
 GROUPS = [Group(name, 10) for name in ("head", "layer4", "layer3", "layer2", "layer1", "stem")]
 
 
+@cache
 def plan_of(strategy: str, *overrides: str) -> Plan:
     typed = ["data=digits", f"strategy={strategy}", *overrides]
     config = check_values(composed(*typed), typed)

@@ -110,7 +110,7 @@ def test_resnet50_with_ten_classes_has_the_known_numbers_of_parameters() -> None
     assert sum(sizes.values()) == 23_528_522
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_32", "squeezenet1_1", "vgg11_bn", "shufflenet_v2_x0_5"])
 def test_sizes_add_up_to_the_whole_network(name: str) -> None:
     network, groups = network_of(name)
     sizes = group_sizes(name, 10)
