@@ -12,7 +12,7 @@ from unfreeze.errors import UnfreezeError
 
 PATH_KEYS = ("data.root", "hydra.run.dir", "hydra.sweep.dir", "resume")
 _MAYBE_PATH_KEYS = ("model.weights",)
-_PLAIN = re.compile(r"[\w./:+-]+")
+_PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
 _MULTIRUN_FLAGS = ("-m", "--multirun")
 
 
@@ -38,8 +38,8 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     if any(flag in typed for flag in _MULTIRUN_FLAGS):
         raise UnfreezeError("resume: one run at a time goes on; leave -m out")
     saved = _saved_overrides(Path(resume))
-    flags = [argument for argument in typed if argument.startswith("-")]
-    overrides = [argument for argument in typed if not argument.startswith("-")]
+    flags = [argument for argument in typed if not _is_override(argument)]
+    overrides = [argument for argument in typed if _is_override(argument)]
     overrides.append(f"hydra.run.dir={_quote(resume)}")
     chosen = {override_key(override): override for override in [*saved, *overrides]}
     return [*flags, *chosen.values()]
@@ -48,6 +48,11 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
 def override_key(override: str) -> str:
     """Return the key of a Hydra override, without its prefix."""
     return override.partition("=")[0].lstrip("+~")
+
+
+def _is_override(argument: str) -> bool:
+    """Tell overrides from flags and the values that stand behind flags, as in `--config-dir mine`."""
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
 
 def _saved_overrides(run: Path) -> list[str]:
@@ -87,12 +92,14 @@ def _looks_like_path(value: str) -> bool:
 
 def _unquote(value: str) -> str:
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1].replace(f"\\{value[0]}", value[0]).replace("\\${", "${")
+        # Hydra halves backslashes before a quote or the end, OmegaConf those before an interpolation.
+        return re.sub(rf"\\+(?={value[0]}|$|\$\{{)", lambda run: run[0][: len(run[0]) // 2], value[1:-1])
     return value
 
 
 def _quote(value: str) -> str:
     if _PLAIN.fullmatch(value):
         return value
-    escaped = value.replace("'", "\\'").replace("${", "\\${")
+    escaped = re.sub(r"(\\*)(\$\{|')", r"\1\1\\\2", value)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f"'{escaped}'"

@@ -12,6 +12,8 @@ from unfreeze.training.schedules import SCHEDULES
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, examples=[0])]
+GroupRate = Annotated[float, Field(ge=0, le=100)]
+GroupRates = dict[str, GroupRate] | list[GroupRate]
 ScheduleName = Literal["constant", "step", "cosine", "one_cycle", "cyclic"]
 OptimizerName = Literal["adamw", "adam", "sgd"]
 AugmentName = Literal["none", "light", "standard", "strong"]
@@ -72,9 +74,7 @@ class LearningRates(_Section):
     head: float = Field(gt=0, le=100, examples=[1e-3])
     decay: float = Field(gt=0, le=1, examples=[0.1])
     floor: float = Field(ge=0, le=1, examples=[0.01])
-    groups: dict[str, Annotated[float, Field(ge=0, le=100)]] | list[Annotated[float, Field(ge=0, le=100)]] | None = (
-        Field(examples=["{stem: 1e-5}"])
-    )
+    groups: GroupRates | None = Field(examples=["{stem: 1e-5}"])
     freeze_below: float | None = Field(ge=0, le=1, examples=[0.01])
 
 
@@ -84,7 +84,7 @@ class LearningRateChanges(_Section):
     head: float | None = Field(default=None, gt=0, le=100)
     decay: float | None = Field(default=None, gt=0, le=1)
     floor: float | None = Field(default=None, ge=0, le=1)
-    groups: dict[str, float] | list[float] | None = None
+    groups: GroupRates | None = None
     freeze_below: float | None = Field(default=None, ge=0, le=1)
 
 
@@ -177,7 +177,8 @@ class Config(_Section):
         if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
             raise ValueError(f"trainer.max_epochs: got {epochs!r}, want an integer of 1 or more, or null for no cap")
         clip = self.trainer.get("gradient_clip_val")
-        if clip is not None and (isinstance(clip, bool | str) or not math.isfinite(clip) or clip < 0):
+        is_number = isinstance(clip, int | float) and not isinstance(clip, bool)
+        if clip is not None and not (is_number and math.isfinite(clip) and clip >= 0):
             raise ValueError(f"trainer.gradient_clip_val: got {clip!r}, want a number of 0 or more, or null")
         return self
 
@@ -209,7 +210,7 @@ def _one_per_key(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _without_union_members(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    members = {"int", "str", "float", "LearningRateChanges"}
+    members = {"int", "str", "float", "constrained-float", "LearningRateChanges"}
     return tuple(part for part in loc if part not in members and not (isinstance(part, str) and "[" in part))
 
 

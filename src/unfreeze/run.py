@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from unfreeze.data.sources import ImageSource
     from unfreeze.models.backbones import Architecture
     from unfreeze.models.classifier import Classifier
+    from unfreeze.models.preprocessing import Preprocessing
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.plan import Plan
     from unfreeze.training.recorder import RunRecorder
@@ -108,7 +109,7 @@ def prepare(config: Config, typed: Sequence[str], run_dir: Path | None = None) -
         dropout=config.head.dropout,
         image_size=config.data.image_size,
     )
-    _decode(data, classifier.preprocessing.resize_px)
+    _decode(data, classifier.preprocessing)
     experiment = Experiment(config=config, typed=tuple(typed), plan=plan, classifier=classifier, data=data)
     if config.resume and run_dir is not None:
         _check_resumable(experiment, run_dir)
@@ -351,7 +352,7 @@ def _check_trainer(config: Config) -> None:
         raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None
 
 
-def _decode(data: "ImageDataModule", resize_px: int) -> None:
+def _decode(data: "ImageDataModule", preprocessing: "Preprocessing") -> None:
     """Decode all images, with a bar in a terminal."""
     from rich.console import Console
     from rich.progress import Progress
@@ -359,7 +360,11 @@ def _decode(data: "ImageDataModule", resize_px: int) -> None:
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("  decoding", total=len(data.source.images))
-        data.build_store(resize_px, lambda done: progress.update(task, completed=done))
+        data.build_store(
+            preprocessing.resize_px,
+            lambda done: progress.update(task, completed=done),
+            interpolation=preprocessing.interpolation,
+        )
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
@@ -523,7 +528,7 @@ def test_run(run_dir: Path) -> dict[str, Any]:
     checkpoint = run_dir / "checkpoints" / BEST
     classifier = load_classifier(checkpoint)
     data = build_data(config, build_source(config.data))
-    _decode(data, classifier.preprocessing.resize_px)
+    _decode(data, classifier.preprocessing)
     if data.store.fingerprint != result["data"]["fingerprint"]:
         raise UnfreezeError(f"data: not what {run_dir} was trained on (fingerprint {result['data']['fingerprint']})")
     if not len(data.splits.test):

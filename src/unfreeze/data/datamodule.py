@@ -71,15 +71,24 @@ class ImageDataModule(L.LightningDataModule):
             raise RuntimeError("the images are not decoded yet; call build_store, or fit with a Trainer")
         return self._store
 
-    def build_store(self, resize_px: int, progress: Callable[[int], None] | None = None) -> ImageStore:
+    def build_store(
+        self, resize_px: int, progress: Callable[[int], None] | None = None, *, interpolation: str = "bilinear"
+    ) -> ImageStore:
         """Decode all images, once.
 
         Args:
             resize_px: Shorter side that the backbone's preprocessing resizes to.
             progress: Called with the number of images done.
+            interpolation: Of that resize.
         """
         if self._store is None:
-            self._store = build_store(self.source, resize_px=resize_px, workers=self.workers, progress=progress)
+            self._store = build_store(
+                self.source,
+                resize_px=resize_px,
+                interpolation=interpolation,
+                workers=self.workers,
+                progress=progress,
+            )
         return self._store
 
     def setup(self, stage: str) -> None:
@@ -87,7 +96,7 @@ class ImageDataModule(L.LightningDataModule):
         if self._store is None:
             assert self.trainer is not None
             module: Any = self.trainer.lightning_module
-            self.build_store(module.preprocessing.resize_px)
+            self.build_store(module.preprocessing.resize_px, interpolation=module.preprocessing.interpolation)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the shuffled batches of this rank."""

@@ -28,6 +28,10 @@ def file_size_px(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
         width, height = image.size
         sideways = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+        if sideways and image.format == "TIFF":
+            # Pillow turns these by itself, and from some version on tells the turned size before it does.
+            image.load()
+            return image.size
     return (height, width) if sideways else (width, height)
 
 

@@ -19,6 +19,7 @@ from unfreeze.errors import UnfreezeError
 T = TypeVar("T")
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,7 @@ def build_store(
     source: ImageSource,
     *,
     resize_px: int,
+    interpolation: str = "bilinear",
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ImageStore:
@@ -56,6 +58,7 @@ def build_store(
     Args:
         source: What to decode.
         resize_px: Shorter side that the backbone's preprocessing resizes to.
+        interpolation: Of the resize, "bilinear" or "bicubic", as the backbone's preprocessing has it.
         workers: Threads; None for one per core.
         progress: Called with the number of images done, now and then.
 
@@ -65,7 +68,12 @@ def build_store(
     threads = workers or os.cpu_count() or 1
     count = len(source.images)
     with ThreadPoolExecutor(threads) as pool:
-        sizes = _collect(pool, source, source.images.size_px, None)
+        try:
+            sizes = _collect(pool, source, source.images.size_px, None)
+        except UnfreezeError:
+            # A header may be whole and the rest not: only decoding tells all that is wrong.
+            _collect(pool, source, lambda index: source.images.read(index).size, progress)
+            raise
         width, height = sizes[0]
         native = len(set(sizes)) == 1 and min(width, height) <= resize_px
         shape = (height, width) if native else (resize_px, resize_px)
@@ -75,7 +83,7 @@ def build_store(
         def decode(index: int) -> bytes:
             image = source.images.read(index)
             if not native:
-                image = _center_square(_resize_short(image, resize_px), resize_px)
+                image = _center_square(_resize_short(image, resize_px, _RESAMPLING[interpolation]), resize_px)
             pixels[index] = np.asarray(image).transpose(2, 0, 1)
             return source.images.digest(index)
 
@@ -93,15 +101,16 @@ def shared_images(store: ImageStore, first: NDArray[np.int64], second: NDArray[n
     return sum(digest in known for digest in store.digests[second].tolist())
 
 
-def _resize_short(image: Image.Image, resize_px: int) -> Image.Image:
+def _resize_short(image: Image.Image, resize_px: int, resampling: Image.Resampling) -> Image.Image:
     width, height = image.size
     scale = resize_px / min(width, height)
     size = (max(resize_px, int(width * scale)), max(resize_px, int(height * scale)))
-    return image.resize(size, Image.Resampling.BILINEAR)
+    return image.resize(size, resampling)
 
 
 def _center_square(image: Image.Image, side: int) -> Image.Image:
-    left, top = (image.width - side) // 2, (image.height - side) // 2
+    # Rounded as torchvision's centre crop is, so that cutting twice shows what cutting once would.
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
     return image.crop((left, top, left + side, top + side))
 
 

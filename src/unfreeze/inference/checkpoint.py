@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.models.classifier import Classifier, rebuild_classifier
-from unfreeze.training.module import CHECKPOINT_KEY, CHECKPOINT_SCHEMA
+from unfreeze.models.classifier import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, Classifier, rebuild_classifier
 
 _PREFIX = "network."
 

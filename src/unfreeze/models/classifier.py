@@ -15,6 +15,10 @@ from unfreeze.models.weights import WeightsReport, load_backbone, read_weights, 
 
 FrozenNorm = Literal["eval", "train"]
 
+CHECKPOINT_KEY = "unfreeze"
+CHECKPOINT_SCHEMA = 1
+"""Where a checkpoint keeps the record of its classifier, and how that record is laid out."""
+
 
 @dataclass(frozen=True, eq=False)
 class Classifier:

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 class DropoutLinear(nn.Linear):
     """A linear layer with dropout before it whose state_dict is that of the linear layer alone."""
 
-    def __init__(self, in_features: int, out_features: int, *, dropout: float) -> None:
-        super().__init__(in_features, out_features)
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, dropout: float) -> None:
+        super().__init__(in_features, out_features, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -61,9 +61,10 @@ def _new_layer(old: nn.Module, num_classes: int, dropout: float | None) -> nn.Mo
     if isinstance(old, nn.Conv2d):
         if dropout:
             raise ValueError("dropout before a convolutional head that has none of its own")
-        return nn.Conv2d(old.in_channels, num_classes, kernel_size=1)
+        return nn.Conv2d(old.in_channels, num_classes, kernel_size=1, bias=old.bias is not None)
     if not isinstance(old, nn.Linear):
         raise TypeError(f"a head of type {type(old).__name__} can't be replaced")
+    bias = old.bias is not None
     if dropout:
-        return DropoutLinear(old.in_features, num_classes, dropout=dropout)
-    return nn.Linear(old.in_features, num_classes)
+        return DropoutLinear(old.in_features, num_classes, bias=bias, dropout=dropout)
+    return nn.Linear(old.in_features, num_classes, bias=bias)

@@ -4,7 +4,6 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
@@ -117,18 +116,19 @@ def _download(architecture: Architecture, weights: WeightsEnum) -> Mapping[str, 
     name = Path(urlparse(url).path).name
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return state
-    except (URLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise UnfreezeError(
-            f"model.weights: {weights} of {architecture.name} could not be had from {url} ({reason}). "
-            f"Put the file at {folder / name}, or type model.weights=path/to/file.pth, model.weights=null or model=tiny"
-        ) from None
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        kept = folder / name
+        if isinstance(error, OSError) and not kept.is_file():
+            reason = getattr(error, "reason", None) or error
+            raise UnfreezeError(
+                f"model.weights: {weights} of {architecture.name} could not be had from {url} ({reason}). "
+                f"Put the file at {kept}, or type model.weights=path/to/file.pth, model.weights=null or model=tiny"
+            ) from None
         raise UnfreezeError(
             f"model.weights: what came from {url} is not {weights} ({_first_line(error)}); "
-            f"delete {folder / name} if it is there and try again"
+            f"delete {kept} if it is there and try again"
         ) from None
 
 

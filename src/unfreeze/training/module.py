@@ -19,12 +19,9 @@ from torchmetrics.classification import (
 from unfreeze.data.augment import AugmentName, augment_batch, uniform_draws
 from unfreeze.data.loader import Batch
 from unfreeze.errors import TrainingFailedError
-from unfreeze.models.classifier import Classifier, FrozenNorm
+from unfreeze.models.classifier import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, Classifier, FrozenNorm
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups
-
-CHECKPOINT_KEY = "unfreeze"
-CHECKPOINT_SCHEMA = 1
 
 
 class ImageClassifier(L.LightningModule):

@@ -1,0 +1,26 @@
+"""What tests of several packages share."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.photos import save_photo
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a folder of photos: `{"train/cat": 3}` gives three in train/cat."""
+
+    def make(
+        layout: Mapping[str, int], *, name: str = "photos", size: tuple[int, int] = (12, 10), suffix: str = ".png"
+    ) -> Path:
+        root = tmp_path / name
+        root.mkdir(exist_ok=True)
+        for folder, count in layout.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                save_photo(root / folder / f"{number}{suffix}", seed=f"{folder}{number}", size=size)
+        return root
+
+    return make

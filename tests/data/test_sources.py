@@ -1,0 +1,207 @@
+"""Folders as people have them, and what is said about those that can't be used."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.photos import save_photo
+from unfreeze.data.sources import ArrayImages, ImageSource, cifar10_source, digits_source, folder_source
+from unfreeze.errors import UnfreezeError
+
+MakeFolder = Callable[..., Path]
+
+
+def counts(source: ImageSource) -> dict[str, dict[str, int]]:
+    """Return the number of images per split and class name."""
+    table: dict[str, dict[str, int]] = {}
+    for split, label in zip(source.splits.tolist(), source.labels.tolist(), strict=True):
+        row = table.setdefault(split, {})
+        row[source.classes[label]] = row.get(source.classes[label], 0) + 1
+    return table
+
+
+def names(source: ImageSource) -> list[str]:
+    return [source.images.name(index) for index in range(len(source.images))]
+
+
+def test_all_three_splits(photo_folder: MakeFolder) -> None:
+    layout = {"train/dog": 3, "train/cat": 2, "val/cat": 1, "val/dog": 1, "test/cat": 2, "test/dog": 1}
+    source = folder_source(photo_folder(layout))
+    assert source.classes == ("cat", "dog")
+    assert source.name == "photos"
+    assert counts(source) == {
+        "train": {"cat": 2, "dog": 3},
+        "val": {"cat": 1, "dog": 1},
+        "test": {"cat": 2, "dog": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("layout", "splits"),
+    [
+        ({"train/a": 1, "train/b": 1, "test/a": 1}, {"train": 2, "test": 1}),
+        ({"train/a": 1, "train/b": 1, "val/b": 2}, {"train": 2, "val": 2}),
+        ({"train/a": 1, "train/b": 1, "valid/b": 2}, {"train": 2, "val": 2}),
+        ({"train/a": 1, "train/b": 1, "validation/b": 2}, {"train": 2, "val": 2}),
+        ({"train/a": 1, "train/b": 1}, {"train": 2}),
+        ({"a": 1, "b": 3}, {"train": 4}),
+    ],
+)
+def test_some_or_no_splits(photo_folder: MakeFolder, layout: Mapping[str, int], splits: Mapping[str, int]) -> None:
+    source = folder_source(photo_folder(layout))
+    assert source.classes == ("a", "b")
+    assert {name: int((source.splits == name).sum()) for name in splits} == splits
+    assert len(source.images) == len(source.labels) == sum(splits.values())
+
+
+def test_a_class_that_is_called_train_is_a_class(photo_folder: MakeFolder) -> None:
+    source = folder_source(photo_folder({"train": 2, "bus": 1}))
+    assert counts(source) == {"train": {"bus": 1, "train": 2}}
+
+
+def test_labels_follow_the_images(photo_folder: MakeFolder) -> None:
+    source = folder_source(photo_folder({"zebra": 1, "ant": 2, "Bee": 1}))
+    assert source.classes == ("Bee", "ant", "zebra")
+    assert [
+        (name.split("/")[0], source.classes[label]) for name, label in zip(names(source), source.labels, strict=True)
+    ] == [(folder, folder) for folder in ("Bee", "ant", "ant", "zebra")]
+
+
+def test_nested_folders_and_extensions_in_any_case(photo_folder: MakeFolder) -> None:
+    root = photo_folder({"a": 1, "b": 0})
+    save_photo(root / "b" / "2024" / "may" / "one.JPG")
+    save_photo(root / "b" / "2023" / "two.JpEg")
+    save_photo(root / "b" / "three.PNG")
+    save_photo(root / "b" / "four.webp")
+    assert names(folder_source(root)) == [
+        "a/0.png",
+        "b/2023/two.JpEg",
+        "b/2024/may/one.JPG",
+        "b/four.webp",
+        "b/three.PNG",
+    ]
+
+
+def test_hidden_and_other_files_are_left_out(photo_folder: MakeFolder) -> None:
+    root = photo_folder({"a": 1, "b": 1, ".git": 2, "b/.thumbnails": 2})
+    save_photo(root / "b" / "._0.png")
+    save_photo(root / "stray.png")
+    (root / "b" / "notes.txt").write_text("no image")
+    (root / "b" / "Thumbs.db").write_bytes(b"no image")
+    assert names(folder_source(root)) == ["a/0.png", "b/0.png"]
+
+
+def test_class_names_with_spaces_and_beyond_ascii(photo_folder: MakeFolder) -> None:
+    classes = ("Łódź 100%", "a=b [c]", "grey cat", "猫")
+    source = folder_source(photo_folder(dict.fromkeys(classes, 1), name="my photos (1)"))
+    assert set(source.classes) == set(classes)
+    assert source.name == "my photos (1)"
+    assert source.images.read(0).size == (12, 10)
+
+
+def test_a_path_may_begin_with_a_tilde(photo_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = photo_folder({"a": 1, "b": 1})
+    monkeypatch.setenv("HOME", str(root.parent))
+    assert len(folder_source("~/photos").images) == 2
+
+
+def test_links_that_go_round_in_a_circle_end(photo_folder: MakeFolder) -> None:
+    root = photo_folder({"a": 1, "b": 1})
+    (root / "b" / "again").symlink_to(root / "b", target_is_directory=True)
+    assert names(folder_source(root)) == ["a/0.png", "b/0.png"]
+
+
+def test_linked_class_folders_are_followed(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    elsewhere = photo_folder({"dogs": 2}, name="elsewhere")
+    root = photo_folder({"cat": 1})
+    (root / "dog").symlink_to(elsewhere / "dogs", target_is_directory=True)
+    assert counts(folder_source(root)) == {"train": {"cat": 1, "dog": 2}}
+
+
+@pytest.mark.parametrize(
+    ("layout", "told"),
+    [
+        ({}, ["no images in", "Want a folder of class folders", ".jpg"]),
+        ({"a": 0, "b": 0}, ["class 'a' has no images"]),
+        ({"a": 2, "b": 0}, ["class 'b' has no images", "add some or remove it"]),
+        ({"train/a": 1, "train/b": 0}, ["class 'b' has no images"]),
+        ({"cat": 3}, ["one class folder, 'cat'", "want two or more"]),
+        ({"train/cat": 3, "val/cat": 1}, ["one class folder, 'cat'"]),
+        (
+            {"train/a": 1, "train/b": 1, "val/c": 1},
+            ["val/ has a class 'c' that train/ lacks", "classes of train: a, b"],
+        ),
+        ({"train/a": 1, "train/b": 1, "test/B": 1}, ["test/ has a class 'B' that train/ lacks"]),
+    ],
+)
+def test_what_can_not_be_learned_from_is_refused(
+    photo_folder: MakeFolder, layout: Mapping[str, int], told: list[str]
+) -> None:
+    with pytest.raises(UnfreezeError) as refusal:
+        folder_source(photo_folder(layout))
+    assert str(refusal.value).startswith("data.root: ")
+    assert [part for part in told if part not in str(refusal.value)] == []
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unknown_class_without_images_is_no_harm(photo_folder: MakeFolder) -> None:
+    source = folder_source(photo_folder({"train/a": 1, "train/b": 1, "val/a": 1, "val/notes": 0}))
+    assert source.classes == ("a", "b")
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_root_that_is_no_folder_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "photos.zip"
+    if kind == "file":
+        path.touch()
+    with pytest.raises(UnfreezeError, match=r"data.root: no folder '.*photos.zip'. Want a folder of class folders"):
+        folder_source(path)
+
+
+def test_many_classes_are_not_all_told(photo_folder: MakeFolder) -> None:
+    layout = {f"train/{number:03}": 1 for number in range(30)} | {"val/x": 1}
+    with pytest.raises(UnfreezeError, match=r"008, 009 \.\.\.$"):
+        folder_source(photo_folder(layout))
+
+
+def test_cifar10_that_is_not_there_says_where_from_and_what_to_type(tmp_path: Path) -> None:
+    with pytest.raises(UnfreezeError) as refusal:
+        cifar10_source(tmp_path / "none", download=False)
+    told = str(refusal.value)
+    for part in ("data.root: CIFAR-10 is not in", "https://", "cifar-10-python.tar.gz", "data=digits", "imagefolder"):
+        assert part in told
+    assert "\n" not in told
+
+
+def test_digits_are_what_scikit_learn_ships() -> None:
+    source = digits_source()
+    assert source.classes == tuple("0123456789")
+    assert len(source.images) == len(source.labels) == 1797
+    assert np.bincount(source.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert set(source.splits.tolist()) == {"train"}
+    first = np.asarray(source.images.read(0))
+    assert first.shape == (8, 8, 3)
+    assert (first[..., 0] == first[..., 1]).all()
+    assert first[0, :, 0].tolist() == [round(value * 255 / 16) for value in (0, 0, 5, 13, 9, 1, 0, 0)]
+
+
+def test_images_in_memory_are_read_named_and_hashed() -> None:
+    pixels = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    images = ArrayImages(pixels)
+    assert (len(images), images.size_px(0), images.name(1)) == (2, (5, 4), "#1")
+    assert images.read(1).mode == "RGB"
+    assert np.array_equal(np.asarray(images.read(1)), pixels[1])
+    assert len(images.digest(0)) == 16
+    assert images.digest(0) != images.digest(1)
+    assert images.digest(0) == ArrayImages(pixels[:1].copy()).digest(0)
+
+
+def test_images_in_files_tell_their_size_without_decoding(photo_folder: MakeFolder) -> None:
+    root = photo_folder({"a": 1, "b": 1}, size=(31, 17))
+    source = folder_source(root)
+    assert source.images.size_px(0) == source.images.read(0).size == (31, 17)
+    assert isinstance(source.images.read(0), Image.Image)
+    assert source.images.digest(0) != source.images.digest(1)

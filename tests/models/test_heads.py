@@ -1,0 +1,129 @@
+"""The head of every family: found, replaced, and the only thing that changed."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from tests.models.families import FAMILIES, HEADS
+from unfreeze.models.backbones import find_architecture
+from unfreeze.models.heads import DropoutLinear, find_head, replace_head
+
+MEMBERS = sorted(FAMILIES.values())
+WITH_DROPOUT = {
+    "vgg11": "classifier.5",
+    "vgg11_bn": "classifier.5",
+    "efficientnet_b0": "classifier.0",
+    "efficientnet_v2_s": "classifier.0",
+    "mobilenet_v2": "classifier.0",
+    "mobilenet_v3_small": "classifier.2",
+    "squeezenet1_1": "classifier.0",
+    "mnasnet0_5": "classifier.0",
+}
+
+
+@cache
+def stock_skeleton(name: str) -> nn.Module:
+    """Return a stock network that no test changes."""
+    return find_architecture(name).skeleton()
+
+
+def skeleton_with_head(name: str, *, num_classes: int, dropout: float | None = None) -> nn.Module:
+    network = find_architecture(name).skeleton()
+    with torch.device("meta"):
+        replace_head(network, find_head(network), num_classes=num_classes, dropout=dropout)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_the_layer_that_gives_the_logits_is_found(name: str) -> None:
+    assert find_head(stock_skeleton(name)) == HEADS[name]
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_the_new_head_gives_as_many_logits_as_classes_and_keeps_the_keys(name: str) -> None:
+    stock = stock_skeleton(name).state_dict()
+    network = skeleton_with_head(name, num_classes=7)
+    with torch.no_grad():
+        assert network(torch.empty(2, 3, 224, 224, device="meta")).shape == (2, 7)
+    state = network.state_dict()
+    assert list(state) == list(stock)
+    changed = {key for key in state if state[key].shape != stock[key].shape}
+    assert changed == {key for key in stock if key.startswith(f"{HEADS[name]}.")}
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"])
+def test_cheap_networks_answer_with_finite_logits(name: str) -> None:
+    network = find_architecture(name).build()
+    replace_head(network, find_head(network), num_classes=3, dropout=0.3)
+    with torch.no_grad():
+        logits = network.eval()(torch.randn(2, 3, 64, 64))
+    assert logits.shape == (2, 3)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_dropout_leaves_the_keys_of_the_state_dict_unchanged(name: str) -> None:
+    stock = stock_skeleton(name).state_dict()
+    assert list(skeleton_with_head(name, num_classes=7, dropout=0.4).state_dict()) == list(stock)
+
+
+@pytest.mark.parametrize("name", sorted(WITH_DROPOUT))
+def test_dropout_goes_into_the_layer_that_stands_before_the_head(name: str) -> None:
+    network = skeleton_with_head(name, num_classes=7, dropout=0.4)
+    existing = network.get_submodule(WITH_DROPOUT[name])
+    assert isinstance(existing, nn.Dropout)
+    assert existing.p == 0.4
+    assert not isinstance(network.get_submodule(HEADS[name]), DropoutLinear)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vit_b_32", "swin_t", "convnext_tiny", "regnet_x_400mf"])
+def test_dropout_is_added_where_a_plain_linear_layer_stands(name: str) -> None:
+    head = skeleton_with_head(name, num_classes=7, dropout=0.4).get_submodule(HEADS[name])
+    assert isinstance(head, DropoutLinear)
+    assert head.dropout.p == 0.4
+
+
+@pytest.mark.parametrize("name", sorted(WITH_DROPOUT))
+def test_without_a_dropout_given_the_architectures_own_stays(name: str) -> None:
+    stock = stock_skeleton(name).get_submodule(WITH_DROPOUT[name])
+    kept = skeleton_with_head(name, num_classes=7).get_submodule(WITH_DROPOUT[name])
+    assert isinstance(stock, nn.Dropout)
+    assert isinstance(kept, nn.Dropout)
+    assert kept.p == stock.p
+
+
+def test_a_dropout_of_0_switches_the_architectures_own_off() -> None:
+    assert skeleton_with_head("mobilenet_v2", num_classes=7, dropout=0.0).get_submodule("classifier.0").p == 0.0
+
+
+def test_dropout_linear_drops_in_training_and_only_there() -> None:
+    torch.manual_seed(0)
+    layer = DropoutLinear(1000, 1, dropout=0.25)
+    nn.init.ones_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    ones = torch.ones(200, 1000)
+    assert torch.equal(layer.eval()(ones), torch.full((200, 1), 1000.0))
+    dropped = layer.train()(ones)
+    assert dropped.std() > 1
+    assert dropped.mean().item() == pytest.approx(1000, rel=0.01)
+
+
+def test_a_head_can_be_replaced_twice() -> None:
+    network = find_architecture("shufflenet_v2_x0_5").build()
+    replace_head(network, "fc", num_classes=3, dropout=0.5)
+    replace_head(network, "fc", num_classes=4, dropout=None)
+    assert type(network.fc) is nn.Linear
+    assert network.fc.out_features == 4
+
+
+def test_a_convolutional_head_takes_dropout_only_where_it_has_one() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
+    with pytest.raises(ValueError, match="dropout before a convolutional head"):
+        replace_head(network, find_head(network), num_classes=2, dropout=0.1)
+
+
+def test_a_network_without_a_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="no linear or convolutional layer"):
+        find_head(nn.Sequential(nn.ReLU(), nn.Flatten()))
