@@ -34,8 +34,8 @@ format: $(INSTALLED)  ## format and mend what ruff can mend
 tensorboard: $(INSTALLED)  ## show outputs/ in TensorBoard on http://127.0.0.1:6006
 	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 --port 6006
 
-bench: $(INSTALLED)  ## measure against a plain PyTorch loop, side by side
-	OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 $(BIN)/python benchmarks/plain_loop.py
+bench: $(INSTALLED)  ## measure beside the loop of the tutorials (BENCH="--root ..." for your images)
+	$(BIN)/python benchmarks/plain_loop.py $(BENCH)
 
 clean:  ## remove caches and the environment; outputs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import re
 from pathlib import Path
 
@@ -44,4 +43,4 @@ def test_the_readme_is_short_and_names_only_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 250
     for name in re.findall(r"`(src/unfreeze/[\w/.]+|conf/[\w/.]+)`", text):
-        assert os.path.exists(ROOT / name), name
+        assert (ROOT / name).exists(), name

@@ -13,7 +13,7 @@ from unfreeze.training.schedules import SCHEDULES
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, examples=[0])]
 GroupRate = Annotated[float, Field(ge=0, le=100)]
-GroupRates = dict[str, GroupRate] | list[GroupRate]
+GroupRates = Annotated[dict[str, GroupRate] | list[GroupRate], Field(min_length=1)]
 ScheduleName = Literal["constant", "step", "cosine", "one_cycle", "cyclic"]
 OptimizerName = Literal["adamw", "adam", "sgd"]
 AugmentName = Literal["none", "light", "standard", "strong"]

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from unfreeze import sweep
 from unfreeze.arguments import AlreadyCompletedError, expand_arguments
-from unfreeze.errors import UnfreezeError
+from unfreeze.errors import Stopped, UnfreezeError
 from unfreeze.resolvers import register_resolvers
 from unfreeze.training.interruption import STOP
 
@@ -63,9 +63,14 @@ def run_hydra_job(raw: DictConfig) -> float | None:
     if is_multirun:
         log.info(f"\n#{hydra_config.job.num} {' '.join(typed)}")
     try:
+        STOP.release()
         if is_multirun:
             _refuse_distributed(raw)
         return run_job(raw, typed, run_dir, _prepared.pop() if _prepared else None)
+    except Stopped:
+        if is_multirun:
+            sweep.write_summary(run_dir.parent)
+        raise
     except UnfreezeError as error:
         if not is_multirun:
             refuse(error)

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from unfreeze.arguments import override_key
 from unfreeze.config import Config, DataConfig, parse_config
 from unfreeze.errors import Stopped, UnfreezeError
+from unfreeze.training.interruption import STOP
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
@@ -45,6 +46,7 @@ class Experiment:
         plan: What trains when.
         classifier: The network with its weights.
         data: Decoded images and their splits.
+        start_step: The optimizer step that a resumed run goes on from.
     """
 
     config: Config
@@ -52,6 +54,7 @@ class Experiment:
     plan: "Plan"
     classifier: "Classifier"
     data: "ImageDataModule"
+    start_step: int = 0
 
 
 def check_values(raw: DictConfig, typed: Sequence[str]) -> Config:
@@ -112,7 +115,7 @@ def prepare(config: Config, typed: Sequence[str], run_dir: Path | None = None) -
     _decode(data, classifier.preprocessing)
     experiment = Experiment(config=config, typed=tuple(typed), plan=plan, classifier=classifier, data=data)
     if config.resume and run_dir is not None:
-        _check_resumable(experiment, run_dir)
+        return replace(experiment, start_step=_check_resumable(experiment, run_dir))
     return experiment
 
 
@@ -130,7 +133,7 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
     started = time.monotonic()
     _keep_request(experiment, raw, run_dir)
     module, stages, recorder = _build_training(experiment, run_dir)
-    trainer = build_trainer(config, raw, run_dir, [stages, recorder])
+    trainer = build_trainer(config, raw, run_dir, [stages, recorder], start_step=experiment.start_step)
     result = RunResult(
         monitor=config.monitor,
         mode=config.monitor_mode,
@@ -153,6 +156,7 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
         result.reason = f"{type(error).__name__}: {error}"
         raise
     finally:
+        STOP.deferring = True  # what follows takes a moment and leaves the run whole
         result.seconds = recorder.total_seconds
         result.take_training(recorder.history, recorder.stages)
         if trainer.is_global_zero:
@@ -241,7 +245,9 @@ def build_module(config: Config, classifier: "Classifier") -> "ImageClassifier":
     )
 
 
-def build_trainer(config: Config, raw: DictConfig, run_dir: Path, callbacks: Sequence["Callback"]) -> "Trainer":
+def build_trainer(
+    config: Config, raw: DictConfig, run_dir: Path, callbacks: Sequence["Callback"], *, start_step: int = 0
+) -> "Trainer":
     """Return a Trainer that writes into a run's directory."""
     from hydra.utils import instantiate
     from lightning import Trainer
@@ -264,7 +270,7 @@ def build_trainer(config: Config, raw: DictConfig, run_dir: Path, callbacks: Seq
     return Trainer(
         **_trainer_arguments(config),
         callbacks=[*callbacks, SeededSteps(config.seed), *extra, best, LastCheckpoint(folder)],
-        logger=_build_loggers(raw, run_dir),
+        logger=_build_loggers(raw, run_dir, start_step),
         default_root_dir=run_dir,
     )
 
@@ -303,12 +309,14 @@ def _class_count(data: DataConfig) -> int:
 
 def _resolve(config: Config, num_classes: int) -> "Plan":
     from unfreeze.models.backbones import find_architecture
-    from unfreeze.models.classifier import group_sizes
+    from unfreeze.models.classifier import check_image_size, group_sizes
     from unfreeze.models.weights import resolve_weights
     from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
 
     architecture: Architecture = find_architecture(config.model.name)
     resolve_weights(architecture, config.model.weights)
+    if config.data.image_size is not None:
+        check_image_size(config.model.name, config.data.image_size)
     strategy = config.strategy
     return resolve_plan(
         [Stage(**stage.model_dump(exclude={"lr"}), lr=_stage_lr(stage.lr)) for stage in strategy.stages],
@@ -380,8 +388,8 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _check_resumable(experiment: Experiment, run_dir: Path) -> None:
-    """Refuse to go on with another plan, other data or another model, before anything is written."""
+def _check_resumable(experiment: Experiment, run_dir: Path) -> int:
+    """Refuse to go on with another plan, other data or another model; return the step to go on from."""
     from unfreeze.inference.checkpoint import read_checkpoint
     from unfreeze.training.checkpointing import LAST
     from unfreeze.training.plan import Plan, plan_differences
@@ -389,8 +397,9 @@ def _check_resumable(experiment: Experiment, run_dir: Path) -> None:
 
     last = run_dir / "checkpoints" / LAST
     if not last.is_file():
-        return
-    callbacks = read_checkpoint(last)["callbacks"]
+        return 0
+    checkpoint = read_checkpoint(last)
+    callbacks = checkpoint["callbacks"]
     saved = Plan.from_dict(callbacks["StagedUnfreezing"]["plan"])
     if saved != experiment.plan:
         raise UnfreezeError(
@@ -398,6 +407,7 @@ def _check_resumable(experiment: Experiment, run_dir: Path) -> None:
             "Resume without these overrides, or start a new run"
         )
     check_identity(callbacks["RunRecorder"]["identity"], _identity(experiment))
+    return int(checkpoint["global_step"])
 
 
 def _keep_request(experiment: Experiment, raw: DictConfig, run_dir: Path) -> None:
@@ -429,11 +439,15 @@ def _build_training(
     return build_module(config, experiment.classifier), stages, recorder
 
 
-def _build_loggers(raw: DictConfig, run_dir: Path) -> "list[Logger] | bool":
+def _build_loggers(raw: DictConfig, run_dir: Path, start_step: int) -> "list[Logger] | bool":
     from hydra.utils import instantiate
 
-    nodes = [node for node in (raw.logger or {}).values() if node is not None]
-    return [instantiate(node, save_dir=str(run_dir)) for node in nodes] or False
+    loggers = []
+    for node in (node for node in (raw.logger or {}).values() if node is not None):
+        # TensorBoard drops what a killed run had logged beyond the checkpoint.
+        purge = {"purge_step": start_step} if start_step and "TensorBoard" in node["_target_"] else {}
+        loggers.append(instantiate(node, save_dir=str(run_dir), **purge))
+    return loggers or False
 
 
 def _announce(experiment: Experiment, trainer: "Trainer") -> None:

@@ -215,6 +215,9 @@ def _split_folders(base: Path) -> dict[str, Path]:
     }
     if "train" in found and _subfolders(found["train"]):
         return found
+    if "train" not in found and found and all(_subfolders(folder) for folder in found.values()):
+        names = " and ".join(f"{folder.name}/" for folder in found.values())
+        raise UnfreezeError(f"data.root: {str(base)!r} has {names} but no train/; want class folders, or a train/ too")
     return {"train": base}
 
 

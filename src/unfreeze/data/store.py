@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -77,6 +78,7 @@ def build_store(
         width, height = sizes[0]
         native = len(set(sizes)) == 1 and min(width, height) <= resize_px
         shape = (height, width) if native else (resize_px, resize_px)
+        _check_fits(count * 3 * shape[0] * shape[1])
         images = torch.empty((count, 3, *shape), dtype=torch.uint8)
         pixels = images.numpy()
 
@@ -93,6 +95,20 @@ def build_store(
         digests=np.frombuffer(b"".join(digests), dtype="V16"),
         fingerprint=_fingerprint(source, digests),
     )
+
+
+def _check_fits(nbytes: int) -> None:
+    """Refuse what would be killed by the kernel half-way, where the kernel tells what it has."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return
+    available = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), nbytes)
+    if nbytes > 0.8 * available:
+        raise UnfreezeError(
+            f"data: the decoded images would take {nbytes / 1e9:.1f} GB of the {available / 1e9:.1f} GB of memory that "
+            "are free; type a smaller data.image_size, or point data.root at fewer images"
+        )
 
 
 def shared_images(store: ImageStore, first: NDArray[np.int64], second: NDArray[np.int64]) -> int:

@@ -15,6 +15,7 @@ from unfreeze.training.recorder import RunRecorder
 
 # Okabe and Ito 2008: told apart with any colour vision.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#767676"
+_LEGEND = {"train": "train", "val": "validation"}
 
 
 class LearningCurves(L.Callback):
@@ -23,7 +24,7 @@ class LearningCurves(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw, on the first rank."""
         recorder = next((callback for callback in trainer.callbacks if isinstance(callback, RunRecorder)), None)  # type: ignore[attr-defined]
-        if not trainer.is_global_zero or recorder is None or not recorder.history:
+        if not trainer.is_global_zero or recorder is None or not any("val/acc" in row for row in recorder.history):
             return
         figure = plot_learning_curves(recorder.history)
         save_figure(figure, recorder.folder / "figures" / "learning_curves.png")
@@ -36,24 +37,25 @@ def plot_learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
     """Return accuracy and loss over the epochs, with a line and a name where each stage begins.
 
     Args:
-        history: A row per epoch, as `RunRecorder` keeps them.
+        history: A row per epoch, as `RunRecorder` keeps them; at least one was validated.
     """
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     accuracy, loss = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
+    judged = [row for row in history if "val/acc" in row]
     for axes, metric, unit in (
         (accuracy, "acc", "accuracy (share of images)"),
         (loss, "loss", "loss (nats per image)"),
     ):
-        axes.plot(epochs, [row[f"train/{metric}"] for row in history], color=_GREY, marker="o", ms=3, label="train")
-        axes.plot(epochs, [row[f"val/{metric}"] for row in history], color=_BLUE, marker="o", ms=4, label="validation")
+        for split, rows, color in (("train", history, _GREY), ("val", judged, _BLUE)):
+            epochs, values = zip(*((row["epoch"], row[f"{split}/{metric}"]) for row in rows), strict=True)
+            axes.plot(epochs, values, color=color, marker="o", ms=4, label=_LEGEND[split])
         axes.set(xlabel="epoch", ylabel=unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         _mark_stages(axes, history)
-    best = max(history, key=lambda row: row["val/acc"])
+    best = max(judged, key=lambda row: row["val/acc"])
     accuracy.annotate(
         f"{best['val/acc']:.3f}",
         (best["epoch"], best["val/acc"]),

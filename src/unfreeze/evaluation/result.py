@@ -47,7 +47,7 @@ class RunResult:
         """Take the rows of the epochs and stages that training has done."""
         self.stages = [dict(stage) for stage in stages]
         self.best = None
-        for row in history:
+        for row in (row for row in history if self.monitor in row):
             if is_better(row[self.monitor], None if self.best is None else self.best[self.monitor], self.mode):
                 self.best = row
 

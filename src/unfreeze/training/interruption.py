@@ -20,6 +20,16 @@ class StopSignals:
             signal.signal(signal.SIGINT, self._handle)
             signal.signal(signal.SIGTERM, self._handle)
 
+    def release(self) -> None:
+        """Stop deferring; raise at once what was received meanwhile.
+
+        Raises:
+            Stopped: If a signal was received.
+        """
+        self.deferring = False
+        if self.received is not None:
+            raise Stopped(self.received)
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.deferring and self.received is None:
             self.received = signum

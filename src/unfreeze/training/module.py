@@ -155,7 +155,9 @@ class ImageClassifier(L.LightningModule):
             self.train_acc.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Judge a batch, in float32."""
+        """Judge a batch, in float32; with fewer images than ranks, some have none."""
+        if not len(batch.labels):
+            return
         logits = self._logits_in_float32(batch.images)
         self.val_metrics.update(logits, batch.labels)
         self.val_loss.update(F.cross_entropy(logits, batch.labels), weight=len(batch.labels))
@@ -167,7 +169,9 @@ class ImageClassifier(L.LightningModule):
         self.val_metrics.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep the logits of a batch, in float32."""
+        """Keep the logits of a batch, in float32; with fewer images than ranks, some have none."""
+        if not len(batch.labels):
+            return
         self.test_logits.update(self._logits_in_float32(batch.images))
         self.test_labels.update(batch.labels)
 

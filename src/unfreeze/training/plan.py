@@ -206,6 +206,7 @@ def _plan_stage(
     optimizer: str,
     architecture: str,
 ) -> PlannedStage:
+    _check_stage(where, stage, schedule)
     available = [group.name for group in groups]
     live = _select_groups(where, stage.train, available, architecture)
     stage_rates = _stage_rates(rates, stage.lr)
@@ -230,6 +231,18 @@ def _plan_stage(
         optimizer=stage.optimizer or optimizer,
         augment=stage.augment,
     )
+
+
+def _check_stage(where: str, stage: Stage, schedule: str) -> None:
+    """Refuse values that a stage written in Python may hold; the schema has refused those that were typed."""
+    if stage.epochs < 1:
+        raise UnfreezeError(f"{where}: epochs is {stage.epochs}; want 1 or more")
+    if not 0 <= stage.warmup < 1:
+        raise UnfreezeError(f"{where}: warmup is {stage.warmup}; want a share of the stage from 0 to below 1")
+    if (stage.schedule or schedule) not in SCHEDULES:
+        raise UnfreezeError(f"{where}: no schedule {stage.schedule or schedule!r}; want one of {', '.join(SCHEDULES)}")
+    if isinstance(stage.lr, Mapping) and not stage.lr.keys() <= set(Rates.__dataclass_fields__):
+        raise UnfreezeError(f"{where}: lr has {', '.join(stage.lr)}; want {', '.join(Rates.__dataclass_fields__)}")
 
 
 def _select_groups(where: str, train: Train, available: list[str], architecture: str) -> list[str]:

@@ -35,6 +35,7 @@ class RunRecorder(L.Callback):
         self.history: list[Row] = []
         self.stages: list[Row] = []
         self._epoch_seconds = 0.0
+        self._validated = False
         self._mark = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,6 +78,10 @@ class RunRecorder(L.Callback):
         if trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log(trainer, _rates(trainer))
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that this epoch has figures of its own."""
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record the epoch, once."""
         epoch = trainer.current_epoch + 1
@@ -86,6 +91,8 @@ class RunRecorder(L.Callback):
         self._count_seconds()
         stage, seconds = self.stages[-1], max(1e-9, self._epoch_seconds)
         self._epoch_seconds = 0.0
+        validated, self._validated = self._validated, False
+        val = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
         row: Row = {
             "epoch": epoch,
             "step": trainer.global_step,
@@ -94,7 +101,7 @@ class RunRecorder(L.Callback):
             "images_per_second": round(stage["images"] / seconds, 1),
             "train/loss": float(pl_module.train_loss.compute()),
             "train/acc": float(pl_module.train_acc.compute()),
-            **{key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")},
+            **(val if validated else {}),
             **_rates(trainer),
         }
         self.history.append(row)
