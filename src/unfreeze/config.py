@@ -41,7 +41,7 @@ class DataConfig(_Section):
     @model_validator(mode="after")
     def _folder_has_a_root(self) -> "DataConfig":
         if self.name == "imagefolder" and self.root is None:
-            raise ValueError("data.root: missing; type data.root=<a folder of class folders>, such as data.root=photos")
+            raise ValueError("data.root: missing; type data.root=...")
         return self
 
     @model_validator(mode="after")
