@@ -4,9 +4,9 @@
     make bench BENCH="--root photos --model mobilenet_v2 --weights mobilenet_v2.pth --image-size 96 --epochs 4"
 
 The loop fine-tunes everything from the first epoch, with PIL transforms in a DataLoader with two workers, fp32, AdamW
-3e-4 for the backbone and 1e-3 for the head. The two take turns; the table has the median of the repetitions, and ratios,
-since machines are noisy. The accuracy is that of the test split after the last epoch for the loop, and of the epoch that
-validation chose for this project.
+3e-4 for the backbone and 1e-3 for the head. The two take turns; the table has the median of the repetitions, and
+ratios, since machines are noisy. The accuracy is that of the test split: after the last epoch for the loop, by the
+epoch that validation chose for this project.
 """
 
 import argparse

@@ -14,8 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from unfreeze.announce import announce, log_hyperparameters, shown_path
 from unfreeze.arguments import override_key
-from unfreeze.config import Config, DataConfig, parse_config
+from unfreeze.build import (
+    build_data,
+    build_module,
+    build_source,
+    check_trainer,
+    class_count,
+    decode,
+    resolve,
+    trainer_arguments,
+)
+from unfreeze.config import Config, parse_config
 from unfreeze.errors import Stopped, UnfreezeError
 from unfreeze.training.interruption import STOP
 
@@ -24,10 +35,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
     from unfreeze.data.datamodule import ImageDataModule
-    from unfreeze.data.sources import ImageSource
-    from unfreeze.models.backbones import Architecture
     from unfreeze.models.classifier import Classifier
-    from unfreeze.models.preprocessing import Preprocessing
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.plan import Plan
     from unfreeze.training.recorder import RunRecorder
@@ -80,7 +88,7 @@ def check_values(raw: DictConfig, typed: Sequence[str]) -> Config:
 
 def plan_of(config: Config) -> "Plan":
     """Return the plan of a configuration, without loading weights or decoding images."""
-    return _resolve(config, _class_count(config.data))
+    return resolve(config, class_count(config.data))
 
 
 def prepare(config: Config, typed: Sequence[str], run_dir: Path | None = None) -> Experiment:
@@ -100,9 +108,9 @@ def prepare(config: Config, typed: Sequence[str], run_dir: Path | None = None) -
 
     from unfreeze.models.classifier import build_classifier
 
-    _check_trainer(config)
+    check_trainer(config)
     source = build_source(config.data)
-    plan = _resolve(config, len(source.classes))
+    plan = resolve(config, len(source.classes))
     data = build_data(config, source)
     seed_everything(config.seed, verbose=False)
     classifier = build_classifier(
@@ -112,7 +120,7 @@ def prepare(config: Config, typed: Sequence[str], run_dir: Path | None = None) -
         dropout=config.head.dropout,
         image_size=config.data.image_size,
     )
-    _decode(data, classifier.preprocessing)
+    decode(data, classifier.preprocessing)
     experiment = Experiment(config=config, typed=tuple(typed), plan=plan, classifier=classifier, data=data)
     if config.resume and run_dir is not None:
         return replace(experiment, start_step=_check_resumable(experiment, run_dir))
@@ -142,7 +150,7 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
         fingerprint=experiment.data.store.fingerprint,
         splits=experiment.data.splits,
     )
-    _announce(experiment, trainer)
+    announce(config, experiment.data, experiment.classifier, experiment.plan, trainer)
     last = run_dir / "checkpoints" / LAST
     try:
         trainer.fit(module, experiment.data, ckpt_path=last if last.is_file() else None, weights_only=True)
@@ -161,8 +169,8 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
         result.take_training(recorder.history, recorder.stages)
         if trainer.is_global_zero:
             write_json(run_dir / "result.json", result.to_dict())
-            _log_hyperparameters(trainer, config, result.hyperparameter_metrics())
-            for line in result.summary(_shown(run_dir), total_seconds=time.monotonic() - started):
+            log_hyperparameters(trainer, config, result.hyperparameter_metrics())
+            for line in result.summary(shown_path(run_dir), total_seconds=time.monotonic() - started):
                 log.info(line)
     return result.best_score
 
@@ -196,55 +204,6 @@ def run_job(raw: DictConfig, typed: Sequence[str], run_dir: Path, experiment: Ex
         gc.collect()
 
 
-def build_source(data: DataConfig) -> "ImageSource":
-    """Return the labelled images that a configuration names."""
-    from unfreeze.data.sources import cifar10_source, digits_source, folder_source
-
-    match data.name:
-        case "imagefolder":
-            assert data.root is not None
-            return folder_source(data.root)
-        case "cifar10":
-            return cifar10_source(data.root or "data", download=data.download)
-        case "digits":
-            return digits_source()
-
-
-def build_data(config: Config, source: "ImageSource") -> "ImageDataModule":
-    """Return the data module of a configuration, its images not yet decoded."""
-    from unfreeze.data.datamodule import ImageDataModule
-
-    return ImageDataModule(
-        source,
-        batch_size=config.data.batch_size,
-        val_fraction=config.data.val_fraction,
-        test_fraction=config.data.test_fraction,
-        fraction=config.data.fraction,
-        split_seed=config.data.seed,
-        seed=config.seed,
-        workers=config.data.num_workers or None,
-    )
-
-
-def build_module(config: Config, classifier: "Classifier") -> "ImageClassifier":
-    """Return the LightningModule of a configuration."""
-    from unfreeze.training.module import ImageClassifier
-    from unfreeze.training.param_groups import OptimizerSpec
-
-    return ImageClassifier(
-        classifier,
-        optimizer=OptimizerSpec(
-            name=config.optimizer.name,
-            weight_decay=config.optimizer.weight_decay,
-            momentum=config.optimizer.momentum,
-        ),
-        augment=config.augment.name,
-        mirror=config.data.mirror,
-        label_smoothing=config.objective.label_smoothing,
-        seed=config.seed,
-    )
-
-
 def build_trainer(
     config: Config, raw: DictConfig, run_dir: Path, callbacks: Sequence["Callback"], *, start_step: int = 0
 ) -> "Trainer":
@@ -268,7 +227,7 @@ def build_trainer(
         enable_version_counter=False,
     )
     return Trainer(
-        **_trainer_arguments(config),
+        **trainer_arguments(config),
         callbacks=[*callbacks, SeededSteps(config.seed), *extra, best, LastCheckpoint(folder)],
         logger=_build_loggers(raw, run_dir, start_step),
         default_root_dir=run_dir,
@@ -283,7 +242,7 @@ def check_is_free(run_dir: Path) -> None:
     """
     if any((run_dir / name).exists() for name in ("config.yaml", "result.json", "checkpoints")):
         raise UnfreezeError(
-            f"hydra.run.dir: {str(run_dir)!r} holds a run; type resume={_shown(run_dir)} to go on with it, "
+            f"hydra.run.dir: {str(run_dir)!r} holds a run; type resume={shown_path(run_dir)} to go on with it, "
             "or name another directory"
         )
 
@@ -300,79 +259,6 @@ def _without_weights_from_scratch(values: dict[str, Any], typed: Sequence[str]) 
             "weights; leave one of them out, or type strategy=finetune"
         )
     return {**values, "model": {**model, "weights": None}}
-
-
-def _class_count(data: DataConfig) -> int:
-    """Return the number of classes, without downloading anything for it."""
-    return 10 if data.name == "cifar10" else len(build_source(data).classes)
-
-
-def _resolve(config: Config, num_classes: int) -> "Plan":
-    from unfreeze.models.backbones import find_architecture
-    from unfreeze.models.classifier import check_image_size, group_sizes
-    from unfreeze.models.weights import resolve_weights
-    from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
-
-    architecture: Architecture = find_architecture(config.model.name)
-    resolve_weights(architecture, config.model.weights)
-    if config.data.image_size is not None:
-        check_image_size(config.model.name, config.data.image_size)
-    strategy = config.strategy
-    return resolve_plan(
-        [Stage(**stage.model_dump(exclude={"lr"}), lr=_stage_lr(stage.lr)) for stage in strategy.stages],
-        [Group(name, parameters) for name, parameters in group_sizes(config.model.name, num_classes)],
-        rates=Rates(**strategy.lr.model_dump()),
-        schedule=config.optimizer.schedule,
-        optimizer=config.optimizer.name,
-        restore=strategy.restore,
-        frozen_norm=strategy.frozen_norm,
-        architecture=config.model.name,
-    )
-
-
-def _stage_lr(lr: Any) -> Any:
-    return lr.model_dump(exclude_none=True) if hasattr(lr, "model_dump") else lr
-
-
-def _trainer_arguments(config: Config) -> dict[str, Any]:
-    arguments = {key: value for key, value in config.trainer.items() if value is not None}
-    arguments |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "use_distributed_sampler": False}
-    arguments["max_epochs"] = min(config.trainer.get("max_epochs") or 10**6, _most_epochs(config))
-    if not (config.callbacks or {}).get("progress"):
-        arguments["enable_progress_bar"] = False
-    return arguments
-
-
-def _most_epochs(config: Config) -> int:
-    return sum(stage.epochs for stage in config.strategy.stages)
-
-
-def _check_trainer(config: Config) -> None:
-    """Let Lightning look at its arguments before anything is loaded."""
-    from lightning import Trainer
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    # Set when Lightning is there, which chooses INFO for itself: what it would say, `_announce` says.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    try:
-        Trainer(**{**_trainer_arguments(config), "logger": False, "enable_checkpointing": False})
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None
-
-
-def _decode(data: "ImageDataModule", preprocessing: "Preprocessing") -> None:
-    """Decode all images, with a bar in a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("  decoding", total=len(data.source.images))
-        data.build_store(
-            preprocessing.resize_px,
-            lambda done: progress.update(task, completed=done),
-            interpolation=preprocessing.interpolation,
-        )
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
@@ -450,76 +336,9 @@ def _build_loggers(raw: DictConfig, run_dir: Path, start_step: int) -> "list[Log
     return loggers or False
 
 
-def _announce(experiment: Experiment, trainer: "Trainer") -> None:
-    """Say what is about to happen: data, model, plan, device."""
-    from unfreeze.data.store import shared_images
-    from unfreeze.training.plan_text import format_plan
-
-    if not trainer.is_global_zero:
-        return
-    config, data, classifier = experiment.config, experiment.data, experiment.classifier
-    splits, store = data.splits, data.store
-    cut = f" (cut from train: {' and '.join(splits.cut)}, data.seed {config.data.seed})" if splits.cut else ""
-    log.info(
-        f"  {data.source.name:<13} {len(splits.train):,} train · {len(splits.val):,} val · "
-        f"{len(splits.test):,} test{cut} · {len(classifier.classes)} classes · {store.nbytes / 1e6:,.0f} MB in RAM"
-    )
-    if data.batch_size < config.data.batch_size:
-        log.info(f"  {'':<13} data.batch_size reduced to {data.batch_size}, the number of training images")
-    head: Any = classifier.network.get_submodule(classifier.head)
-    shape = f"{type(head).__name__}({head.weight.shape[1]}, {head.weight.shape[0]})"
-    log.info(
-        f"  {classifier.architecture:<13} {classifier.weights or 'random weights'} · "
-        f"{classifier.preprocessing.crop_px} px · head {shape}"
-    )
-    if classifier.report is not None and classifier.report.unexpected:
-        unexpected = classifier.report.unexpected
-        log.info(f"  {'':<13} {len(unexpected)} entries of the weights had no place, such as {unexpected[0]}")
-    log.info(format_plan(experiment.plan, augment=config.augment.name))
-    log.info(f"  {'device':<13} {trainer.num_devices} x {trainer.strategy.root_device.type} · {trainer.precision}")
-    overlap = shared_images(store, splits.train, splits.test)
-    if overlap:
-        log.warning(f"  ! {overlap:,} test images are also in train, byte for byte; the test figures flatter the model")
-
-
-def _log_hyperparameters(trainer: "Trainer", config: Config, metrics: dict[str, float]) -> None:
-    """Put the settings and the final metrics where TensorBoard's HParams compares runs."""
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    values = {
-        "data": config.data.name,
-        "model": config.model.name,
-        "strategy": config.strategy.name,
-        "augment": config.augment.name,
-        "optimizer": config.optimizer.name,
-        "schedule": config.optimizer.schedule,
-        "lr_head": config.strategy.lr.head,
-        "lr_decay": config.strategy.lr.decay,
-        "weight_decay": config.optimizer.weight_decay,
-        "batch_size": config.data.batch_size,
-        "fraction": config.data.fraction,
-        "seed": config.seed,
-    }
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(values, metrics)
-            logger.log_metrics(metrics, step=trainer.global_step)
-        else:
-            logger.log_hyperparams(values)
-        logger.save()
-
-
 def is_first_process() -> bool:
     """Return whether this process is the one that writes; the others are started by Lightning, torchrun or Slurm."""
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
-
-
-def _shown(path: Path) -> str:
-    """Return a path as a person would type it here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def test_run(run_dir: Path) -> dict[str, Any]:
@@ -542,7 +361,7 @@ def test_run(run_dir: Path) -> dict[str, Any]:
     checkpoint = run_dir / "checkpoints" / BEST
     classifier = load_classifier(checkpoint)
     data = build_data(config, build_source(config.data))
-    _decode(data, classifier.preprocessing)
+    decode(data, classifier.preprocessing)
     if data.store.fingerprint != result["data"]["fingerprint"]:
         raise UnfreezeError(f"data: not what {run_dir} was trained on (fingerprint {result['data']['fingerprint']})")
     if not len(data.splits.test):

@@ -109,6 +109,24 @@ def test_stopped_between_steps(name: str, step: int, code: int, uninterrupted: P
     assert_same_run(tmp_path, uninterrupted)
 
 
+ENDS_BY_PATIENCE = "strategy.stages=[{name: head, train: 1, epochs: 30, patience: 1}]"
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("extra", [[], [ENDS_BY_PATIENCE]], ids=["after the last epoch", "after patience"])
+def test_ended_while_testing(name: str, extra: list[str], uninterrupted: Path, tmp_path: Path) -> None:
+    killed = run(tmp_path, *extra, *KILL, f"+callbacks.kill.name={name}")
+    assert killed.code == (-signal.SIGKILL if name == "SIGKILL" else 143)
+    trained, epochs = weights(tmp_path), rows(tmp_path)
+    resumed = train(["resume=run", "callbacks.kill=null"], tmp_path)
+    assert resumed.code == 0, resumed.err
+    assert result(tmp_path)["test"] is not None
+    assert all(torch.equal(trained[key], value) for key, value in weights(tmp_path).items())
+    assert rows(tmp_path) == epochs
+    if not extra:
+        assert_same_run(tmp_path, uninterrupted)
+
+
 def test_a_completed_run_says_so(uninterrupted: Path) -> None:
     again = train(["resume=run"], uninterrupted)
     assert again.code == 0

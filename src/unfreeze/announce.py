@@ -1,0 +1,84 @@
+"""What a run says of itself before it trains, and what it tells its loggers when it has ended."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unfreeze.config import Config
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+    from unfreeze.data.datamodule import ImageDataModule
+    from unfreeze.models.classifier import Classifier
+    from unfreeze.training.plan import Plan
+
+log = logging.getLogger("unfreeze.announce")
+
+
+def announce(
+    config: Config, data: "ImageDataModule", classifier: "Classifier", plan: "Plan", trainer: "Trainer"
+) -> None:
+    """Say what is about to happen: data, model, plan, device."""
+    from unfreeze.data.store import shared_images
+    from unfreeze.training.plan_text import format_plan
+
+    if not trainer.is_global_zero:
+        return
+    splits, store = data.splits, data.store
+    cut = f" (cut from train: {' and '.join(splits.cut)}, data.seed {config.data.seed})" if splits.cut else ""
+    log.info(
+        f"  {data.source.name:<13} {len(splits.train):,} train · {len(splits.val):,} val · "
+        f"{len(splits.test):,} test{cut} · {len(classifier.classes)} classes · {store.nbytes / 1e6:,.0f} MB in RAM"
+    )
+    if data.batch_size < config.data.batch_size:
+        log.info(f"  {'':<13} data.batch_size reduced to {data.batch_size}, the number of training images")
+    head: Any = classifier.network.get_submodule(classifier.head)
+    shape = f"{type(head).__name__}({head.weight.shape[1]}, {head.weight.shape[0]})"
+    log.info(
+        f"  {classifier.architecture:<13} {classifier.weights or 'random weights'} · "
+        f"{classifier.preprocessing.crop_px} px · head {shape}"
+    )
+    if classifier.report is not None and classifier.report.unexpected:
+        unexpected = classifier.report.unexpected
+        log.info(f"  {'':<13} {len(unexpected)} entries of the weights had no place, such as {unexpected[0]}")
+    log.info(format_plan(plan, augment=config.augment.name))
+    log.info(f"  {'device':<13} {trainer.num_devices} x {trainer.strategy.root_device.type} · {trainer.precision}")
+    overlap = shared_images(store, splits.train, splits.test)
+    if overlap:
+        log.warning(f"  ! {overlap:,} test images are also in train, byte for byte; the test figures flatter the model")
+
+
+def log_hyperparameters(trainer: "Trainer", config: Config, metrics: dict[str, float]) -> None:
+    """Put the settings and the final metrics where TensorBoard's HParams compares runs."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    values = {
+        "data": config.data.name,
+        "model": config.model.name,
+        "strategy": config.strategy.name,
+        "augment": config.augment.name,
+        "optimizer": config.optimizer.name,
+        "schedule": config.optimizer.schedule,
+        "lr_head": config.strategy.lr.head,
+        "lr_decay": config.strategy.lr.decay,
+        "weight_decay": config.optimizer.weight_decay,
+        "batch_size": config.data.batch_size,
+        "fraction": config.data.fraction,
+        "seed": config.seed,
+    }
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(values, metrics)
+            logger.log_metrics(metrics, step=trainer.global_step)
+        else:
+            logger.log_hyperparams(values)
+        logger.save()
+
+
+def shown_path(path: Path) -> str:
+    """Return a path as a person would type it here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
