@@ -1,5 +1,9 @@
 """Train an image classifier in stages. `python train.py --help` says how."""
 
+from unfreeze.training.interruption import STOP
+
+STOP.install()  # before the imports that take a while
+
 import hydra
 from omegaconf import DictConfig
 

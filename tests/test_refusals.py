@@ -61,6 +61,18 @@ REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["mode=min", *QUICK], nothing, "mode: 'min' contradicts monitor=val/acc"),
     (["trainer.max_epochs=0", *QUICK], nothing, "trainer.max_epochs: got 0"),
     (["trainer.accelerator=warp", *QUICK], nothing, "trainer: "),
+    (["trainer.accelerator=tpu", *QUICK], nothing, "trainer: "),
+    (["trainer.precision=64-true", *QUICK], nothing, "trainer.precision: got '64-true', want one of 32"),
+    (["trainer.accumulate_grad_batches=0", *QUICK], nothing, "trainer.accumulate_grad_batches: got 0"),
+    (["trainer.limit_val_batches=0", *QUICK], nothing, "trainer.limit_val_batches: got 0"),
+    (["+trainer.check_val_every_n_epoch=5", *QUICK], nothing, "but a stage has 3 epochs"),
+    (["+trainer.logger=true", *QUICK], nothing, "trainer.logger: set by the run itself"),
+    (["callbacks.progress=3", *QUICK], nothing, "callbacks.progress: got 3, want null, or a mapping"),
+    (["+callbacks.x={_target_: no.such}", *QUICK], nothing, "callbacks.x: can't be made"),
+    (["+callbacks.x={_target_: builtins.dict}", *QUICK], nothing, "builtins.dict is no lightning.Callback"),
+    (["+logger.x={_target_: no.Such}", *QUICK], nothing, "logger.x: can't be made"),
+    (["strategy.lr.groups=[]", *QUICK], nothing, "strategy.lr.groups: got [], want at least 1 item"),
+    (["hydra.run.dir=other.pth/run", *QUICK], other_weights, "is not a folder to write in"),
     (["strategy=scratch", "model.weights=DEFAULT", "data=digits", "model=tiny"], nothing, "model.weights: 'DEFAULT'"),
     (["strategy.stages=[]", *QUICK], nothing, "strategy.stages: got []"),
     (["strategy.stages=[{name: a, train: 9, epochs: 1}]", *QUICK], nothing, "train is 9, but tiny has 5 groups"),
@@ -83,7 +95,7 @@ REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("request_", "prepare", "message"), REFUSALS, ids=[r[2][:40] for r in REFUSALS])
+@pytest.mark.parametrize(("request_", "prepare", "message"), REFUSALS, ids=[f"{r[0][0]} {r[2][:30]}" for r in REFUSALS])
 def test_refused(request_: list[str], prepare: Callable[[Path], None], message: str, tmp_path: Path) -> None:
     prepare(tmp_path)
     before = set(tmp_path.rglob("*"))

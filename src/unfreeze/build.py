@@ -126,13 +126,12 @@ def trainer_arguments(config: Config) -> dict[str, Any]:
 def check_trainer(config: Config) -> None:
     """Let Lightning look at its arguments before anything is loaded."""
     from lightning import Trainer
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     # Set when Lightning is there, which chooses INFO for itself: what it would say, `_announce` says.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         Trainer(**{**trainer_arguments(config), "logger": False, "enable_checkpointing": False})
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except Exception as error:
         raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None
 
 

@@ -19,6 +19,33 @@ OptimizerName = Literal["adamw", "adam", "sgd"]
 AugmentName = Literal["none", "light", "standard", "strong"]
 
 
+_COUNTS = (
+    "max_epochs",
+    "num_nodes",
+    "accumulate_grad_batches",
+    "log_every_n_steps",
+    "check_val_every_n_epoch",
+)
+_LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "val_check_interval")
+_PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed")
+_RESERVED = frozenset(
+    {
+        "barebones",
+        "callbacks",
+        "default_root_dir",
+        "enable_checkpointing",
+        "enable_model_summary",
+        "enable_progress_bar",
+        "fast_dev_run",
+        "logger",
+        "max_steps",
+        "num_sanity_val_steps",
+        "overfit_batches",
+        "use_distributed_sampler",
+    }
+)
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
@@ -173,9 +200,28 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _trainer_is_usable(self) -> "Config":
-        epochs = self.trainer.get("max_epochs")
-        if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
-            raise ValueError(f"trainer.max_epochs: got {epochs!r}, want an integer of 1 or more, or null for no cap")
+        for key in sorted(_RESERVED & self.trainer.keys()):
+            raise ValueError(f"trainer.{key}: set by the run itself; leave it out")
+        for key in _COUNTS:
+            count = self.trainer.get(key)
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+                raise ValueError(f"trainer.{key}: got {count!r}, want an integer of 1 or more, or null")
+        for key in _LIMITS:
+            limit = self.trainer.get(key)
+            share = isinstance(limit, float) and 0 < limit <= 1
+            if not (limit is None or share or (type(limit) is int and limit >= 1)):
+                raise ValueError(f"trainer.{key}: got {limit!r}, want a share in (0, 1], a number of batches, or null")
+        if str(self.trainer.get("precision", 32)) not in _PRECISIONS:
+            raise ValueError(
+                f"trainer.precision: got {self.trainer['precision']!r}, want one of {', '.join(_PRECISIONS)}"
+            )
+        every = self.trainer.get("check_val_every_n_epoch") or 1
+        shortest = min(stage.epochs for stage in self.strategy.stages)
+        if every > shortest:
+            raise ValueError(
+                f"trainer.check_val_every_n_epoch: got {every}, but a stage has {shortest} epochs; want one validation "
+                "in each stage at least"
+            )
         clip = self.trainer.get("gradient_clip_val")
         is_number = isinstance(clip, int | float) and not isinstance(clip, bool)
         if clip is not None and not (is_number and math.isfinite(clip) and clip >= 0):
@@ -225,6 +271,7 @@ def _describe(error: ErrorDetails) -> str:
         name = str(error["loc"][-1])
         return f"{path}: there is no such key{f'; want one of {suggest(name, known, limit=12)}' if known else ''}"
     wanted = error["msg"].replace("Input should be ", "").replace("valid dictionary", "mapping")
+    wanted = wanted.removeprefix("Value should have ").removesuffix(" after validation").split(" or instance of")[0]
     example = _example_at(_without_union_members(error["loc"]))
     hint = f", such as {path}={example}" if example is not None else ""
     return f"{path}: got {error['input']!r}, want {wanted}{hint}"

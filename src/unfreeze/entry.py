@@ -29,8 +29,7 @@ _prepared: "list[Experiment]" = []
 
 
 def start() -> None:
-    """Make ready for `hydra.main`: signals, resolvers, and arguments that Hydra understands."""
-    STOP.install()
+    """Make ready for `hydra.main`: resolvers, and arguments that Hydra understands."""
     register_resolvers()
     try:
         sys.argv[1:] = expand_arguments(sys.argv[1:])
@@ -96,7 +95,7 @@ class RunCallback(Callback):
         run_dir = Path(config.hydra.run.dir).absolute()
         raw = _without_hydra(config)
         try:
-            _prepared[:] = [prepare(check_values(raw, typed), typed, run_dir if _is_first() else None)]
+            _prepared[:] = [prepare(check_values(raw, typed), raw, typed, run_dir if _is_first() else None)]
         except UnfreezeError as error:
             refuse(error)
 
@@ -118,6 +117,7 @@ class RunCallback(Callback):
         folder = Path(config.hydra.sweep.dir)
         jobs = sweep.read_jobs(folder)
         if config.search:
+            STOP.release()
             _test_winner(jobs, config.monitor)
             jobs = sweep.read_jobs(folder)
         sweep.write_summary(folder)

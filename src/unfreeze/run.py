@@ -27,7 +27,7 @@ from unfreeze.build import (
     trainer_arguments,
 )
 from unfreeze.config import Config, parse_config
-from unfreeze.errors import Stopped, UnfreezeError
+from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
 from unfreeze.training.interruption import STOP
 
 if TYPE_CHECKING:
@@ -91,11 +91,12 @@ def plan_of(config: Config) -> "Plan":
     return resolve(config, class_count(config.data))
 
 
-def prepare(config: Config, typed: Sequence[str], run_dir: Path | None = None) -> Experiment:
+def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path | None = None) -> Experiment:
     """Check what needs looking at, then load weights and images.
 
     Args:
         config: Checked values.
+        raw: What they were parsed from, for the callbacks and loggers in it.
         typed: The overrides that were typed.
         run_dir: Where the run will go, when that is known; must not hold a run, unless it is resumed.
 
@@ -109,6 +110,7 @@ def prepare(config: Config, typed: Sequence[str], run_dir: Path | None = None) -
     from unfreeze.models.classifier import build_classifier
 
     check_trainer(config)
+    _check_nodes(raw)
     source = build_source(config.data)
     plan = resolve(config, len(source.classes))
     data = build_data(config, source)
@@ -140,8 +142,6 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
     config = experiment.config
     started = time.monotonic()
     _keep_request(experiment, raw, run_dir)
-    module, stages, recorder = _build_training(experiment, run_dir)
-    trainer = build_trainer(config, raw, run_dir, [stages, recorder], start_step=experiment.start_step)
     result = RunResult(
         monitor=config.monitor,
         mode=config.monitor_mode,
@@ -150,10 +150,19 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
         fingerprint=experiment.data.store.fingerprint,
         splits=experiment.data.splits,
     )
+    if is_first_process():
+        # What a process that is killed leaves behind.
+        write_json(
+            run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": "has not ended by itself"}
+        )
+    module, stages, recorder = _build_training(experiment, run_dir)
+    trainer = build_trainer(config, raw, run_dir, [stages, recorder], start_step=experiment.start_step)
     announce(config, experiment.data, experiment.classifier, experiment.plan, trainer)
     last = run_dir / "checkpoints" / LAST
     try:
         trainer.fit(module, experiment.data, ckpt_path=last if last.is_file() else None, weights_only=True)
+        if not (run_dir / "checkpoints" / BEST).is_file():
+            raise TrainingFailedError(f"{config.monitor} was never a finite number; no checkpoint was chosen")
         if config.test and not config.search and len(experiment.data.splits.test):
             result.test = judge_on_test(trainer, module, experiment.data, run_dir / "checkpoints" / BEST)
         result.status = "completed"
@@ -172,6 +181,7 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
             log_hyperparameters(trainer, config, result.hyperparameter_metrics())
             for line in result.summary(shown_path(run_dir), total_seconds=time.monotonic() - started):
                 log.info(line)
+        STOP.deferring = False
     return result.best_score
 
 
@@ -197,7 +207,7 @@ def run_job(raw: DictConfig, typed: Sequence[str], run_dir: Path, experiment: Ex
     """
     try:
         if experiment is None:
-            experiment = prepare(check_values(raw, typed), typed, run_dir)
+            experiment = prepare(check_values(raw, typed), raw, typed, run_dir)
         return execute(experiment, raw, run_dir)
     finally:
         del experiment
@@ -210,22 +220,13 @@ def build_trainer(
     """Return a Trainer that writes into a run's directory."""
     from hydra.utils import instantiate
     from lightning import Trainer
-    from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from unfreeze.training.checkpointing import LastCheckpoint
+    from unfreeze.training.checkpointing import BestCheckpoint, LastCheckpoint
     from unfreeze.training.seeding import SeededSteps
 
     folder = run_dir / "checkpoints"
     extra = [instantiate(node) for node in (raw.callbacks or {}).values() if node is not None]
-    best = ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor=config.monitor,
-        mode=config.monitor_mode,
-        save_top_k=1,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
+    best = BestCheckpoint(folder, monitor=config.monitor, mode=config.monitor_mode)
     return Trainer(
         **trainer_arguments(config),
         callbacks=[*callbacks, SeededSteps(config.seed), *extra, best, LastCheckpoint(folder)],
@@ -235,15 +236,20 @@ def build_trainer(
 
 
 def check_is_free(run_dir: Path) -> None:
-    """Refuse a directory that holds a run.
+    """Refuse a directory that holds a run, or that can't be made.
 
     Raises:
-        UnfreezeError: If it does.
+        UnfreezeError: If it does, or can't.
     """
     if any((run_dir / name).exists() for name in ("config.yaml", "result.json", "checkpoints")):
         raise UnfreezeError(
             f"hydra.run.dir: {str(run_dir)!r} holds a run; type resume={shown_path(run_dir)} to go on with it, "
             "or name another directory"
+        )
+    parent = next(folder for folder in [run_dir, *run_dir.parents] if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UnfreezeError(
+            f"hydra.run.dir: can't make {str(run_dir)!r}, since {str(parent)!r} is not a folder to write in"
         )
 
 
@@ -261,16 +267,56 @@ def _without_weights_from_scratch(values: dict[str, Any], typed: Sequence[str]) 
     return {**values, "model": {**model, "weights": None}}
 
 
+def _check_nodes(raw: DictConfig) -> None:
+    """Refuse callbacks and loggers that can't be made."""
+    from pkgutil import resolve_name
+
+    from hydra.utils import instantiate
+    from lightning import Callback
+
+    for group in ("callbacks", "logger"):
+        for name, node in (raw.get(group) or {}).items():
+            if node is None:
+                continue
+            if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
+                raise UnfreezeError(f"{group}.{name}: got {node!r}, want null, or a mapping with a _target_ to import")
+            try:
+                # A logger may reach for a server when it is made: that it can be imported is enough here.
+                made = instantiate(node) if group == "callbacks" else resolve_name(node["_target_"])
+            except Exception as error:
+                raise UnfreezeError(f"{group}.{name}: can't be made ({str(error).strip().splitlines()[0]})") from None
+            if group == "callbacks" and not isinstance(made, Callback):
+                raise UnfreezeError(f"callbacks.{name}: {node._target_} is no lightning.Callback")
+
+
 def _identity(experiment: Experiment) -> dict[str, Any]:
     """Return what must be the same when a run is resumed, beside its plan."""
-    splits = experiment.data.splits
+    config, splits = experiment.config, experiment.data.splits
+    trainer = (
+        "precision",
+        "devices",
+        "num_nodes",
+        "accumulate_grad_batches",
+        "gradient_clip_val",
+        "gradient_clip_algorithm",
+        "limit_train_batches",
+        "sync_batchnorm",
+    )
     return {
         "data.fingerprint": experiment.data.store.fingerprint,
         "splits": [len(splits.train), len(splits.val), len(splits.test)],
-        "batch_size": experiment.data.batch_size,
-        "seed": experiment.config.seed,
-        "model": experiment.classifier.architecture,
-        "classes": list(experiment.classifier.classes),
+        "data.batch_size": experiment.data.batch_size,
+        "data.image_size": experiment.classifier.preprocessing.crop_px,
+        "data.mirror": config.data.mirror,
+        "seed": config.seed,
+        "model.name": experiment.classifier.architecture,
+        "head.dropout": config.head.dropout,
+        "objective.label_smoothing": config.objective.label_smoothing,
+        "augment": config.augment.name,
+        "optimizer.weight_decay": config.optimizer.weight_decay,
+        "optimizer.momentum": config.optimizer.momentum,
+        "monitor": config.monitor,
+        **{f"trainer.{key}": config.trainer.get(key) for key in trainer},
     }
 
 

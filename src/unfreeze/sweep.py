@@ -78,8 +78,9 @@ def check_is_free(folder: Path) -> None:
 def record_failure(folder: Path, reason: str, overrides: Sequence[str]) -> None:
     """Leave a result that says `failed` where a job ended before it had one of its own."""
     file = folder / "result.json"
-    if folder.is_dir() and not file.exists():
-        result = {"schema": 1, "status": "failed", "reason": reason, "overrides": list(overrides)}
+    left = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if folder.is_dir() and left.get("status") in (None, "stopped"):
+        result = {"schema": 1, **left, "status": "failed", "reason": reason, "overrides": list(overrides)}
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

@@ -127,6 +127,18 @@ def test_ended_while_testing(name: str, extra: list[str], uninterrupted: Path, t
         assert_same_run(tmp_path, uninterrupted)
 
 
+def test_killed_with_limited_epochs_and_resumed_elsewhere(tmp_path: Path) -> None:
+    """Epochs that end before the loader does, and a run's directory that was moved in between."""
+    limit = "trainer.limit_train_batches=4"
+    assert run(tmp_path / "whole", limit).code == 0
+    assert run(tmp_path / "killed", limit, *KILL, "+callbacks.kill.step=11").code == -signal.SIGKILL
+    assert result(tmp_path / "killed")["status"] == "stopped"
+    (tmp_path / "killed").rename(tmp_path / "moved")
+    resumed = train(["resume=run", "callbacks.kill=null"], tmp_path / "moved")
+    assert resumed.code == 0, resumed.err
+    assert_same_run(tmp_path / "moved", tmp_path / "whole")
+
+
 def test_a_completed_run_says_so(uninterrupted: Path) -> None:
     again = train(["resume=run"], uninterrupted)
     assert again.code == 0
@@ -140,9 +152,16 @@ def test_a_changed_plan_is_refused_and_nothing_is_touched(tmp_path: Path) -> Non
     assert refused.code == 2
     assert refused.err.count("\n") == 1
     assert "the plan has changed: stage 'head': rates was (0.003,), is (0.01,)" in refused.err
-    refused = train(["resume=run", "seed=1"], tmp_path)
-    assert refused.code == 2
-    assert "seed was 0, is 1" in refused.err
+    for typed, told in (
+        ("seed=1", "seed was 0, is 1"),
+        ("monitor=val/loss", "monitor was 'val/acc', is 'val/loss'"),
+        ("optimizer.weight_decay=5", "optimizer.weight_decay was 0.01, is 5.0"),
+        ("augment=light", "augment was 'strong', is 'light'"),
+        ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches was 1, is 2"),
+    ):
+        refused = train(["resume=run", typed], tmp_path)
+        assert refused.code == 2
+        assert told in refused.err
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*")}
 
 

@@ -110,6 +110,7 @@ class ImageDataModule(L.LightningDataModule):
             rank=rank,
             world_size=world_size,
             pin_memory=self._on_gpu(),
+            limit=self.trainer.limit_train_batches if self.trainer is not None else 1.0,
         )
         if self._saved_position is not None:
             self._train_loader.load_state_dict(self._saved_position)

@@ -55,6 +55,7 @@ class TrainLoader:
         rank: This process.
         world_size: The number of processes.
         pin_memory: Put batches into page-locked memory.
+        limit: Steps after which an epoch counts as done, or their share, as the Trainer's `limit_train_batches`.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        limit: float = 1.0,
     ) -> None:
         self._batches = _BatchSource(images, labels, pin_memory=pin_memory)
         self._indices = indices
@@ -75,6 +77,7 @@ class TrainLoader:
         self._rank = rank
         self._world_size = world_size
         self._bounds = _step_bounds(len(indices), batch_size, world_size)
+        self._steps = min(limit, len(self)) if isinstance(limit, int) else int(limit * len(self))
         self._epoch = 0
         self._position = 0
         self._taken_up = False
@@ -88,7 +91,7 @@ class TrainLoader:
         self._taken_up = False
         order = self._order(self._epoch)
         for step in range(self._position, len(self)):
-            if step + 1 < len(self):
+            if step + 1 < self._steps:
                 self._position = step + 1
             else:
                 self._epoch, self._position = self._epoch + 1, 0

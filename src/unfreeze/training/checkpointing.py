@@ -11,9 +11,46 @@ from lightning.pytorch.callbacks import Checkpoint
 from unfreeze.errors import Stopped
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
+from unfreeze.training.monitors import Mode, is_better
+from unfreeze.training.staged_unfreezing import monitored_value
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
+
+
+class BestCheckpoint(Checkpoint):
+    """Keeps the state of the epoch whose monitored value is the best of the whole run.
+
+    Its state is the value alone, so that a run's directory may be moved before it is resumed.
+
+    Args:
+        folder: Where `best.ckpt` goes.
+        monitor: The logged metric to go by.
+        mode: Which way it is better.
+    """
+
+    def __init__(self, folder: Path, *, monitor: str, mode: Mode) -> None:
+        self._path = folder / BEST
+        self._monitor = monitor
+        self._mode: Mode = mode
+        self._best: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best value so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the best value so far."""
+        self._best = state_dict["best"]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save where this epoch beats all before it."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        score = monitored_value(trainer, self._monitor)
+        if is_better(score, self._best, self._mode):
+            self._best = score
+            trainer.save_checkpoint(self._path)
 
 
 class LastCheckpoint(Checkpoint):

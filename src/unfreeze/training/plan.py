@@ -217,7 +217,7 @@ def _plan_stage(
     live = [name for name in live if peaks[name] > 0]
     if not live or not sum(group.parameters for group in groups if group.name in live):
         raise UnfreezeError(
-            f"{where}: trains nothing (train: {stage.train!r}, lr: {stage_rates}). "
+            f"{where}: trains nothing (train: {stage.train!r}). "
             f"Want a number from 1 to {len(available)}, 'all', or groups of {architecture}: {' '.join(available)}"
         )
     return PlannedStage(

@@ -206,7 +206,7 @@ class StagedUnfreezing(L.Callback):
         """Keep the live weights when the monitored value is the best of the stage."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        score = _monitored(trainer, self.monitor)
+        score = monitored_value(trainer, self.monitor)
         if is_better(score, self._best_score, self.mode):
             self._best_score, self._best_epoch, self._waited = score, trainer.current_epoch + 1, 0
             if self._will_restore:
@@ -340,7 +340,12 @@ def _rewrap(strategy: DDPStrategy) -> None:
     strategy._register_ddp_hooks()
 
 
-def _monitored(trainer: L.Trainer, monitor: str) -> float:
+def monitored_value(trainer: L.Trainer, monitor: str) -> float:
+    """Return the value of a logged metric, the first rank's on all ranks.
+
+    Raises:
+        UnfreezeError: If nothing logs it, with what is logged.
+    """
     if monitor not in trainer.callback_metrics:
         logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
         raise UnfreezeError(f"monitor: nothing logs {monitor!r}; what is logged: {logged}")
