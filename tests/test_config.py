@@ -103,7 +103,7 @@ def test_the_defaults_are_accepted() -> None:
         ("optimizer.weight_decay", -1, "optimizer.weight_decay: got -1, want greater than or equal to 0"),
         ("optimizer.momentum", 1.0, "optimizer.momentum: got 1.0, want less than 1"),
         ("optimizer.schedule", "poly", "optimizer.schedule: got 'poly', want 'constant', 'step', 'cosine'"),
-        ("trainer.max_epochs", 0, "trainer.max_epochs: got 0, want an integer of 1 or more, or null for no cap"),
+        ("trainer.max_epochs", 0, "trainer.max_epochs: got 0, want an integer of 1 or more, or null"),
         ("trainer.max_epochs", -1, "trainer.max_epochs: got -1"),
         ("trainer.max_epochs", "ten", "trainer.max_epochs: got 'ten'"),
         ("trainer.max_epochs", True, "trainer.max_epochs: got True"),

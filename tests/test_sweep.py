@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.sweep import Job, best_job, check_is_free, format_jobs, read_jobs, record_failure, write_summary
+from unfreeze.sweep import UNENDED, Job, best_job, check_is_free, format_jobs, read_jobs, record_failure, write_summary
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -144,6 +144,12 @@ class TestFailure:
         (read,) = read_jobs(tmp_path)
         assert (read.number, read.status, read.result["reason"]) == (4, "failed", "out of memory")
         assert read.row()["seed"] == "4"
+
+    def test_what_was_left_at_the_start_is_replaced(self, tmp_path: Path) -> None:
+        folder = put(tmp_path, "0", status="stopped", reason=UNENDED)
+        record_failure(folder, "other", [])
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["status"], result["reason"]) == ("failed", "other")
 
     def test_a_result_that_a_job_has_written_stays(self, tmp_path: Path) -> None:
         folder = put(tmp_path, "0", status="stopped", reason="SIGTERM")

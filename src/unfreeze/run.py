@@ -28,6 +28,7 @@ from unfreeze.build import (
 )
 from unfreeze.config import Config, parse_config
 from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
+from unfreeze.sweep import UNENDED
 from unfreeze.training.interruption import STOP
 
 if TYPE_CHECKING:
@@ -152,9 +153,7 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
     )
     if is_first_process():
         # What a process that is killed leaves behind.
-        write_json(
-            run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": "has not ended by itself"}
-        )
+        write_json(run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": UNENDED})
     module, stages, recorder = _build_training(experiment, run_dir)
     trainer = build_trainer(config, raw, run_dir, [stages, recorder], start_step=experiment.start_step)
     announce(config, experiment.data, experiment.classifier, experiment.plan, trainer)

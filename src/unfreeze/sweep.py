@@ -12,6 +12,9 @@ from typing import Any
 from unfreeze.errors import UnfreezeError
 from unfreeze.training.monitors import MONITORS, is_better
 
+UNENDED = "has not ended by itself"
+"""The reason in a result that was written when the run began, and never after."""
+
 _FIGURES = ("val_acc", "val_loss", "val_f1_macro", "test_acc", "test_f1_macro")
 
 
@@ -79,7 +82,7 @@ def record_failure(folder: Path, reason: str, overrides: Sequence[str]) -> None:
     """Leave a result that says `failed` where a job ended before it had one of its own."""
     file = folder / "result.json"
     left = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if folder.is_dir() and left.get("status") in (None, "stopped"):
+    if folder.is_dir() and left.get("reason", UNENDED) == UNENDED:
         result = {"schema": 1, **left, "status": "failed", "reason": reason, "overrides": list(overrides)}
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

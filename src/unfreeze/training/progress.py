@@ -51,8 +51,12 @@ class StageProgress(ProgressBar):
         """Take up the best value so far."""
         self._best = state_dict["best"]
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock: a resume in mid-epoch has no start of its epoch."""
+        self._epoch_started_at = time.monotonic()
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the epoch's bar."""
+        """Start the epoch's clock."""
         self._epoch_started_at = time.monotonic()
 
     def on_train_batch_start(

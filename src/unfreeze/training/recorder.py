@@ -172,7 +172,7 @@ def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None
         UnfreezeError: Naming what differs.
     """
     differences = [
-        f"{key} was {saved[key]!r}, is {current[key]!r}" for key in current if saved.get(key) != current[key]
+        f"{key} was {saved.get(key)!r}, is {current[key]!r}" for key in current if saved.get(key) != current[key]
     ]
     if differences:
         raise UnfreezeError(
