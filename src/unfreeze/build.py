@@ -127,7 +127,7 @@ def check_trainer(config: Config) -> None:
     """Let Lightning look at its arguments before anything is loaded."""
     from lightning import Trainer
 
-    # Set when Lightning is there, which chooses INFO for itself: what it would say, `_announce` says.
+    # Set when Lightning is there, which chooses INFO for itself: what it would say, `announce` says.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         Trainer(**{**trainer_arguments(config), "logger": False, "enable_checkpointing": False})
