@@ -1,14 +1,14 @@
 """Folders as people have them, and what is said about those that can't be used."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.photos import save_photo
-from unfreeze.data.sources import ArrayImages, ImageSource, cifar10_source, digits_source, folder_source
+from unfreeze.data.sources.imagefolder import IMAGE_SUFFIXES, folder_source
+from unfreeze.data.sources.source import ImageSource
 from unfreeze.errors import UnfreezeError
 
 MakeFolder = Callable[..., Path]
@@ -91,7 +91,74 @@ def test_hidden_and_other_files_are_left_out(photo_folder: MakeFolder) -> None:
     save_photo(root / "stray.png")
     (root / "b" / "notes.txt").write_text("no image")
     (root / "b" / "Thumbs.db").write_bytes(b"no image")
-    assert names(folder_source(root)) == ["a/0.png", "b/0.png"]
+    save_photo(root / "b" / "@eaDir" / "thumbnail.png")
+    source = folder_source(root)
+    assert names(source) == ["a/0.png", "b/0.png"]
+    assert source.ignored == (
+        ".git/",
+        "b/._0.png",
+        "b/.thumbnails/",
+        "b/@eaDir/",
+        "b/Thumbs.db",
+        "b/notes.txt",
+        "stray.png",
+    )
+
+
+def test_what_stands_beside_the_splits_is_ignored(photo_folder: MakeFolder) -> None:
+    root = photo_folder({"train/a": 1, "train/b": 1, "valid/a": 1, "val/b": 1, "raw/x": 2})
+    save_photo(root / "train" / "loose.png")
+    source = folder_source(root)
+    assert counts(source) == {"train": {"a": 1, "b": 1}, "val": {"b": 1}}
+    assert source.ignored == ("raw/", "train/loose.png", "valid/")
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_suffix_counts_in_any_case(photo_folder: MakeFolder, suffix: str) -> None:
+    root = photo_folder({"a": 1, "b": 0})
+    (root / "b" / f"photo{suffix.upper()}").touch()
+    assert names(folder_source(root)) == ["a/0.png", f"b/photo{suffix.upper()}"]
+
+
+def test_files_that_can_not_be_read_are_left_for_the_decoder(photo_folder: MakeFolder) -> None:
+    root = photo_folder({"a": 1, "b": 1})
+    (root / "b" / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    (root / "b" / "itself.jpg").symlink_to(root / "b" / "itself.jpg")
+    (root / "b" / "gone.txt").symlink_to(root / "nowhere.txt")
+    os.mkfifo(root / "b" / "pipe.jpg")
+    source = folder_source(root)
+    assert names(source) == ["a/0.png", "b/0.png", "b/gone.jpg", "b/itself.jpg", "b/pipe.jpg"]
+    assert source.ignored == ("b/gone.txt",)
+
+
+def test_names_of_any_bytes(photo_folder: MakeFolder) -> None:
+    root = photo_folder({"b": 1})
+    folder = os.fsencode(root) + b"/caf\xe9"
+    try:
+        Path(os.fsdecode(folder)).mkdir()
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    save_photo(root / "x.png").rename(os.fsdecode(folder + b"/\xff.png"))
+    source = folder_source(root)
+    assert source.classes == ("b", r"caf\xe9")
+    assert names(source) == ["b/0.png", r"caf\xe9/\xff.png"]
+    assert source.images.read(1).image.size == (12, 10)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(
+    photo_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = photo_folder({"a": 1, "b/deep": 1})
+    scandir = os.scandir
+
+    def guarded(path: str) -> object:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(UnfreezeError, match=r"data.root: can't look into '.*b/deep' \(permission denied\); make it"):
+        folder_source(root)
 
 
 def test_class_names_with_spaces_and_beyond_ascii(photo_folder: MakeFolder) -> None:
@@ -99,7 +166,7 @@ def test_class_names_with_spaces_and_beyond_ascii(photo_folder: MakeFolder) -> N
     source = folder_source(photo_folder(dict.fromkeys(classes, 1), name="my photos (1)"))
     assert set(source.classes) == set(classes)
     assert source.name == "my photos (1)"
-    assert source.images.read(0).size == (12, 10)
+    assert source.images.read(0).image.size == (12, 10)
 
 
 def test_a_path_may_begin_with_a_tilde(photo_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,43 +232,3 @@ def test_many_classes_are_not_all_told(photo_folder: MakeFolder) -> None:
     layout = {f"train/{number:03}": 1 for number in range(30)} | {"val/x": 1}
     with pytest.raises(UnfreezeError, match=r"008, 009 \.\.\.$"):
         folder_source(photo_folder(layout))
-
-
-def test_cifar10_that_is_not_there_says_where_from_and_what_to_type(tmp_path: Path) -> None:
-    with pytest.raises(UnfreezeError) as refusal:
-        cifar10_source(tmp_path / "none", download=False)
-    told = str(refusal.value)
-    for part in ("data.root: CIFAR-10 is not in", "https://", "cifar-10-python.tar.gz", "data=digits", "imagefolder"):
-        assert part in told
-    assert "\n" not in told
-
-
-def test_digits_are_what_scikit_learn_ships() -> None:
-    source = digits_source()
-    assert source.classes == tuple("0123456789")
-    assert len(source.images) == len(source.labels) == 1797
-    assert np.bincount(source.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    assert set(source.splits.tolist()) == {"train"}
-    first = np.asarray(source.images.read(0))
-    assert first.shape == (8, 8, 3)
-    assert (first[..., 0] == first[..., 1]).all()
-    assert first[0, :, 0].tolist() == [round(value * 255 / 16) for value in (0, 0, 5, 13, 9, 1, 0, 0)]
-
-
-def test_images_in_memory_are_read_named_and_hashed() -> None:
-    pixels = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
-    images = ArrayImages(pixels)
-    assert (len(images), images.size_px(0), images.name(1)) == (2, (5, 4), "#1")
-    assert images.read(1).mode == "RGB"
-    assert np.array_equal(np.asarray(images.read(1)), pixels[1])
-    assert len(images.digest(0)) == 16
-    assert images.digest(0) != images.digest(1)
-    assert images.digest(0) == ArrayImages(pixels[:1].copy()).digest(0)
-
-
-def test_images_in_files_tell_their_size_without_decoding(photo_folder: MakeFolder) -> None:
-    root = photo_folder({"a": 1, "b": 1}, size=(31, 17))
-    source = folder_source(root)
-    assert source.images.size_px(0) == source.images.read(0).size == (31, 17)
-    assert isinstance(source.images.read(0), Image.Image)
-    assert source.images.digest(0) != source.images.digest(1)

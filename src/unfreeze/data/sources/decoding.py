@@ -1,0 +1,151 @@
+"""Image files as a person sees them: upright, in colour, on white."""
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+DIGEST_BYTES = 16
+_CHUNK_BYTES = 1 << 20
+_READ_AT_ONCE_BYTES = 1 << 24
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+class UnreadableImageError(Exception):
+    """A file that is no image, or not a whole one; the message is the reason in a few words."""
+
+
+class DecodedImage(NamedTuple):
+    """One image and what its file was.
+
+    Args:
+        image: RGB, as a person sees it.
+        digest: Hash of the file's bytes, 16 bytes.
+        format: Of the file, such as "JPEG".
+        mode: Of the file, such as "CMYK".
+    """
+
+    image: Image.Image
+    digest: bytes
+    format: str
+    mode: str
+
+
+def decode_file(path: str | os.PathLike[str]) -> DecodedImage:
+    """Return a file's first frame as RGB, turned as its EXIF says, transparency on white, 16 bits scaled to 8.
+
+    Colour profiles are not applied, as no backbone was trained with them applied.
+
+    Raises:
+        UnreadableImageError: With the reason, whatever the decoder tripped over.
+    """
+    try:
+        with _open_file(os.fspath(path)) as file:
+            with Image.open(file) as image:
+                image.load()
+                seen = _to_rgb(_upright(image))
+                form, mode = image.format or "", image.mode
+            return DecodedImage(seen, _digest(file), form, mode)
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # decoders fail on broken files in every way there is
+        raise UnreadableImageError(_reason(error, Path(path))) from None
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Keep Pillow's remarks on metadata, which change no pixel, from a person; for all threads of the process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def content_digest(content: bytes | memoryview) -> bytes:
+    """Return a hash of an image's content, 16 bytes."""
+    return blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def _open_file(path: str) -> BinaryIO:
+    # A pipe would otherwise block until somebody writes to it.
+    file = os.fdopen(os.open(path, _FLAGS), "rb")
+    found = os.fstat(file.fileno())
+    if stat.S_ISREG(found.st_mode) and found.st_size > _READ_AT_ONCE_BYTES:
+        return file
+    with file:
+        if not stat.S_ISREG(found.st_mode):
+            raise UnreadableImageError("not a file")
+        if found.st_size == 0:
+            raise UnreadableImageError("empty file")
+        return BytesIO(file.read())
+
+
+def _digest(file: BinaryIO) -> bytes:
+    if isinstance(file, BytesIO):
+        return content_digest(file.getbuffer())
+    file.seek(0)
+    total = blake2b(digest_size=DIGEST_BYTES)
+    while chunk := file.read(_CHUNK_BYTES):
+        total.update(chunk)
+    return total.digest()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if image.format == "JPEG" and not ({"exif", "xmp"} & image.info.keys()):
+        return image
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a viewer shows an image with a broken EXIF block as it lies
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _grey_to_rgb(np.asarray(image).astype(np.float64) / 257)
+    if image.mode == "F":
+        return _grey_to_rgb(_scaled_to_8_bits(np.nan_to_num(np.asarray(image).astype(np.float64))))
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, with_alpha).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled_to_8_bits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return floats that count from 0 to 1, 255 or 65,535, whichever holds them, from 0 to 255."""
+    top = next((full for full in (1, 255, 65535) if values.max(initial=0) <= full), values.max(initial=0))
+    scaled: NDArray[np.float64] = values * (255 / top)
+    return scaled
+
+
+def _grey_to_rgb(values: NDArray[np.float64]) -> Image.Image:
+    return Image.fromarray(np.clip(values, 0, 255).round().astype(np.uint8)).convert("RGB")
+
+
+def _reason(error: Exception, path: Path) -> str:
+    match error:
+        case UnidentifiedImageError():
+            return "a web page, not an image" if _looks_like_markup(path) else "not an image"
+        case FileNotFoundError():
+            return "broken link" if path.is_symlink() else "no such file"
+        case Image.DecompressionBombError():
+            return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels, a decompression bomb"
+        case MemoryError():
+            return "too large for memory"
+        case OSError() if error.strerror:
+            return error.strerror.lower()
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _looks_like_markup(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))

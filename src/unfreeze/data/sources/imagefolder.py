@@ -1,0 +1,191 @@
+"""Folders of class folders, as people have them."""
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import features
+
+from unfreeze.data.sources.images import FileImages
+from unfreeze.data.sources.source import ImageSource
+from unfreeze.errors import UnfreezeError
+
+_HAS_AVIF = "avif" in features.modules and features.check("avif")
+IMAGE_SUFFIXES = frozenset(
+    {".apng", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+    | ({".avif"} if _HAS_AVIF else set())
+)
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+# What systems put beside a person's files, thumbnails of them included.
+_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+
+
+def folder_source(root: str | os.PathLike[str]) -> ImageSource:
+    """Return the images of `root/{train,val,test}/<class>/*`, or of `root/<class>/*`, all of it train.
+
+    Classes are the folders of train, sorted by name; below a class any nesting and any case of extension will do.
+    Files that can't be read are among the images: that is for the decoder to say.
+
+    Raises:
+        UnfreezeError: If the folder is missing, has no images, one class only, or a class that train lacks.
+    """
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise UnfreezeError(
+            f"data.root: no folder {str(root)!r}. Want a folder of class folders, or one with train/ "
+            "(and val/, test/) in it"
+        )
+    base = base.resolve()
+    walk = _Walk(str(base))
+    folders = _split_folders(walk)
+    found = {split: _class_folders(walk, folder) for split, folder in folders.items()}
+    label_of = {name: label for label, name in enumerate(found["train"])}
+    paths: list[str] = []
+    labels: list[int] = []
+    splits: list[str] = []
+    for split, members in found.items():
+        _check_classes(base, split, folders[split], members, list(label_of))
+        for name, files in members.items():
+            paths += files
+            if files:
+                labels.append(label_of[name])
+                splits.append(split)
+    _check_has_classes(base, list(label_of), paths)
+    sizes = [len(files) for members in found.values() for files in members.values() if files]
+    return ImageSource(
+        name=printable(base.name),
+        classes=tuple(printable(name) for name in label_of),
+        images=FileImages(str(base), paths),
+        labels=np.repeat(np.asarray(labels, dtype=np.int64), sizes),
+        splits=np.repeat(splits, sizes),
+        ignored=tuple(sorted(printable(name) for name in walk.ignored)),
+    )
+
+
+def printable(name: str) -> str:
+    """Return a file's name with the bytes that are not UTF-8 spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+class _Walk:
+    """Looks into folders, and keeps what it passes over; all names are relative to the root.
+
+    Args:
+        root: Absolute path.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.ignored: set[str] = set()
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the visible folders right in a folder, sorted."""
+        return sorted(self._entries(folder)[1])
+
+    def strays(self, folder: str, *, beside: Collection[str]) -> None:
+        """Note all that stands in a folder beside what is used of it."""
+        files, folders = self._entries(folder)
+        self.ignored |= {*files, *(f"{name}/" for name in folders if name not in beside)}
+
+    def images(self, folder: str) -> list[str]:
+        """Return the images below a folder, sorted; a folder that links lead to again is entered once."""
+        found: list[str] = []
+        seen: set[tuple[int, int]] = set()
+        pending = [(folder, True)]
+        while pending:
+            name, is_folder = pending.pop()
+            if not is_folder:
+                found.append(name)
+                continue
+            identity = Path(self.root, name).stat()
+            if (identity.st_dev, identity.st_ino) in seen:
+                continue
+            seen.add((identity.st_dev, identity.st_ino))
+            files, folders = self._entries(name)
+            images = [file for file in files if file[file.rfind(".") :].lower() in IMAGE_SUFFIXES]
+            if len(images) < len(files):
+                self.ignored |= set(files).difference(images)
+            if folders:
+                pending += sorted([*((file, False) for file in images), *((name, True) for name in folders)])[::-1]
+            else:
+                found += sorted(images)
+        return found
+
+    def _entries(self, folder: str) -> tuple[list[str], list[str]]:
+        """Return the visible files and folders right in a folder, by their relative names."""
+        prefix = f"{folder}/" if folder else ""
+        files: list[str] = []
+        folders: list[str] = []
+        try:
+            with os.scandir(os.path.join(self.root, folder)) as listing:
+                for entry in listing:
+                    name = entry.name
+                    is_folder = _is_folder(entry)
+                    if name[0] == "." or name in _SYSTEM_FOLDERS:
+                        self.ignored.add(f"{prefix}{name}/" if is_folder else prefix + name)
+                    else:
+                        (folders if is_folder else files).append(prefix + name)
+        except OSError as error:
+            raise UnfreezeError(
+                f"data.root: can't look into {printable(os.path.join(self.root, folder))!r} "
+                f"({(error.strerror or str(error)).lower()}); make it readable, or move it elsewhere"
+            ) from None
+        return files, folders
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _split_folders(walk: _Walk) -> dict[str, str]:
+    """Return the folder of each split; the root itself is train where it has no train/ with class folders."""
+    there = walk.folders("")
+    found = {split: name for split, names in SPLIT_FOLDERS.items() for name in reversed(names) if name in there}
+    if "train" in found and walk.folders(found["train"]):
+        walk.strays("", beside=set(found.values()))
+        return found
+    if "train" not in found and found and all(walk.folders(folder) for folder in found.values()):
+        names = " and ".join(f"{folder}/" for folder in found.values())
+        raise UnfreezeError(
+            f"data.root: {printable(walk.root)!r} has {names} but no train/; want class folders, or a train/ too"
+        )
+    return {"train": ""}
+
+
+def _class_folders(walk: _Walk, folder: str) -> dict[str, list[str]]:
+    """Return the images of each class folder, by the name of the class."""
+    names = walk.folders(folder)
+    walk.strays(folder, beside=set(names))
+    return {name.rpartition("/")[2]: walk.images(name) for name in names}
+
+
+def _check_classes(base: Path, split: str, folder: str, members: dict[str, list[str]], classes: Sequence[str]) -> None:
+    known = set(classes)
+    for name, files in members.items():
+        if name not in known and files:
+            raise UnfreezeError(
+                f"data.root: {split}/ has a class {printable(name)!r} that train/ lacks; classes of train: "
+                f"{', '.join(map(printable, classes[:10]))}{' ...' if len(classes) > 10 else ''}"
+            )
+        if not files and split == "train":
+            raise UnfreezeError(
+                f"data.root: class {printable(name)!r} has no images in {printable(str(base / folder / name))}; "
+                "add some or remove it"
+            )
+
+
+def _check_has_classes(base: Path, classes: Sequence[str], paths: Sequence[str]) -> None:
+    if not paths:
+        raise UnfreezeError(
+            f"data.root: no images in {str(base)!r}. Want a folder of class folders, or one with train/ "
+            f"(and val/, test/) in it; images end in {' '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    if len(classes) < 2:
+        raise UnfreezeError(
+            f"data.root: {str(base)!r} has one class folder, {classes[0]!r}; want two or more to tell apart"
+        )

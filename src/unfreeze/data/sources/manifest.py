@@ -1,0 +1,250 @@
+"""A table of images: a row for each, with its path, its label, and what else is known of it."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from unfreeze.data.sources.images import FileImages
+from unfreeze.data.sources.source import ImageSource, Task
+from unfreeze.data.sources.table import Table, read_table
+from unfreeze.errors import UnfreezeError
+
+KNOWN_NAMES = {
+    "image": ("image", "path", "file", "filename", "filepath", "image_path", "file_name"),
+    "label": ("label", "class", "target", "category", "label_name"),
+    "split": ("split", "subset"),
+    "group": ("group", "group_id"),
+}
+SPLIT_VALUES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns of a manifest; None for one of the well-known names, False for none even if there is one.
+
+    Args:
+        image: Paths of the images.
+        label: Names of their classes; several columns are several tasks.
+        split: Train, val or test.
+        group: What must not be torn apart by splits.
+    """
+
+    image: str | None = None
+    label: str | Sequence[str] | None = None
+    split: str | Literal[False] | None = None
+    group: str | Literal[False] | None = None
+
+
+def manifest_source(
+    path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, columns: Columns | None = None
+) -> ImageSource:
+    """Return the images of a CSV or Parquet file; whether they are there is for the decoder to say.
+
+    Args:
+        path: The table.
+        root: Folder that relative paths start from; None for the table's.
+        columns: What to read from which column.
+
+    Raises:
+        UnfreezeError: If the table can't be read, or what it says contradicts itself.
+    """
+    columns = columns or Columns()
+    base = _find_root(path, root)
+    table = read_table(path)
+    image = _find(table, "image", columns.image)
+    labels = _find_labels(table, columns.label)
+    split = _find_optional(table, "split", columns.split)
+    group = _find_optional(table, "group", columns.group)
+    for key, names in (("image", [image]), ("label", labels), ("split", [split] if split else [])):
+        for name in names:
+            _check_is_filled(table, key, name)
+    paths = _clean_paths(table.frame[image], base)
+    _check_same_labels(table, paths, labels)
+    splits = _read_splits(table, split)
+    tasks = [_read_task(table, name, splits) for name in labels]
+    if split and group:
+        _check_groups_are_whole(table, group, splits)
+    return ImageSource(
+        name=Path(path).stem,
+        classes=tasks[0].classes,
+        images=FileImages(base, paths.to_list()),
+        labels=tasks[0].labels,
+        splits=splits,
+        groups=_read_groups(table.frame[group]) if group else None,
+        task=tasks[0].name,
+        more_tasks=tuple(tasks[1:]),
+    )
+
+
+def _find_root(path: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> str:
+    base = Path(path).expanduser().parent if root is None else Path(root).expanduser()
+    if root is not None and not base.is_dir():
+        raise UnfreezeError(f"data.root: no folder {str(root)!r}; want the one that the table's paths start from")
+    return os.path.abspath(base)
+
+
+def _find(table: Table, key: str, asked: str | None) -> str:
+    found = _find_optional(table, key, asked)
+    if found is None:
+        raise UnfreezeError(
+            f"data.columns.{key}: none of the columns is called {', '.join(KNOWN_NAMES[key])}; "
+            f"type data.columns.{key}=<column>. {_columns_of(table)}"
+        )
+    return found
+
+
+def _find_labels(table: Table, asked: str | Sequence[str] | None) -> list[str]:
+    if asked is None or isinstance(asked, str):
+        return [_find(table, "label", asked)]
+    return list(dict.fromkeys(_find(table, "label", name) for name in asked))
+
+
+def _find_optional(table: Table, key: str, asked: str | Literal[False] | None) -> str | None:
+    """Return the name of a column, the one asked for or a well-known one; None where there is none."""
+    if asked is False:
+        return None
+    by_lower = {name.lower(): name for name in reversed(table.frame.columns)}
+    if asked is None:
+        found = next((by_lower[name] for name in KNOWN_NAMES[key] if name in by_lower), None)
+    else:
+        found = asked if asked in table.frame.columns else by_lower.get(asked.strip().lower())
+        if found is None:
+            raise UnfreezeError(f"data.columns.{key}: no column {asked!r}. {_columns_of(table)}")
+    if found is not None and table.frame[found].dtype != pl.String:
+        raise UnfreezeError(
+            f"data.columns.{key}: column {found!r} holds {table.frame[found].dtype}; want text or numbers. "
+            f"{_columns_of(table)}"
+        )
+    return found
+
+
+def _columns_of(table: Table) -> str:
+    names = table.frame.columns
+    return f"Columns of the table: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}"
+
+
+def _check_is_filled(table: Table, key: str, name: str) -> None:
+    empty = table.frame[name].is_null()
+    if empty.any():
+        raise UnfreezeError(
+            f"data.columns.{key}: {empty.sum():,} of {len(empty):,} cells of {name!r} are empty: "
+            f"{table.row_numbers(empty)}; fill them, or remove the rows"
+        )
+
+
+def _clean_paths(given: pl.Series, base: str) -> pl.Series:
+    """Return paths as this system writes them: home folders, and the separators of Windows."""
+    paths = given.rename("image")
+    backslashed = paths.filter(paths.str.contains("\\", literal=True))
+    if os.sep == "/" and len(backslashed) and not os.path.lexists(os.path.join(base, backslashed[0])):
+        paths = paths.str.replace_all("\\", "/", literal=True)
+    if paths.str.starts_with("~").any():
+        paths = pl.Series("image", [os.path.expanduser(path) for path in paths])
+    return paths
+
+
+def _check_same_labels(table: Table, paths: pl.Series, labels: Sequence[str]) -> None:
+    normal = paths
+    if paths.str.contains("//|[.]/").any():
+        normal = pl.Series("image", [os.path.normpath(path) for path in paths])
+    said = pl.DataFrame([normal, *(_stripped(table.frame[name]).rename(f"label {name}") for name in labels)]).unique()
+    twice = said.filter(said["image"].is_duplicated())
+    if len(twice):
+        example = twice["image"].min()
+        rows = normal == example
+        told = said.filter(said["image"] == example).drop("image").rows()
+        raise UnfreezeError(
+            f"data.columns.label: {twice['image'].n_unique():,} images have several labels, such as {example!r}: "
+            f"{' and '.join(sorted({' '.join(map(repr, cells)) for cells in told}))} in {table.row_numbers(rows)}; "
+            "want one label for each image"
+        )
+
+
+def _stripped(column: pl.Series) -> pl.Series:
+    return column.str.strip_chars()
+
+
+def _read_splits(table: Table, name: str | None) -> NDArray[np.str_]:
+    if name is None:
+        return np.full(len(table.frame), "train")
+    given = _stripped(table.frame[name]).str.to_lowercase()
+    unknown = ~given.is_in(list(SPLIT_VALUES))
+    if unknown.any():
+        raise UnfreezeError(
+            f"data.columns.split: {table.frame[name].filter(unknown)[0]!r} in {table.row_numbers(unknown)} of {name!r} "
+            f"is no split; want {', '.join(SPLIT_VALUES)}, or type data.columns.split=false to cut splits anew"
+        )
+    splits = given.replace_strict(SPLIT_VALUES, return_dtype=pl.Enum(["train", "val", "test"])).to_physical().to_numpy()
+    if not (splits == 0).any():
+        raise UnfreezeError(
+            f"data.columns.split: no row of {name!r} is train; mend it, or type data.columns.split=false to cut splits "
+            "anew"
+        )
+    named: NDArray[np.str_] = np.array(["train", "val", "test"])[splits]
+    return named
+
+
+def _read_task(table: Table, name: str, splits: NDArray[np.str_]) -> Task:
+    """Return the classes of a column, sorted: by number where all are whole numbers."""
+    names = _stripped(table.frame[name])
+    classes: list[str] = names.unique().sort().to_list()
+    if all(_WHOLE_NUMBER.fullmatch(label) for label in classes):
+        classes.sort(key=int)
+    if len(classes) < 2:
+        raise UnfreezeError(
+            f"data.columns.label: {name!r} has one class, {classes[0]!r}; want two or more to tell apart"
+        )
+    labels = names.cast(pl.Enum(classes)).to_physical().to_numpy().astype(np.int64)
+    untaught = np.setdiff1d(labels, labels[splits == "train"])
+    if len(untaught):
+        where = splits[labels == untaught[0]][0]
+        raise UnfreezeError(
+            f"data.columns.label: {where} has a class {classes[untaught[0]]!r} of {name!r} that train lacks; classes "
+            f"that train lacks: {len(untaught)} of {len(classes)}. Move some of their rows to train, or remove them"
+        )
+    return Task(name, tuple(classes), labels)
+
+
+def _read_groups(names: pl.Series) -> NDArray[np.int64]:
+    """Return groups as numbers; an image without a group is one of its own."""
+    numbers = _stripped(names).rank("dense").cast(pl.Int64).to_physical()
+    alone = numbers.is_null().to_numpy()
+    groups = numbers.fill_null(0).to_numpy().copy()
+    groups[alone] = groups.max(initial=0) + 1 + np.arange(np.count_nonzero(alone))
+    return groups
+
+
+def _check_groups_are_whole(table: Table, name: str, splits: NDArray[np.str_]) -> None:
+    groups = pl.DataFrame([_stripped(table.frame[name]).rename("group"), pl.Series("split", splits)]).drop_nulls()
+    counts = groups.group_by("group", "split").len()
+    torn = counts.filter(counts["group"].is_duplicated())
+    if not len(torn):
+        return
+    names = torn["group"].unique().sort()
+    order = {"train": 0, "val": 1, "test": 2}
+    told = "; ".join(
+        f"{group!r} has "
+        + ", ".join(
+            f"{count} in {split}"
+            for split, count in sorted(
+                torn.filter(torn["group"] == group).select("split", "len").rows(), key=lambda row: order[row[0]]
+            )
+        )
+        for group in names.head(3)
+    )
+    raise UnfreezeError(
+        f"data.columns.group: {len(names):,} groups of {name!r} are in several splits: {told}"
+        f"{' ...' if len(names) > 3 else ''}. Mend the table, or type data.columns.split=false to cut splits by groups"
+    )

@@ -1,0 +1,70 @@
+"""Labelled images: what each kind of data ends as."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unfreeze.data.sources.images import Images
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One thing to tell images apart by.
+
+    Args:
+        name: What a person calls it, such as the column of a table.
+        classes: Names of the classes, in the order of their labels.
+        labels: int64, shape (N,), in [0, len(classes)).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """Labelled images, with the split that each of them came in.
+
+    Args:
+        name: What a person calls the data.
+        classes: Names of the classes, in the order of their labels.
+        images: The images.
+        labels: int64, shape (N,), in [0, len(classes)).
+        splits: "train", "val" or "test" for each image, shape (N,).
+        groups: What must not be torn apart by splits, such as patients: int64, shape (N,); None for no groups.
+        task: Name of what the labels tell.
+        more_tasks: What else there is to learn, beside `classes` and `labels`.
+        ignored: Names of files that were left out by their names.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    images: Images
+    labels: NDArray[np.int64]
+    splits: NDArray[np.str_]
+    groups: NDArray[np.int64] | None = None
+    task: str = "label"
+    more_tasks: tuple[Task, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks, the one of `labels` first."""
+        return (Task(self.task, self.classes, self.labels), *self.more_tasks)
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """What splits are stratified by: the labels of all tasks jointly, int64 from 0, shape (N,).
+
+        A combination that one image alone has counts as the class of the first task.
+        """
+        if not self.more_tasks:
+            return self.labels
+        joint = self.labels
+        for task in self.more_tasks:
+            _, joint = np.unique(joint * len(task.classes) + task.labels, return_inverse=True)
+        alone = np.bincount(joint)[joint] == 1
+        _, strata = np.unique(np.where(alone, joint.max() + 1 + self.labels, joint), return_inverse=True)
+        return strata.astype(np.int64)
