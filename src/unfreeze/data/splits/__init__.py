@@ -1,0 +1,1 @@
+"""Cutting labelled images into train, validation and test."""

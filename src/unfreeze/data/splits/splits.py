@@ -1,0 +1,157 @@
+"""Cutting data into train, validation and test, by scikit-learn: stratified, by groups where there are some."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unfreeze.data.sources.images import Indices
+from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.splits.grouped import cut_groups, fold_groups, thin_groups
+from unfreeze.data.splits.stratified import cut_images, fold_images, thin_images
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Which images train, validate and test; each sorted, pairwise disjoint.
+
+    Args:
+        train: Indices of the training images.
+        val: Indices of the validation images.
+        test: Indices of the test images; empty where no test was asked for.
+        cut: Names of the splits that were cut from train.
+    """
+
+    train: Indices
+    val: Indices
+    test: Indices
+    cut: tuple[str, ...]
+
+    def without(self, left_out: Indices) -> "Splits":
+        """Return the splits without some images."""
+        train, val, test = (np.setdiff1d(images, left_out) for images in (self.train, self.val, self.test))
+        return Splits(train=train, val=val, test=test, cut=self.cut)
+
+
+def split_source(
+    source: ImageSource,
+    *,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    fraction: float = 1.0,
+    folds: int | None = None,
+    fold: int | None = None,
+    seed: int = 0,
+) -> Splits:
+    """Return the splits of a source, stratified by all its tasks, its groups kept whole; see `build_splits`."""
+    return build_splits(
+        source.splits,
+        source.strata,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        fraction=fraction,
+        folds=folds,
+        fold=fold,
+        groups=source.groups,
+        seed=seed,
+    )
+
+
+def build_splits(
+    given: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    fraction: float = 1.0,
+    folds: int | None = None,
+    fold: int | None = None,
+    groups: NDArray[np.int64] | None = None,
+    seed: int = 0,
+) -> Splits:
+    """Return the splits of some labelled images.
+
+    Without groups, what is cut has within one image of its share of each class. With groups no group is torn apart,
+    and shares are as near as the groups allow. Either way every class that can stay in train does.
+
+    Args:
+        given: "train", "val" or "test" for each image, shape (N,).
+        labels: What to stratify by, from 0, shape (N,).
+        val_fraction: Share of train to validate on where there is no val, in (0, 1).
+        test_fraction: Share of train to test on where there is no test, in [0, 1); 0 for no test.
+        fraction: Share of what then remains of train to use, per class, in (0, 1]; smaller ones are in larger ones.
+        folds: Validate on one of so many parts of all that is not test, a given val included; at least 2.
+        fold: Which of them, in [0, folds).
+        groups: What must not be torn apart, shape (N,).
+        seed: Decides all draws.
+
+    Raises:
+        UnfreezeError: If there are too few images, or too few groups.
+    """
+    parts = {name: np.flatnonzero(given == name) for name in ("train", "val", "test")}
+    wanted = {"test": test_fraction} if folds else {"test": test_fraction, "val": val_fraction}
+    shares = {name: share for name, share in wanted.items() if share and not len(parts[name])}
+    if groups is None:
+        parts |= cut_images(parts["train"], labels, shares=shares, keep=2 if folds else 1, seed=seed)
+    else:
+        parts |= cut_groups(parts["train"], labels, groups, shares=shares, seed=seed)
+    cut = tuple(shares)
+    if folds is not None:
+        assert fold is not None
+        pool = np.sort(np.concatenate([parts["train"], parts["val"]]))
+        if groups is None:
+            parts |= fold_images(pool, labels, folds=folds, fold=fold, seed=seed)
+        else:
+            parts |= fold_groups(pool, labels, groups, folds=folds, fold=fold, seed=seed)
+        cut += ("val",)
+    if fraction < 1:
+        if groups is None:
+            parts["train"] = thin_images(parts["train"], labels, fraction=fraction, seed=seed)
+        else:
+            parts["train"] = thin_groups(parts["train"], labels, groups, fraction=fraction, seed=seed)
+    return Splits(train=parts["train"], val=parts["val"], test=parts["test"], cut=cut)
+
+
+def describe_splits(
+    splits: Splits,
+    labels: NDArray[np.int64],
+    *,
+    classes: Sequence[str],
+    digests: NDArray[np.void],
+    seed: int,
+) -> dict[str, Any]:
+    """Return what proves, later and elsewhere, which images were in which split.
+
+    Args:
+        splits: What to describe.
+        labels: In [0, len(classes)), shape (N,).
+        classes: Names of the classes.
+        digests: A hash of each image's content, V16, shape (N,).
+        seed: What the splits were cut by.
+
+    Returns:
+        What JSON can hold: for each split the number of images, in all and per class, whether it was cut from train,
+        and a hash of the sorted pairs of digest and label, the same whatever the images' order and place.
+    """
+    described = {}
+    for name, indices in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        counts = np.bincount(labels[indices], minlength=len(classes)).tolist()
+        described[name] = {
+            "count": len(indices),
+            "hash": _hash_of_members(digests[indices], labels[indices]),
+            "classes": dict(zip(classes, counts, strict=True)),
+            "cut_from_train": name in splits.cut,
+        }
+    return {"schema": _SCHEMA, "seed": seed, "splits": described}
+
+
+def _hash_of_members(digests: NDArray[np.void], labels: NDArray[np.int64]) -> str:
+    pairs = np.empty((len(labels), 3), dtype=">u8")
+    pairs[:, :2] = np.ascontiguousarray(digests).view(">u8").reshape(-1, 2)
+    pairs[:, 2] = labels
+    return blake2b(pairs[np.lexsort(pairs.T[::-1])].tobytes(), digest_size=16).hexdigest()
