@@ -11,8 +11,10 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from tests.photos import photo, save_photo
-from unfreeze.data.sources import ArrayImages, ImageSource, folder_source
-from unfreeze.data.store import ImageStore, build_store, shared_images
+from unfreeze.data.sources.imagefolder import folder_source
+from unfreeze.data.sources.images import ArrayImages
+from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.store.store import ImageStore, StoreOptions, build_store, shared_images
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.backbones import find_architecture
 
@@ -34,38 +36,44 @@ def source_of(pixels: np.ndarray, *, labels: list[int] | None = None) -> ImageSo
 
 
 def store_of(source: ImageSource, resize_px: int = 16) -> ImageStore:
-    return build_store(source, resize_px=resize_px, workers=2)
+    return build_store(source, resize_px=resize_px, options=StoreOptions(workers=2))
+
+
+def images_of(store: ImageStore) -> torch.Tensor:
+    return store.read(np.arange(len(store.facts.digests)))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (8, 8), (16, 40), (12, 9)])
 def test_images_of_one_small_size_are_kept_as_they_are(size: tuple[int, int]) -> None:
     pixels = noise(5, *size)
     store = store_of(source_of(pixels))
-    assert store.images.dtype == torch.uint8
-    assert torch.equal(store.images, torch.from_numpy(pixels).permute(0, 3, 1, 2))
-    assert store.nbytes == pixels.nbytes
+    assert images_of(store).dtype == torch.uint8
+    assert torch.equal(images_of(store), torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert store.pixels.nbytes == pixels.nbytes
 
 
 def test_larger_images_are_resized_and_cut_to_the_square_in_the_centre() -> None:
     wide = np.zeros((1, 20, 60, 3), dtype=np.uint8)
     wide[:, :, 20:40] = 255
     assert torch.equal(
-        store_of(source_of(wide), 10).images[..., 2:-2], torch.full((1, 3, 10, 6), 255, dtype=torch.uint8)
+        images_of(store_of(source_of(wide), 10))[..., 2:-2], torch.full((1, 3, 10, 6), 255, dtype=torch.uint8)
     )
     tall = wide.transpose(0, 2, 1, 3)
-    assert torch.equal(store_of(source_of(tall), 10).images, store_of(source_of(wide), 10).images.transpose(2, 3))
+    assert torch.equal(
+        images_of(store_of(source_of(tall), 10)), images_of(store_of(source_of(wide), 10)).transpose(2, 3)
+    )
 
 
 def test_images_of_several_sizes_end_as_one(photo_folder: MakeFolder) -> None:
     root = photo_folder({"a": 2, "b": 2}, size=(50, 20))
     save_photo(root / "a" / "small.png", size=(7, 5))
     store = store_of(folder_source(root))
-    assert store.images.shape == (5, 3, 16, 16)
+    assert images_of(store).shape == (5, 3, 16, 16)
 
 
 def test_images_stand_in_the_order_of_their_source(photo_folder: MakeFolder) -> None:
     source = folder_source(photo_folder({"a": 40, "b": 30}))
-    images = store_of(source).images
+    images = images_of(store_of(source))
     for index in (0, 1, 39, 40, 69):
         label, number = ("a", index) if index < 40 else ("b", index - 40)
         name = sorted(f"{i}.png" for i in range(40 if label == "a" else 30))[number]
@@ -75,15 +83,16 @@ def test_images_stand_in_the_order_of_their_source(photo_folder: MakeFolder) -> 
 
 def test_the_number_of_threads_changes_nothing() -> None:
     source = source_of(noise(40, 30, 21))
-    one, four = (build_store(source, resize_px=12, workers=workers) for workers in (1, 4))
-    assert torch.equal(one.images, four.images)
+    one, four = (build_store(source, resize_px=12, options=StoreOptions(workers=workers)) for workers in (1, 4))
+    assert torch.equal(images_of(one), images_of(four))
     assert one.fingerprint == four.fingerprint
 
 
 def test_progress_ends_with_the_number_of_images() -> None:
     told: list[int] = []
     build_store(source_of(noise(300, 4, 4)), resize_px=4, progress=told.append)
-    assert told == [256, 300]
+    assert told == sorted(set(told))
+    assert told[-1] == 300
 
 
 @pytest.mark.parametrize("size", [(301, 299), (303, 299), (375, 500), (256, 259), (90, 160), (1200, 803)])
@@ -98,7 +107,7 @@ def test_what_a_backbone_sees_is_what_torchvisions_preset_gives(name: str, size:
         interpolation=preprocessing.interpolation,
     )
     std = torch.tensor(preprocessing.std).view(3, 1, 1)
-    levels = (preprocessing(store.images)[0] - architecture.weights[0].transforms()(image)).abs() * std * 255
+    levels = (preprocessing(images_of(store))[0] - architecture.weights[0].transforms()(image)).abs() * std * 255
     # Both resize by PIL, but for small images, which tensors resize and round a step or two apart.
     assert levels.max() <= 2.01
     assert levels.mean() <= 0.02
@@ -142,40 +151,12 @@ def test_shared_images_are_counted_byte_for_byte() -> None:
     assert shared_images(store, train, np.array([4, 0, 4])) == 3
 
 
-def test_all_files_that_can_not_be_read_are_named_in_one_error(photo_folder: MakeFolder) -> None:
-    root = photo_folder({"cat": 3, "dog": 3})
-    Image.fromarray(noise(1, 64, 64)[0]).save(root / "cat" / "half.jpg")
-    whole = (root / "cat" / "half.jpg").read_bytes()
-    (root / "cat" / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    (root / "dog" / "empty.png").touch()
-    (root / "dog" / "page.jpg").write_text("<!DOCTYPE html><html>not found</html>")
-    with pytest.raises(UnfreezeError) as refusal:
-        store_of(folder_source(root))
-    told = str(refusal.value)
-    assert told.startswith("data: 3 of 9 images can't be read: ")
-    assert "dog/empty.png (not an image)" in told
-    assert "dog/page.jpg (not an image)" in told
-    assert "cat/half.jpg (" in told
-    assert told.endswith("Mend or remove them")
-    assert "\n" not in told
-
-
 def test_truncated_files_alone_are_named_too(photo_folder: MakeFolder) -> None:
     root = photo_folder({"cat": 2, "dog": 2}, size=(64, 64))
     for name in ("cat/0.png", "dog/1.png"):
         whole = (root / name).read_bytes()
         (root / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UnfreezeError, match=r"2 of 4 images can't be read: cat/0.png \(.*\), dog/1.png \("):
-        store_of(folder_source(root))
-
-
-def test_of_many_bad_files_the_first_twenty_are_named(photo_folder: MakeFolder) -> None:
-    root = photo_folder({"a": 1, "b": 1})
-    for number in range(23):
-        (root / "b" / f"bad{number:02}.png").touch()
-    with pytest.raises(
-        UnfreezeError, match=r"23 of 25 images can't be read: .*bad19.png \(not an image\) and 3 more\."
-    ):
+    with pytest.raises(UnfreezeError, match=r"2 of 4 images can't be read.* cat/0.png \(.*, dog/1.png \("):
         store_of(folder_source(root))
 
 
@@ -186,4 +167,4 @@ def test_a_folder_of_turned_photos_is_kept_upright(tmp_path: Path) -> None:
         for number, suffix in enumerate((".jpg", ".png", ".tif")):
             (tmp_path / folder).mkdir(exist_ok=True)
             photo(f"{folder}{number}", (14, 8)).save(tmp_path / folder / f"{number}{suffix}", exif=exif)
-    assert store_of(folder_source(tmp_path)).images.shape == (6, 3, 14, 8)
+    assert images_of(store_of(folder_source(tmp_path))).shape == (6, 3, 14, 8)

@@ -1,0 +1,128 @@
+"""Blocks of decoded images, by worker processes: Python decodes small images one at a time whatever the threads."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from unfreeze.data.sources.decoding import DecodedImage, UnreadableImageError, quiet_decoders
+from unfreeze.data.sources.images import Images, Indices
+from unfreeze.data.store.framing import Frame
+
+T = TypeVar("T")
+
+
+class DecodedBlock(NamedTuple):
+    """Some images, decoded, and what their files were.
+
+    Args:
+        indices: Of the images in their source, shape (n,).
+        pixels: uint8, shape (n, H, W, 3), zeros for what can't be read; None where no pixels were asked for.
+        sizes: Width and height as shown, int32, shape (n, 2), zeros for what can't be read.
+        digests: Hashes of the contents, dtype V16, shape (n,).
+        kinds: Format and mode of each file.
+        unreadable: Why, by index.
+        is_foreign: An image has another size than the frame keeps; what follows it was not decoded.
+    """
+
+    indices: Indices
+    pixels: NDArray[np.uint8] | None
+    sizes: NDArray[np.int32]
+    digests: NDArray[np.void]
+    kinds: list[str]
+    unreadable: dict[int, str]
+    is_foreign: bool
+
+
+class BlockDecoder:
+    """Decodes blocks of images ahead of the one who asks for them; can be asked again and again.
+
+    Args:
+        images: What to decode.
+        frame: The shape to bring it to.
+        workers: Processes; 0 to decode in this one.
+        keep_pixels: Whether pixels are wanted, or facts alone.
+    """
+
+    def __init__(self, images: Images, frame: Frame, *, workers: int, keep_pixels: bool = True) -> None:
+        self._upcoming = _Upcoming()
+        options: dict[str, Any] = {}
+        if workers:
+            options = {"persistent_workers": True, "prefetch_factor": 2, "worker_init_fn": _leave_signals_to_parent}
+            if sys.platform.startswith("linux"):
+                # Under joblib's launcher the default context is not one that a DataLoader can use.
+                options["multiprocessing_context"] = "fork"
+        # As arrays, which travel through pipes: containers often have next to no shared memory for tensors.
+        self._loader: DataLoader[DecodedBlock] = DataLoader(
+            _Blocks(images, frame, keep_pixels),
+            sampler=self._upcoming,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            **options,
+        )
+
+    def decode(self, chunks: Sequence[Indices]) -> Iterator[DecodedBlock]:
+        """Yield the images of each chunk, in order."""
+        self._upcoming.chunks = chunks
+        yield from self._loader
+
+
+class _Upcoming:
+    chunks: Sequence[Indices] = ()
+
+    def __iter__(self) -> Iterator[Indices]:
+        return iter(self.chunks)
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+
+class _Blocks(Dataset[DecodedBlock]):
+    def __init__(self, images: Images, frame: Frame, keep_pixels: bool) -> None:
+        self._images = images
+        self._frame = frame
+        self._keep_pixels = keep_pixels
+
+    def __getitem__(self, indices: Indices) -> DecodedBlock:
+        shape = (len(indices), self._frame.height_px, self._frame.width_px, 3)
+        block = DecodedBlock(
+            indices=indices,
+            pixels=np.zeros(shape, dtype=np.uint8) if self._keep_pixels else None,
+            sizes=np.zeros((len(indices), 2), dtype=np.int32),
+            digests=np.zeros(len(indices), dtype="V16"),
+            kinds=[""] * len(indices),
+            unreadable={},
+            is_foreign=False,
+        )
+        with quiet_decoders():
+            for row, index in enumerate(indices.tolist()):
+                try:
+                    decoded = self._images.read(index)
+                except UnreadableImageError as error:
+                    block.unreadable[index] = str(error)
+                    continue
+                if not self._frame.holds(decoded.image):
+                    return block._replace(is_foreign=True)
+                self._fill(block, row, decoded)
+        return block
+
+    def _fill(self, block: DecodedBlock, row: int, decoded: DecodedImage) -> None:
+        if block.pixels is not None:
+            block.pixels[row] = self._frame.apply(decoded.image)
+        block.sizes[row] = decoded.image.size
+        block.digests[row] = np.void(decoded.digest)
+        block.kinds[row] = f"{decoded.format} {decoded.mode}"
+
+
+def _as_it_is(block: T) -> T:
+    return block
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

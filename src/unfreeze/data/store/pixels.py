@@ -1,0 +1,127 @@
+"""Batches of uint8 pixels by index: from memory, from a memory-mapped file, or decoded on the way."""
+
+import mmap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unfreeze.data.sources.decoding import UnreadableImageError
+from unfreeze.data.sources.images import Images, Indices
+from unfreeze.data.store.blocks import BlockDecoder
+from unfreeze.data.store.framing import Frame
+
+_MAPPED_BYTES = 1 << 26
+"""Mapping again what the page cache still has costs next to nothing."""
+
+_FAULT_BYTES = 1 << 16
+"""What the kernel maps around a page that is touched."""
+
+
+class Pixels(Protocol):
+    """The pixels of a source's images, all of one shape."""
+
+    nbytes: int
+    place: str
+
+    def batches(self, chunks: Sequence[Indices]) -> Iterator[Tensor]:
+        """Yield the images of each chunk: uint8, shape (n, 3, H, W), channels last in memory."""
+
+
+class ResidentPixels:
+    """Pixels in memory.
+
+    Args:
+        pixels: uint8, shape (N, H, W, 3).
+    """
+
+    place = "in RAM"
+
+    def __init__(self, pixels: Tensor) -> None:
+        self._pixels = pixels
+        self.nbytes = pixels.nbytes
+
+    def batches(self, chunks: Sequence[Indices]) -> Iterator[Tensor]:
+        """Yield the images of each chunk."""
+        for chunk in chunks:
+            yield _channels_first(self._pixels.index_select(0, _as_index(chunk)))
+
+
+class MappedPixels:
+    """Pixels in a file that is mapped into memory, shared by all processes that map it.
+
+    Args:
+        path: An .npy file, uint8, shape (N, H, W, 3).
+        resident_bytes: Of the file's pages no more than this stay mapped at a time; the system's page cache keeps
+            what it has room for besides.
+    """
+
+    def __init__(self, path: Path, *, resident_bytes: int) -> None:
+        with path.open("rb") as file:
+            # A private mapping, since torch wants memory that could be written.
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            version = np.lib.format.read_magic(file)
+            assert version == (1, 0)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            offset = file.tell()
+        pixels: NDArray[np.uint8] = np.frombuffer(self._map, dtype=dtype, offset=offset).reshape(shape)
+        self._pixels = torch.from_numpy(pixels)
+        self.nbytes = pixels.nbytes
+        self._resident_bytes = resident_bytes
+        self._touched_bytes = 0
+        self.place = "in RAM" if self.nbytes <= resident_bytes else "mapped from disk"
+
+    def batches(self, chunks: Sequence[Indices]) -> Iterator[Tensor]:
+        """Yield the images of each chunk."""
+        for chunk in chunks:
+            yield _channels_first(self._pixels.index_select(0, _as_index(chunk)))
+            self._let_go_of(len(chunk))
+
+    def _let_go_of(self, count: int) -> None:
+        if self.nbytes <= self._resident_bytes or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        self._touched_bytes += count * (self._pixels[0].nbytes + _FAULT_BYTES)
+        if self._touched_bytes > min(self._resident_bytes // 4, _MAPPED_BYTES):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched_bytes = 0
+
+
+class StreamedPixels:
+    """Pixels that worker processes decode each time they are asked for.
+
+    Args:
+        images: What to decode.
+        frame: The shape to bring it to.
+        workers: Processes; 0 to decode in this one.
+    """
+
+    place = "streamed from the files"
+    nbytes = 0
+
+    def __init__(self, images: Images, frame: Frame, *, workers: int) -> None:
+        self._images = images
+        self._decoder = BlockDecoder(images, frame, workers=workers)
+
+    def batches(self, chunks: Sequence[Indices]) -> Iterator[Tensor]:
+        """Yield the images of each chunk, decoded ahead of time.
+
+        Raises:
+            UnreadableImageError: If a file could be read once and can't be now.
+        """
+        for block in self._decoder.decode(chunks):
+            for index, reason in block.unreadable.items():
+                raise UnreadableImageError(f"{self._images.name(index)}: {reason}")
+            assert block.pixels is not None
+            yield _channels_first(torch.from_numpy(block.pixels))
+
+
+def _as_index(chunk: Indices) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(chunk))
+
+
+def _channels_first(pixels: Tensor) -> Tensor:
+    return pixels.permute(0, 3, 1, 2)

@@ -1,0 +1,227 @@
+"""Stores on disk: reused, built by one process at a time, never half, never larger than allowed."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.photos import save_photo
+from unfreeze.data.sources.decoding import DecodedImage
+from unfreeze.data.sources.imagefolder import folder_source
+from unfreeze.data.sources.images import FileImages
+from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.store.pixels import MappedPixels
+from unfreeze.data.store.store import ImageStore, StoreOptions, build_store
+from unfreeze.errors import UnfreezeError
+
+MakeFolder = Callable[..., Path]
+CONTEXT = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True, eq=False)
+class CountedImages(FileImages):
+    """Files that count how often they are read, over all processes."""
+
+    count: "Synchronized[int] | None" = None
+    pause_s: float = 0.0
+
+    def read(self, index: int) -> DecodedImage:
+        assert self.count is not None
+        with self.count.get_lock():
+            self.count.value += 1
+        time.sleep(self.pause_s)
+        return super().read(index)
+
+
+def counted(root: Path, *, pause_s: float = 0.0) -> tuple[ImageSource, "Synchronized[int]"]:
+    source = folder_source(root)
+    count = CONTEXT.Value("i", 0)
+    images = source.images
+    assert isinstance(images, FileImages)
+    counting = CountedImages(images.root, images.paths, count, pause_s)
+    return ImageSource(source.name, source.classes, counting, source.labels, source.splits), count
+
+
+def on_disk(source: ImageSource, folder: Path, *, resize_px: int = 16, **options: object) -> ImageStore:
+    kept = StoreOptions(place="disk", folder=folder, workers=1, **options)  # type: ignore[arg-type]
+    return build_store(source, resize_px=resize_px, options=kept)
+
+
+def everything(store: ImageStore) -> torch.Tensor:
+    return store.read(np.arange(len(store.facts.digests)))
+
+
+@pytest.mark.parametrize("size", [(12, 10), (40, 30)])
+def test_the_next_run_reads_no_file_again(photo_folder: MakeFolder, tmp_path: Path, size: tuple[int, int]) -> None:
+    source, count = counted(photo_folder({"a": 20, "b": 20}, size=size))
+    first = on_disk(source, tmp_path / "stores")
+    assert count.value >= 40
+    count.value = 0
+    second = on_disk(source, tmp_path / "stores")
+    assert count.value == 0
+    assert first.fingerprint == second.fingerprint
+    assert torch.equal(everything(first), everything(second))
+    assert np.array_equal(first.facts.sizes, second.facts.sizes)
+    assert second.facts.kinds == ["PNG RGB"]
+
+
+def test_all_places_give_the_same_images(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    root = photo_folder({"a": 10, "b": 10}, size=(40, 30))
+    save_photo(root / "a" / "other.png", size=(9, 70))
+    stores = [
+        build_store(
+            folder_source(root),
+            resize_px=16,
+            options=StoreOptions(place=place, folder=tmp_path / "stores", workers=2),  # type: ignore[arg-type]
+        )
+        for place in ("ram", "disk", "off", "auto")
+    ]
+    for store in stores[1:]:
+        assert torch.equal(everything(store), everything(stores[0]))
+        assert store.fingerprint == stores[0].fingerprint
+    chunks = [np.array([20, 3]), np.array([0]), np.array([7, 7, 19])]
+    ram, disk, off, _ = ([batch.clone() for batch in store.pixels.batches(chunks)] for store in stores)
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(ram, disk, off, strict=True))
+    assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in ram + disk + off)
+
+
+def test_a_changed_file_is_decoded_anew(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    root = photo_folder({"a": 3, "b": 3})
+    before = on_disk(folder_source(root), tmp_path / "stores")
+    save_photo(root / "a" / "0.png", seed="another")
+    after = on_disk(folder_source(root), tmp_path / "stores")
+    assert not torch.equal(everything(before)[0], everything(after)[0])
+    assert before.fingerprint != after.fingerprint
+
+
+def test_images_of_one_size_are_kept_once_for_all_backbones(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    source, count = counted(photo_folder({"a": 3, "b": 3}))
+    on_disk(source, tmp_path / "stores", resize_px=32)
+    count.value = 0
+    on_disk(source, tmp_path / "stores", resize_px=64)
+    assert count.value == 0
+    assert on_disk(source, tmp_path / "stores", resize_px=8).frame.height_px == 8
+    assert count.value >= 6
+
+
+def test_one_image_of_another_size_late_in_the_source_changes_the_frame(
+    photo_folder: MakeFolder, tmp_path: Path
+) -> None:
+    root = photo_folder({"a": 200, "b": 3})
+    save_photo(root / "a" / "1234.png", size=(11, 10))
+    for place in ("ram", "disk", "off"):
+        options = StoreOptions(place=place, folder=tmp_path / place)  # type: ignore[arg-type]
+        store = build_store(folder_source(root), resize_px=16, options=options)
+        assert (store.frame.height_px, store.frame.width_px, store.frame.interpolation) == (16, 16, "bilinear")
+        assert everything(store).shape == (204, 3, 16, 16)
+
+
+def _build(root: Path, folder: Path, count: "Synchronized[int]") -> None:
+    source = folder_source(root)
+    images = source.images
+    assert isinstance(images, FileImages)
+    counting = CountedImages(images.root, images.paths, count, 0.002)
+    on_disk(ImageSource(source.name, source.classes, counting, source.labels, source.splits), folder)
+
+
+def test_parallel_runs_build_it_once(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    root = photo_folder({"a": 60, "b": 60})
+    count = CONTEXT.Value("i", 0)
+    jobs = [CONTEXT.Process(target=_build, args=(root, tmp_path / "stores", count)) for _ in range(4)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+        assert job.exitcode == 0
+    # One build, and a few images to guess from.
+    assert 120 <= count.value <= 120 + 20
+
+
+def test_a_build_that_was_killed_is_never_read(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    root = photo_folder({"a": 60, "b": 60})
+    count = CONTEXT.Value("i", 0)
+    job = CONTEXT.Process(target=_build, args=(root, tmp_path / "stores", count))
+    job.start()
+    while count.value < 80:
+        time.sleep(0.002)
+    assert job.pid is not None
+    os.kill(job.pid, signal.SIGKILL)
+    job.join()
+    assert list((tmp_path / "stores").rglob("building-*"))
+    source = folder_source(root)
+    store = on_disk(source, tmp_path / "stores")
+    assert torch.equal(everything(store), everything(build_store(source, resize_px=16)))
+    assert not list((tmp_path / "stores").rglob("building-*"))
+
+
+def test_what_was_used_longest_ago_makes_room(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    sources = [folder_source(photo_folder({"a": 30, "b": 30}, name=f"set{n}", size=(40, 40))) for n in range(3)]
+    stores = tmp_path / "stores"
+    one_gb = 60 * 40 * 40 * 3 / 1e9
+    kept = [on_disk(source, stores, resize_px=40, folder_gb=2.5 * one_gb) for source in sources[:2]]
+    time.sleep(0.05)  # file systems tell times no finer than that
+    on_disk(sources[0], stores, resize_px=40)  # used again
+    on_disk(sources[2], stores, resize_px=40, folder_gb=2.5 * one_gb)
+    left = {len(list(folder.glob("*.npy"))) for folder in stores.iterdir() if folder.is_dir()}
+    assert left == {1}
+    assert sum(folder.is_dir() for folder in stores.iterdir()) == 2
+    # A store that is open stays readable when its file is gone.
+    assert everything(kept[1]).shape == (60, 3, 40, 40)
+    counting, count = counted(Path(str(sources[0].images.root)))  # type: ignore[attr-defined]
+    on_disk(counting, stores, resize_px=40)
+    assert count.value == 0
+
+
+def test_what_can_not_be_kept_is_refused_or_done_without(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    source = folder_source(photo_folder({"a": 30, "b": 30}, size=(40, 40)))
+    with pytest.raises(UnfreezeError, match=r"data\.store: .* more than cache\.gb=1e-06 leaves"):
+        on_disk(source, tmp_path / "stores", resize_px=40, folder_gb=1e-6)
+    tight = StoreOptions(place="auto", folder=tmp_path / "stores", folder_gb=1e-6)
+    assert build_store(source, resize_px=40, options=tight).pixels.place == "in RAM"
+    no_memory = StoreOptions(place="auto", folder=tmp_path / "stores", folder_gb=1e-6, memory_gb=1e-6)
+    assert build_store(source, resize_px=40, options=no_memory).pixels.place == "streamed from the files"
+    with pytest.raises(UnfreezeError, match=r"data\.store: the decoded images take 0\.0 GB and may take 0\.0 GB"):
+        build_store(source, resize_px=40, options=StoreOptions(place="ram", memory_gb=1e-6))
+    (tmp_path / "file").touch()
+    with pytest.raises(UnfreezeError, match=r"cache\.dir: can't write to .*file/below"):
+        on_disk(source, tmp_path / "file" / "below")
+
+
+def _resident_bytes() -> int:
+    """Return the memory of this process, the pages of mapped files included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_pages_of_a_mapped_file_stay_below_the_cap(tmp_path: Path) -> None:
+    shape = (4000, 96, 96, 3)
+    path = tmp_path / "pixels.npy"
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
+    cap = 16 << 20
+    pixels = MappedPixels(path, resident_bytes=cap)
+    assert pixels.nbytes > 6 * cap
+    assert pixels.place == "mapped from disk"
+    order = np.random.default_rng(0).permutation(shape[0])
+    before, peak = _resident_bytes(), 0
+    for _ in pixels.batches(np.array_split(order, 80)):
+        peak = max(peak, _resident_bytes())
+    assert peak - before < cap + (4 << 20)
+
+
+def test_streaming_can_be_left_and_begun_again(photo_folder: MakeFolder) -> None:
+    source = folder_source(photo_folder({"a": 20, "b": 20}))
+    pixels = build_store(source, resize_px=16, options=StoreOptions(place="off", workers=2)).pixels
+    chunks = np.array_split(np.arange(40), 10)
+    first = next(pixels.batches(chunks)).clone()
+    again = [batch.clone() for batch in pixels.batches(chunks)]
+    assert torch.equal(first, again[0])
+    assert len(again) == 10
+    rest = [batch.clone() for batch in pixels.batches(chunks[6:])]
+    assert all(torch.equal(a, b) for a, b in zip(rest, again[6:], strict=True))
