@@ -1,5 +1,6 @@
 """The `unfreeze` command: verbs on runs, models and data."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -26,15 +27,16 @@ def _root() -> None:
     """Make Typer expect a verb, though there may be one only."""
 
 
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="The same as for train.py, such as model=resnet50 data=imagefolder")
+]
+ConfigDir = Annotated[
+    Path | None, typer.Option("--config-dir", help="A folder of your own configs, searched before conf/")
+]
+
+
 @app.command(context_settings={"ignore_unknown_options": True})
-def plan(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="The same as for train.py, such as model=resnet50 strategy=finetune")
-    ] = None,
-    config_dir: Annotated[
-        Path | None, typer.Option("--config-dir", help="A folder of your own configs, searched before conf/")
-    ] = None,
-) -> None:
+def plan(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Print the layer groups, what trains when and at which rates; train nothing."""
     from unfreeze.run import check_values, plan_of
     from unfreeze.training.plan_text import format_plan
@@ -42,6 +44,33 @@ def plan(
     typed = list(overrides or [])
     config = check_values(_compose(typed, config_dir), typed)
     sys.stdout.write(format_plan(plan_of(config), augment=config.augment.name) + "\n")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def audit(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all names, instead of tables")] = False,
+    min_per_class: Annotated[
+        int, typer.Option("--min-per-class", min=1, help="Report classes with fewer images to train on")
+    ] = 20,
+) -> None:
+    """Say what is wrong with the images; exit code 1 where something would mislead a result."""
+    from rich.console import Console
+
+    from unfreeze.build import audit_data
+    from unfreeze.data.audit.text import print_audit
+    from unfreeze.run import check_values
+
+    typed = list(overrides or [])
+    report = audit_data(check_values(_compose(typed, config_dir), typed), min_per_class=min_per_class)
+    if as_json:
+        sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
+    else:
+        console = Console()
+        print_audit(report, console if console.is_terminal else Console(width=120))
+    if report.problems:
+        raise SystemExit(1)
 
 
 def _compose(overrides: list[str], config_dir: Path | None) -> "DictConfig":

@@ -1,0 +1,198 @@
+"""What a person should know of their images before a model learns from them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from unfreeze.data.audit.duplicates import Pairs, build_thumbnails, exact_pairs, near_pairs
+from unfreeze.data.sources.images import Indices
+from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.splits.splits import Splits
+from unfreeze.data.store.store import ImageStore
+
+AUDIT_SCHEMA = 1
+SPLITS = ("train", "val", "test")
+_EXAMPLES = 10
+_SMALL_PX = 32
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Images that stand in the data more than once.
+
+    Args:
+        within: Pairs inside a split, by its name.
+        across: Pairs over two splits, by their names, such as "train test".
+        conflicting: Pairs whose labels differ.
+        examples: Some pairs of names, those across splits first.
+    """
+
+    within: dict[str, int]
+    across: dict[str, int]
+    conflicting: int
+    examples: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What an audit has found.
+
+    Args:
+        name: What a person calls the data.
+        images: How many there are.
+        classes: Images per split, by class.
+        cut: Splits that were cut from train.
+        sizes: Smallest, median and largest width and height, in pixels, the number of different sizes, and how many
+            images have a side below 32 pixels.
+        kinds: Images by format and mode of their files.
+        imbalance: Images of the largest class of train for one of the smallest.
+        near_empty: Classes of train with fewer than `min_per_class` images.
+        min_per_class: See there.
+        missing: Classes without images, by split.
+        unreadable: Reasons, by the name of a file that can't be read.
+        ignored: Files left out by their names.
+        exact: Images of equal content.
+        near: Images that look the same, mirrored or not, equal content left out.
+        test_in_train: Share of the test images that also stand in train, exactly or nearly, in [0, 1].
+    """
+
+    name: str
+    images: int
+    classes: dict[str, dict[str, int]]
+    cut: tuple[str, ...]
+    sizes: dict[str, Any]
+    kinds: dict[str, int]
+    imbalance: float
+    near_empty: dict[str, int]
+    min_per_class: int
+    missing: dict[str, list[str]]
+    unreadable: dict[str, str]
+    ignored: tuple[str, ...]
+    exact: Twins
+    near: Twins
+    test_in_train: float
+
+    @property
+    def problems(self) -> list[str]:
+        """What would mislead a result, a line each."""
+        lines = []
+        if self.unreadable:
+            lines.append(f"{len(self.unreadable):,} file{'s' * (len(self.unreadable) > 1)} can't be read")
+        for split, classes in self.missing.items():
+            lines.append(f"{split} has no images of {', '.join(classes[:_EXAMPLES])}")
+        for twins, kind in ((self.exact, "equal"), (self.near, "near-equal")):
+            if twins.conflicting:
+                lines.append(f"{count_pairs(twins.conflicting)} of {kind} images with different labels")
+            for splits, count in twins.across.items():
+                first, second = splits.split()
+                lines.append(f"{count_pairs(count)} of {kind} images, one in {first} and one in {second}")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a JSON file."""
+        return {"schema": AUDIT_SCHEMA, **asdict(self), "problems": self.problems}
+
+
+def count_pairs(count: int) -> str:
+    """Return a number of pairs in words."""
+    return "1 pair" if count == 1 else f"{count:,} pairs"
+
+
+def audit(source: ImageSource, splits: Splits, store: ImageStore, *, min_per_class: int = 20) -> AuditReport:
+    """Look at labelled images and their splits.
+
+    Args:
+        source: The images.
+        splits: Which of them train, validate and test, those left out that can't be read.
+        store: Their pixels and facts.
+        min_per_class: Classes of train with fewer images are reported.
+    """
+    parts = {name: getattr(splits, name) for name in SPLITS}
+    counts = {name: np.bincount(source.labels[part], minlength=len(source.classes)) for name, part in parts.items()}
+    used = np.sort(np.concatenate(list(parts.values())))
+    exact = exact_pairs(store.facts.digests, used)
+    near = _without_equals(near_pairs(build_thumbnails(store.pixels, used)), store)
+    train_counts = dict(zip(source.classes, counts["train"].tolist(), strict=True))
+    return AuditReport(
+        name=source.name,
+        images=len(source.images),
+        classes={
+            name: {split: int(counts[split][label]) for split in SPLITS} for label, name in enumerate(source.classes)
+        },
+        cut=splits.cut,
+        sizes=_describe_sizes(store),
+        kinds=_count_kinds(store),
+        imbalance=float(counts["train"].max() / max(1, counts["train"].min())),
+        near_empty={name: count for name, count in train_counts.items() if count < min_per_class},
+        min_per_class=min_per_class,
+        missing={
+            split: [source.classes[label] for label in np.flatnonzero(counts[split] == 0)]
+            for split in SPLITS
+            if len(parts[split]) and (counts[split] == 0).any()
+        },
+        unreadable={source.images.name(index): why for index, why in sorted(store.facts.unreadable.items())},
+        ignored=source.ignored,
+        exact=_describe_pairs(exact, source, parts),
+        near=_describe_pairs(near, source, parts),
+        test_in_train=_share_in_train([exact, near], parts),
+    )
+
+
+def _without_equals(pairs: Pairs, store: ImageStore) -> Pairs:
+    first, second = (store.facts.digests[pairs[:, side]] for side in (0, 1))
+    different: Pairs = pairs[np.asarray(first != second)]
+    return different
+
+
+def _describe_pairs(pairs: Pairs, source: ImageSource, parts: dict[str, Indices]) -> Twins:
+    split_of = np.full(len(source.images), -1)
+    for number, name in enumerate(SPLITS):
+        split_of[parts[name]] = number
+    sides = np.sort(split_of[pairs], axis=1)
+    is_across = sides[:, 0] != sides[:, 1]
+    labels = source.labels[pairs]
+    shown = pairs[np.argsort(~is_across, kind="stable")][:_EXAMPLES]
+    return Twins(
+        within={name: int((~is_across & (sides[:, 0] == i)).sum()) for i, name in enumerate(SPLITS)},
+        across={
+            f"{SPLITS[i]} {SPLITS[j]}": count
+            for i, j in ((0, 1), (0, 2), (1, 2))
+            if (count := int(((sides[:, 0] == i) & (sides[:, 1] == j)).sum()))
+        },
+        conflicting=int((labels[:, 0] != labels[:, 1]).sum()),
+        examples=[(source.images.name(first), source.images.name(second)) for first, second in shown.tolist()],
+    )
+
+
+def _share_in_train(found: Sequence[Pairs], parts: dict[str, Indices]) -> float:
+    """Return the share of the test images that pairs link to train, directly or by way of others."""
+    if not len(parts["test"]):
+        return 0.0
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = np.concatenate(found)
+    count = 1 + max(int(part.max(initial=0)) for part in parts.values())
+    links = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, component = connected_components(links, directed=False)
+    return float(np.isin(component[parts["test"]], component[parts["train"]]).mean())
+
+
+def _describe_sizes(store: ImageStore) -> dict[str, Any]:
+    sizes = store.facts.sizes[store.facts.readable]
+    return {
+        **{
+            name: {"width": int(pick(sizes[:, 0])), "height": int(pick(sizes[:, 1]))}
+            for name, pick in (("smallest", np.min), ("median", np.median), ("largest", np.max))
+        },
+        "different": len(np.unique(sizes, axis=0)),
+        f"below_{_SMALL_PX}_px": int((sizes.min(axis=1) < _SMALL_PX).sum()),
+    }
+
+
+def _count_kinds(store: ImageStore) -> dict[str, int]:
+    facts = store.facts
+    counts = np.bincount(facts.kind_of[facts.readable], minlength=len(facts.kinds))
+    return {facts.kinds[kind]: int(counts[kind]) for kind in np.argsort(-counts, kind="stable") if counts[kind]}
