@@ -2,6 +2,7 @@
 .PHONY: help setup demo test test-all lint format tensorboard bench clean pins
 
 VENV := .venv
+BENCH ?= loading splits plain_loop
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 USABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
@@ -34,8 +35,8 @@ format: $(INSTALLED)  ## format and mend what ruff can mend
 tensorboard: $(INSTALLED)  ## show outputs/ in TensorBoard on http://127.0.0.1:6006
 	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 --port 6006
 
-bench: $(INSTALLED)  ## measure beside the loop of the tutorials (BENCH="--root ..." for your images)
-	$(BIN)/python benchmarks/plain_loop.py $(BENCH)
+bench: $(INSTALLED)  ## measure (all of benchmarks/, or BENCH=loading ARGS="--root photos")
+	@for name in $(BENCH); do echo "\n## $$name" && $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 clean:  ## remove caches and the environment; outputs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """The loop of the tutorials beside this project: the same images, backbone, size, batch and number of epochs.
 
-    make bench
-    make bench BENCH="--root photos --model mobilenet_v2 --weights mobilenet_v2.pth --image-size 96 --epochs 4"
+    make bench BENCH=plain_loop
+    make bench BENCH=plain_loop ARGS="--root photos --model mobilenet_v2 --image-size 96 --epochs 4"
 
 The loop fine-tunes everything from the first epoch, with PIL transforms in a DataLoader with two workers, fp32, AdamW
 3e-4 for the backbone and 1e-3 for the head. The two take turns; the table has the median of the repetitions, and

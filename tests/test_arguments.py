@@ -65,7 +65,7 @@ def test_a_path_of_any_spelling_reaches_the_configuration(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", [name for name in NASTY if name not in ("null", "${oc.env:HOME}")])
-@pytest.mark.parametrize("key", ["data.root", "++data.root", "hydra.sweep.dir"])
+@pytest.mark.parametrize("key", ["data.root", "++data.root", "data.csv", "hydra.sweep.dir"])
 def test_a_path_relative_to_here_becomes_absolute(tmp_path: Path, key: str, name: str) -> None:
     (tmp_path / name).mkdir()
     (argument,) = expand_arguments([f"{key}={name}"])

@@ -1,5 +1,6 @@
 """Every file in conf/ composes, is called what it names, and passes the schema."""
 
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from tests.composing import CONF, composed
+from tests.training.conftest import make_classifier
+from unfreeze.build import build_data, build_module
+from unfreeze.data.augment.augment import PRESETS, AugmentName
+from unfreeze.data.sources.builtin import digits_source
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.backbones import find_architecture
 from unfreeze.run import check_values
@@ -19,6 +24,7 @@ HYDRA_FILES = [file for file in FILES if file.parts[0] == "hydra"]
 OWN_FILES = [file for file in FILES if file.parts[0] != "hydra"]
 NEEDS_A_VALUE = {
     "data/imagefolder": "data.root",
+    "data/manifest": "data.csv",
     "model/torchvision": "model.name",
     "experiment/pretrain_tiny": "data.root",
 }
@@ -143,12 +149,27 @@ def test_a_head_alone_is_trained_on_images_as_evaluation_sees_them() -> None:
         "strategy.lr.groups=[1e-3, 1e-4, 1e-5]",
         "trainer.gradient_clip_val=1.0",
         "callbacks.curves=null",
+        "augment.ops=trivial",
+        "augment.mixup=0.2",
+        "augment.erase=0",
         "head.dropout=0.2",
     ],
 )
 def test_what_the_help_shows_can_be_typed(override: str) -> None:
     typed = ["data=digits", override]
     check_values(composed(*typed), typed)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_an_augmentation_is_its_preset_unless_a_knob_is_turned(name: AugmentName) -> None:
+    def built(*typed: str) -> object:
+        config = check_values(composed("data=digits", f"augment={name}", *typed), [])
+        return build_module(config, make_classifier(10), build_data(config, digits_source())).augment
+
+    assert built() == PRESETS[name]
+    expected = replace(PRESETS[name], ops="trivial", mixup=0.3, cutmix=0.0, mix=0.7, erase=0.1)
+    knobs = ("ops=trivial", "mixup=0.3", "cutmix=0", "mix=0.7", "erase=0.1")
+    assert built(*(f"augment.{knob}" for knob in knobs)) == expected
 
 
 @pytest.mark.parametrize(("monitor", "direction"), [("val/acc", "maximize"), ("val/loss", "minimize")])

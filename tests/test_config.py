@@ -61,7 +61,13 @@ def test_the_defaults_are_accepted() -> None:
         ("data.val_fraction", 1.0, "data.val_fraction: got 1.0, want less than 1"),
         ("data.test_fraction", -0.1, "data.test_fraction: got -0.1, want greater than or equal to 0"),
         ("data.val_fraction", 0.95, "data.val_fraction=0.95 and data.test_fraction=0.1 leave nothing to train on"),
-        ("data.name", "mnist", "data.name: got 'mnist', want 'cifar10', 'imagefolder' or 'digits'"),
+        ("data.name", "mnist", "data.name: got 'mnist', want 'cifar10', 'imagefolder', 'manifest' or 'digits'"),
+        ("data.folds", 1, "data.folds: got 1, want greater than or equal to 2, such as data.folds=5"),
+        ("data.folds", 5, "data.fold: missing beside data.folds=5; type data.fold=0, or all of them: -m data.fold=0,1"),
+        ("data.fold", 1, "data.folds: missing beside data.fold=1; type data.folds=5, or leave both out"),
+        ("data.fold", -1, "data.fold: got -1, want greater than or equal to 0"),
+        ("data.csv", "photos.csv", "data.csv: data=digits reads no table; type data=manifest"),
+        ("data.csv", 7, "data.csv: got 7, want a valid string, such as data.csv=photos.csv"),
         ("data.root", 7, "data.root: got 7, want a valid string, such as data.root=photos"),
         ("data.mirror", "yes", "data.mirror: got 'yes', want a valid boolean"),
         ("model.weights", 1, "model.weights: got 1, want a valid string, such as model.weights=DEFAULT"),
@@ -99,6 +105,11 @@ def test_the_defaults_are_accepted() -> None:
         ("objective.label_smoothing", 1.0, "objective.label_smoothing: got 1.0, want less than 1"),
         ("objective.loss", "mse", "objective.loss: got 'mse', want 'cross_entropy'"),
         ("augment.name", "heavy", "augment.name: got 'heavy', want 'none', 'light', 'standard' or 'strong'"),
+        ("augment.ops", "autoaugment", "augment.ops: got 'autoaugment', want 'none', 'randaugment' or 'trivial'"),
+        ("augment.erase", 1.5, "augment.erase: got 1.5, want less than or equal to 1, such as augment.erase=0.25"),
+        ("augment.mixup", -1.0, "augment.mixup: got -1.0, want greater than or equal to 0, such as augment.mixup=0.2"),
+        ("augment.cutmix", "on", "augment.cutmix: got 'on', want a valid number, such as augment.cutmix=1.0"),
+        ("augment.mix", 2.0, "augment.mix: got 2.0, want less than or equal to 1, such as augment.mix=0.5"),
         ("optimizer.name", "lion", "optimizer.name: got 'lion', want 'adamw', 'adam' or 'sgd'"),
         ("optimizer.weight_decay", -1, "optimizer.weight_decay: got -1, want greater than or equal to 0"),
         ("optimizer.momentum", 1.0, "optimizer.momentum: got 1.0, want less than 1"),
@@ -139,6 +150,32 @@ def test_a_wrong_value_is_refused_in_one_line(key: str, value: Any, told: str) -
 )
 def test_rates_of_a_stage_are_checked_like_those_of_the_run(value: Any, told: str) -> None:
     assert told in refusal_of("strategy.stages.1.lr", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"label": 3}, "data.columns.label: got 3, want a valid string, such as data.columns.label=species"),
+        ({"label": []}, "data.columns.label: got []"),
+        ({"split": True}, "data.columns.split: got True, want a valid string"),
+        ({"imge": "path"}, "data.columns.imge: there is no such key; want one of group, image, label, split"),
+    ],
+)
+def test_columns_are_checked(value: dict[str, Any], told: str) -> None:
+    values = changed("data.columns", {"image": None, "label": None, "split": False, "group": None, **value})
+    values["data"] |= {"name": "manifest", "csv": "photos.csv"}
+    with pytest.raises(UnfreezeError) as refusal:
+        parse_config(values)
+    assert told in str(refusal.value)
+
+
+def test_a_fold_is_one_of_the_folds() -> None:
+    values = changed("data.folds", 5)
+    values["data"]["fold"] = 4
+    assert parse_config(values).data.fold == 4
+    values["data"]["fold"] = 5
+    with pytest.raises(UnfreezeError, match=r"data.fold: got 5, want one of 0 to 4, since data.folds=5"):
+        parse_config(values)
 
 
 def test_several_wrong_values_are_all_told() -> None:
@@ -228,6 +265,7 @@ class TestScratch:
     ("overrides", "told"),
     [
         (["data=imagefolder"], "data.root: missing; type data.root=..."),
+        (["data=manifest"], "data.csv: missing; type data.csv=..."),
         (["data=digits", "model=torchvision"], "model.name: missing; type model.name=..."),
         (["data=imagefolder", "data.root=/nowhere/photos"], "data.root: no folder '/nowhere/photos'. Want a folder of"),
     ],

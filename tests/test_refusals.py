@@ -44,11 +44,21 @@ def bad_files(folder: Path) -> None:
     (folder / "photos" / "b" / "empty.png").write_bytes(b"")
 
 
+def table(folder: Path) -> None:
+    rows = "".join(f"{i}.png,{'ab'[i % 2]},{'xy'[i // 2 % 2]},p{i % 3}\n" for i in range(12))
+    (folder / "photos.csv").write_text(f"image,label,age,patient\n{rows}")
+
+
+def ragged_table(folder: Path) -> None:
+    (folder / "photos.csv").write_text("image,label\na.png,x\nb, 2.png,y\n")
+
+
 def other_weights(folder: Path) -> None:
     torch.save({"conv1.0.weight": torch.zeros(4, 3, 3, 3)}, folder / "other.pth")
 
 
 PHOTOS = ["data=imagefolder", "data.root=photos", "model=tiny", "model.weights=null"]
+TABLE = ["data=manifest", "data.csv=photos.csv", "model=tiny", "model.weights=null"]
 REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["data.batch_size=many", *QUICK], nothing, "data.batch_size: got 'many', want a valid integer"),
     (["data.batch_size=0", *QUICK], nothing, "data.batch_size: got 0, want greater than or equal to 1"),
@@ -89,7 +99,16 @@ REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
     (PHOTOS, empty_folder, "data.root: no images"),
     (PHOTOS, one_class, "has one class folder, 'a'"),
     (PHOTOS, unknown_class_in_val, "val/ has a class 'c' that train/ lacks"),
-    (PHOTOS, bad_files, "2 of 8 images can't be read: a/broken.jpg (not an image), b/empty.png (not an image)"),
+    (PHOTOS, bad_files, "2 of 8 images can't be read; mend or remove them, or type data.on_error=skip"),
+    (PHOTOS, bad_files, "out: a/broken.jpg (a web page, not an image), b/empty.png (empty file)"),
+    (["data=manifest", "model=tiny"], nothing, "data.csv: missing; type data.csv="),
+    (TABLE, nothing, "photos.csv' (no such file); want a CSV or Parquet file"),
+    (TABLE, ragged_table, "data.csv: line 3 has 3 cells and the header 2"),
+    (["data.columns.label=race", *TABLE], table, "no column 'race'. Columns of the table: image, label, age, patient"),
+    (["data.columns.label=[age,label]", *TABLE], table, "head=linear learns one task, but 2 columns are named"),
+    (["data.columns.group=patient", "data.folds=4", "data.fold=0", *TABLE], table, "data.folds: got 4, but there are"),
+    (["data.folds=4", *QUICK], nothing, "data.fold: missing beside data.folds=4; type data.fold=0"),
+    (["data.folds=4", "data.fold=4", *QUICK], nothing, "data.fold: got 4, want one of 0 to 3"),
     (["resume=gone"], nothing, "resume: no run in"),
     (["-m", "trainer=ddp", "seed=0,1", *QUICK], nothing, "a multirun runs each job on one device"),
 ]

@@ -100,16 +100,16 @@ def test_checkpoints_load_offline_without_conf_and_hold_plain_values(finished: P
 
 def test_the_best_checkpoint_gives_the_figures_of_the_test(finished: Path, photos: Path) -> None:
     """Computed anew from the files, apart from any trainer."""
-    from unfreeze.data.sources import folder_source
-    from unfreeze.data.splits import build_splits
-    from unfreeze.data.store import build_store
+    from unfreeze.data.sources.imagefolder import folder_source
+    from unfreeze.data.splits.splits import build_splits
+    from unfreeze.data.store.store import build_store
 
     source = folder_source(photos)
     splits = build_splits(source.splits, source.labels, val_fraction=0.1, test_fraction=0.1)
     classifier = load_classifier(finished)
     store = build_store(source, resize_px=classifier.preprocessing.resize_px)
     with torch.no_grad():
-        logits = classifier.network(classifier.preprocessing(store.images[splits.test]))
+        logits = classifier.network(classifier.preprocessing(store.read(splits.test)))
     accuracy = (logits.argmax(1).numpy() == source.labels[splits.test]).mean()
     assert result(finished)["test"]["acc"] == pytest.approx(accuracy)
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lightning import Trainer
 
     from unfreeze.data.datamodule import ImageDataModule
+    from unfreeze.data.store.store import ImageStore
     from unfreeze.models.classifier import Classifier
     from unfreeze.training.plan import Plan
 
@@ -20,7 +21,6 @@ def announce(
     config: Config, data: "ImageDataModule", classifier: "Classifier", plan: "Plan", trainer: "Trainer"
 ) -> None:
     """Say what is about to happen: data, model, plan, device."""
-    from unfreeze.data.store import shared_images
     from unfreeze.training.plan_text import format_plan
 
     if not trainer.is_global_zero:
@@ -29,8 +29,9 @@ def announce(
     cut = f" (cut from train: {' and '.join(splits.cut)}, data.seed {config.data.seed})" if splits.cut else ""
     log.info(
         f"  {data.source.name:<13} {len(splits.train):,} train · {len(splits.val):,} val · "
-        f"{len(splits.test):,} test{cut} · {len(classifier.classes)} classes · {store.nbytes / 1e6:,.0f} MB in RAM"
+        f"{len(splits.test):,} test{cut} · {len(classifier.classes)} classes · {describe_pixels(store)}"
     )
+    _report_data(data)
     if data.batch_size < config.data.batch_size:
         log.info(f"  {'':<13} data.batch_size reduced to {data.batch_size}, the number of training images")
     head: Any = classifier.network.get_submodule(classifier.head)
@@ -44,9 +45,38 @@ def announce(
         log.info(f"  {'':<13} {len(unexpected)} entries of the weights had no place, such as {unexpected[0]}")
     log.info(format_plan(plan, augment=config.augment.name))
     log.info(f"  {'device':<13} {trainer.num_devices} x {trainer.strategy.root_device.type} · {trainer.precision}")
-    overlap = shared_images(store, splits.train, splits.test)
-    if overlap:
-        log.warning(f"  ! {overlap:,} test images are also in train, byte for byte; the test figures flatter the model")
+    _warn_of_overlap(data)
+
+
+def describe_pixels(store: "ImageStore") -> str:
+    """Return where the decoded images are and how much they take."""
+    nbytes = store.pixels.nbytes
+    return f"{nbytes / 1e6:,.0f} MB {store.pixels.place}" if nbytes else store.pixels.place
+
+
+def _report_data(data: "ImageDataModule") -> None:
+    """Say what was left out, and which class has nothing to be judged by."""
+    source, unreadable = data.source, data.store.facts.unreadable
+    if source.ignored:
+        shown = ", ".join(source.ignored[:3]) + (", ..." if len(source.ignored) > 3 else "")
+        log.info(f"  {'':<13} left out by name: {len(source.ignored):,}, {shown}")
+    if unreadable:
+        log.warning(f"  ! {len(unreadable):,} images can't be read and are left out; splits.json lists them")
+    for split in ("val", "test"):
+        missing = data.missing_classes(split)
+        if missing:
+            shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+            log.warning(f"  ! no {split} images of {shown}: nothing will be known of how these are recognised")
+
+
+def _warn_of_overlap(data: "ImageDataModule") -> None:
+    from unfreeze.data.store.store import shared_images
+
+    splits = data.splits
+    for split in ("test", "val"):
+        overlap = shared_images(data.store, splits.train, getattr(splits, split))
+        if overlap:
+            log.warning(f"  ! {overlap:,} {split} images are also in train, byte for byte; {split} figures flatter")
 
 
 def log_hyperparameters(trainer: "Trainer", config: Config, metrics: dict[str, float]) -> None:

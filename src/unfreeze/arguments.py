@@ -10,7 +10,7 @@ import yaml
 
 from unfreeze.errors import UnfreezeError
 
-PATH_KEYS = ("data.root", "hydra.run.dir", "hydra.sweep.dir", "resume")
+PATH_KEYS = ("data.root", "data.csv", "cache.dir", "hydra.run.dir", "hydra.sweep.dir", "resume")
 _MAYBE_PATH_KEYS = ("model.weights",)
 _PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
 _MULTIRUN_FLAGS = ("-m", "--multirun")

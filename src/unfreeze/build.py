@@ -1,14 +1,23 @@
 """From a configuration to objects."""
 
 import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unfreeze.config import Config, DataConfig
+import numpy as np
+
+from unfreeze.config import CacheConfig, Config, DataConfig
 from unfreeze.errors import UnfreezeError
 
 if TYPE_CHECKING:
+    from unfreeze.data.audit.audit import AuditReport
     from unfreeze.data.datamodule import ImageDataModule
-    from unfreeze.data.sources import ImageSource
+    from unfreeze.data.sources.source import ImageSource
+    from unfreeze.data.splits.splits import Splits
+    from unfreeze.data.store.store import StoreOptions
     from unfreeze.models.backbones import Architecture
     from unfreeze.models.classifier import Classifier
     from unfreeze.models.preprocessing import Preprocessing
@@ -18,12 +27,19 @@ if TYPE_CHECKING:
 
 def build_source(data: DataConfig) -> "ImageSource":
     """Return the labelled images that a configuration names."""
-    from unfreeze.data.sources import cifar10_source, digits_source, folder_source
+    from unfreeze.data.sources.builtin import cifar10_source, digits_source
+    from unfreeze.data.sources.imagefolder import folder_source
 
     match data.name:
         case "imagefolder":
             assert data.root is not None
             return folder_source(data.root)
+        case "manifest":
+            from unfreeze.data.sources.manifest import Columns, manifest_source
+
+            assert data.csv is not None
+            columns = Columns(**data.columns.model_dump()) if data.columns is not None else None
+            return manifest_source(data.csv, root=data.root, columns=columns)
         case "cifar10":
             return cifar10_source(data.root or "data", download=data.download)
         case "digits":
@@ -42,20 +58,63 @@ def build_data(config: Config, source: "ImageSource") -> "ImageDataModule":
     return ImageDataModule(
         source,
         batch_size=config.data.batch_size,
-        val_fraction=config.data.val_fraction,
-        test_fraction=config.data.test_fraction,
-        fraction=config.data.fraction,
+        splits=build_splits(config.data, source),
         split_seed=config.data.seed,
+        balance=config.data.balance == "sampler",
         seed=config.seed,
+        store=store_options(config),
+        on_error=config.data.on_error,
+    )
+
+
+def build_splits(data: DataConfig, source: "ImageSource") -> "Splits":
+    """Return the splits of a configuration."""
+    from unfreeze.data.splits.splits import split_source
+
+    return split_source(
+        source,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        fraction=data.fraction,
+        folds=data.folds,
+        fold=data.fold,
+        seed=data.seed,
+    )
+
+
+def store_options(config: Config) -> "StoreOptions":
+    """Return where decoded images are kept."""
+    from unfreeze.data.store.store import StoreOptions
+
+    return StoreOptions(
+        place=config.data.store,
+        memory_gb=config.data.store_gb,
+        folder=cache_folder(config.cache) / "images",
+        folder_gb=config.cache.gb,
         workers=config.data.num_workers or None,
     )
 
 
-def build_module(config: Config, classifier: "Classifier") -> "ImageClassifier":
-    """Return the LightningModule of a configuration."""
+def cache_folder(cache: CacheConfig) -> Path:
+    """Return the folder for what later runs can use again: the one asked for, or the user's cache folder."""
+    if cache.dir is not None:
+        return Path(cache.dir).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unfreeze")
+
+
+def build_module(config: Config, classifier: "Classifier", data: "ImageDataModule") -> "ImageClassifier":
+    """Return the LightningModule of a configuration, to train on some data."""
+    import torch
+
+    from unfreeze.data.augment.augment import augmentation
+    from unfreeze.training.losses import class_weights
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.param_groups import OptimizerSpec
 
+    weights = None
+    if config.data.balance == "weights":
+        labels = torch.from_numpy(data.source.labels[data.splits.train])
+        weights = class_weights(labels, num_classes=len(data.classes))
     return ImageClassifier(
         classifier,
         optimizer=OptimizerSpec(
@@ -63,9 +122,10 @@ def build_module(config: Config, classifier: "Classifier") -> "ImageClassifier":
             weight_decay=config.optimizer.weight_decay,
             momentum=config.optimizer.momentum,
         ),
-        augment=config.augment.name,
+        augment=augmentation(**config.augment.model_dump()),
         mirror=config.data.mirror,
         label_smoothing=config.objective.label_smoothing,
+        class_weights=weights,
         seed=config.seed,
     )
 
@@ -74,13 +134,14 @@ def resolve(config: Config, num_classes: int) -> "Plan":
     """Return the plan of a configuration, without loading weights.
 
     Raises:
-        UnfreezeError: If model, weights, image size or stages are not to be had.
+        UnfreezeError: If model, weights, image size or stages are not to be had, or there are several tasks.
     """
     from unfreeze.models.backbones import find_architecture
     from unfreeze.models.classifier import check_image_size, group_sizes
     from unfreeze.models.weights import resolve_weights
     from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
 
+    _check_is_one_task(config)
     architecture: Architecture = find_architecture(config.model.name)
     resolve_weights(architecture, config.model.weights)
     if config.data.image_size is not None:
@@ -100,17 +161,41 @@ def resolve(config: Config, num_classes: int) -> "Plan":
 
 def decode(data: "ImageDataModule", preprocessing: "Preprocessing") -> None:
     """Decode all images, with a bar in a terminal."""
+    with _decoding_bar(len(data.source.images)) as progress:
+        data.build_store(preprocessing.resize_px, progress, interpolation=preprocessing.interpolation)
+
+
+def audit_data(config: Config, *, min_per_class: int) -> "AuditReport":
+    """Look at the images of a configuration; what is decoded for it is there for a run of the same configuration."""
+    from unfreeze.data.audit.audit import audit
+    from unfreeze.data.store.store import build_store
+    from unfreeze.models.backbones import find_architecture
+
+    source = build_source(config.data)
+    preprocessing = find_architecture(config.model.name).preprocessing.at(config.data.image_size)
+    with _decoding_bar(len(source.images)) as progress:
+        store = build_store(
+            source,
+            resize_px=preprocessing.resize_px,
+            interpolation=preprocessing.interpolation,
+            options=store_options(config),
+            on_error="skip",
+            progress=progress,
+        )
+    unreadable = np.array(sorted(store.facts.unreadable), dtype=np.int64)
+    splits = build_splits(config.data, source).without(unreadable)
+    return audit(source, splits, store, min_per_class=min_per_class)
+
+
+@contextmanager
+def _decoding_bar(total: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console()
+    console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("  decoding", total=len(data.source.images))
-        data.build_store(
-            preprocessing.resize_px,
-            lambda done: progress.update(task, completed=done),
-            interpolation=preprocessing.interpolation,
-        )
+        task = progress.add_task("  decoding", total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
 def trainer_arguments(config: Config) -> dict[str, Any]:
@@ -133,6 +218,15 @@ def check_trainer(config: Config) -> None:
         Trainer(**{**trainer_arguments(config), "logger": False, "enable_checkpointing": False})
     except Exception as error:
         raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+
+
+def _check_is_one_task(config: Config) -> None:
+    labels = config.data.columns.label if config.data.columns is not None else None
+    if isinstance(labels, list) and len(set(labels)) > 1:
+        raise UnfreezeError(
+            f"data.columns.label: head={config.head.name} learns one task, but {len(set(labels))} columns are named: "
+            f"{', '.join(labels)}; type data.columns.label={labels[0]}"
+        )
 
 
 def _stage_lr(lr: Any) -> Any:

@@ -1,7 +1,7 @@
 """The schema of a run: every value a person types is checked here, before anything is loaded."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -50,11 +50,22 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
+class ColumnsConfig(_Section):
+    """What a manifest has in which column; see `unfreeze.data.manifest.Columns`."""
+
+    image: str | None = Field(examples=["path"])
+    label: str | Annotated[list[str], Field(min_length=1)] | None = Field(examples=["species"])
+    split: str | Literal[False] | None = Field(examples=["split"])
+    group: str | Literal[False] | None = Field(examples=["patient"])
+
+
 class DataConfig(_Section):
     """Where the images come from and how they are split."""
 
-    name: Literal["cifar10", "imagefolder", "digits"]
+    name: Literal["cifar10", "imagefolder", "manifest", "digits"]
     root: str | None = Field(examples=["photos"])
+    csv: str | None = Field(examples=["photos.csv"])
+    columns: ColumnsConfig | None
     download: bool
     mirror: bool
     image_size: int | None = Field(ge=8, le=2048, examples=[96])
@@ -64,11 +75,40 @@ class DataConfig(_Section):
     seed: Seed
     val_fraction: Annotated[float, Field(gt=0, lt=1, examples=[0.1])]
     test_fraction: Fraction
+    folds: int | None = Field(ge=2, le=1000, examples=[5])
+    fold: int | None = Field(ge=0, examples=[0])
+    balance: Literal["none", "weights", "sampler"] = Field(examples=["weights"])
+    on_error: Literal["raise", "skip"] = Field(examples=["skip"])
+    store: Literal["auto", "ram", "disk", "off"] = Field(examples=["disk"])
+    store_gb: float | None = Field(gt=0, examples=[4.0])
 
     @model_validator(mode="after")
     def _folder_has_a_root(self) -> "DataConfig":
         if self.name == "imagefolder" and self.root is None:
             raise ValueError("data.root: missing; type data.root=...")
+        return self
+
+    @model_validator(mode="after")
+    def _manifest_has_a_table(self) -> "DataConfig":
+        if self.name == "manifest" and self.csv is None:
+            raise ValueError("data.csv: missing; type data.csv=...")
+        if self.name != "manifest" and (self.csv is not None or self.columns is not None):
+            raise ValueError(f"data.csv: data={self.name} reads no table; type data=manifest")
+        return self
+
+    @model_validator(mode="after")
+    def _fold_is_one_of_the_folds(self) -> "DataConfig":
+        if self.folds is not None and self.fold is None:
+            raise ValueError(
+                f"data.fold: missing beside data.folds={self.folds}; type data.fold=0, or all of them: "
+                f"-m data.fold={','.join(map(str, range(min(self.folds, 10))))}{',...' if self.folds > 10 else ''}"
+            )
+        if self.fold is not None and self.folds is None:
+            raise ValueError(f"data.folds: missing beside data.fold={self.fold}; type data.folds=5, or leave both out")
+        if self.fold is not None and self.folds is not None and self.fold >= self.folds:
+            raise ValueError(
+                f"data.fold: got {self.fold}, want one of 0 to {self.folds - 1}, since data.folds={self.folds}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -79,6 +119,13 @@ class DataConfig(_Section):
                 "to train on; want a sum below 1, such as data.val_fraction=0.1 data.test_fraction=0.1"
             )
         return self
+
+
+class CacheConfig(_Section):
+    """What is kept for later runs, and where."""
+
+    dir: str | None = Field(examples=["~/.cache/unfreeze"])
+    gb: float = Field(gt=0, examples=[50.0])
 
 
 class ModelConfig(_Section):
@@ -150,9 +197,14 @@ class ObjectiveConfig(_Section):
 
 
 class AugmentConfig(_Section):
-    """What is drawn anew for each training image."""
+    """What is drawn anew for each training image; null is what the preset has."""
 
     name: AugmentName
+    ops: Literal["none", "randaugment", "trivial"] | None
+    erase: float | None = Field(ge=0, le=1, examples=[0.25])
+    mixup: float | None = Field(ge=0, le=100, examples=[0.2])
+    cutmix: float | None = Field(ge=0, le=100, examples=[1.0])
+    mix: float | None = Field(ge=0, le=1, examples=[0.5])
 
 
 class OptimizerConfig(_Section):
@@ -168,6 +220,7 @@ class Config(_Section):
     """Everything that one run was asked for."""
 
     data: DataConfig
+    cache: CacheConfig
     model: ModelConfig
     head: HeadConfig
     strategy: StrategyConfig
@@ -290,10 +343,17 @@ def _section_at(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
             section = StageConfig
             continue
         info = section.model_fields.get(part)
-        if info is None or not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
+        if info is None:
             return None
-        section = info.annotation
+        inner = next((kind for kind in (info.annotation, *get_args(info.annotation)) if _is_section(kind)), None)
+        if inner is None:
+            return None
+        section = inner
     return section
+
+
+def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _fields_at(loc: tuple[int | str, ...]) -> list[str]:

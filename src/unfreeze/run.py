@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from unfreeze.allocator import keep_freed_pages
 from unfreeze.announce import announce, log_hyperparameters, shown_path
 from unfreeze.arguments import override_key
 from unfreeze.build import (
@@ -148,14 +149,15 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
         mode=config.monitor_mode,
         seed=config.seed,
         overrides=list(experiment.typed),
-        fingerprint=experiment.data.store.fingerprint,
-        splits=experiment.data.splits,
+        data=_describe_data(experiment.data),
     )
     if is_first_process():
         # What a process that is killed leaves behind.
         write_json(run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": UNENDED})
     module, stages, recorder = _build_training(experiment, run_dir)
     trainer = build_trainer(config, raw, run_dir, [stages, recorder], start_step=experiment.start_step)
+    if trainer.strategy.root_device.type == "cpu" and experiment.data.store.fits_in_memory:
+        keep_freed_pages()
     announce(config, experiment.data, experiment.classifier, experiment.plan, trainer)
     last = run_dir / "checkpoints" / LAST
     try:
@@ -290,7 +292,8 @@ def _check_nodes(raw: DictConfig) -> None:
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
     """Return what must be the same when a run is resumed, beside its plan."""
-    config, splits = experiment.config, experiment.data.splits
+    config = experiment.config
+    described = experiment.data.describe_splits()["splits"]
     trainer = (
         "precision",
         "devices",
@@ -303,19 +306,39 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
     )
     return {
         "data.fingerprint": experiment.data.store.fingerprint,
-        "splits": [len(splits.train), len(splits.val), len(splits.test)],
+        **{f"the images of {name}": split["hash"] for name, split in described.items()},
         "data.batch_size": experiment.data.batch_size,
         "data.image_size": experiment.classifier.preprocessing.crop_px,
         "data.mirror": config.data.mirror,
+        "data.balance": config.data.balance,
         "seed": config.seed,
         "model.name": experiment.classifier.architecture,
         "head.dropout": config.head.dropout,
         "objective.label_smoothing": config.objective.label_smoothing,
         "augment": config.augment.name,
+        **{f"augment.{key}": value for key, value in config.augment.model_dump(exclude={"name"}).items()},
         "optimizer.weight_decay": config.optimizer.weight_decay,
         "optimizer.momentum": config.optimizer.momentum,
         "monitor": config.monitor,
         **{f"trainer.{key}": config.trainer.get(key) for key in trainer},
+    }
+
+
+def _describe_data(data: "ImageDataModule") -> dict[str, Any]:
+    """Return what result.json says of the data."""
+    from unfreeze.data.store.store import shared_images
+
+    splits, store = data.splits, data.store
+    return {
+        "fingerprint": store.fingerprint,
+        "train": len(splits.train),
+        "val": len(splits.val),
+        "test": len(splits.test),
+        "unreadable": len(store.facts.unreadable),
+        "also_in_train": {
+            "val": shared_images(store, splits.train, splits.val),
+            "test": shared_images(store, splits.train, splits.test),
+        },
     }
 
 
@@ -344,6 +367,7 @@ def _check_resumable(experiment: Experiment, run_dir: Path) -> int:
 def _keep_request(experiment: Experiment, raw: DictConfig, run_dir: Path) -> None:
     """Write what was asked and what will be done."""
     from unfreeze.training.plan_text import format_plan
+    from unfreeze.training.recorder import write_json
 
     if not is_first_process():
         return
@@ -355,6 +379,7 @@ def _keep_request(experiment: Experiment, raw: DictConfig, run_dir: Path) -> Non
     typed = [override for override in experiment.typed if override_key(override) != "resume"]
     OmegaConf.save(OmegaConf.create(typed), run_dir / "overrides.yaml")
     text = format_plan(experiment.plan, augment=experiment.config.augment.name)
+    write_json(run_dir / "splits.json", experiment.data.describe_splits())
     (run_dir / "plan.txt").write_text(text + "\n", encoding="utf-8")
 
 
@@ -367,7 +392,7 @@ def _build_training(
     config = experiment.config
     stages = StagedUnfreezing(experiment.plan, monitor=config.monitor, mode=config.monitor_mode)
     recorder = RunRecorder(run_dir, stages, identity=_identity(experiment))
-    return build_module(config, experiment.classifier), stages, recorder
+    return build_module(config, experiment.classifier, experiment.data), stages, recorder
 
 
 def _build_loggers(raw: DictConfig, run_dir: Path, start_step: int) -> "list[Logger] | bool":
@@ -407,11 +432,13 @@ def test_run(run_dir: Path) -> dict[str, Any]:
     classifier = load_classifier(checkpoint)
     data = build_data(config, build_source(config.data))
     decode(data, classifier.preprocessing)
-    if data.store.fingerprint != result["data"]["fingerprint"]:
-        raise UnfreezeError(f"data: not what {run_dir} was trained on (fingerprint {result['data']['fingerprint']})")
+    kept = json.loads((run_dir / "splits.json").read_text(encoding="utf-8"))
+    now = data.describe_splits()
+    if (now["fingerprint"], now["splits"]) != (kept["fingerprint"], kept["splits"]):
+        raise UnfreezeError(f"data: not the images, or not the splits, of {shown_path(run_dir / 'splits.json')}")
     if not len(data.splits.test):
         return result
     trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
-    result["test"] = judge_on_test(trainer, build_module(config, classifier), data, checkpoint)
+    result["test"] = judge_on_test(trainer, build_module(config, classifier, data), data, checkpoint)
     write_json(file, result)
     return result

@@ -9,18 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unfreeze.data.loader import Batch, EvalLoader, TrainLoader
+from unfreeze.data.order import epoch_order
+from unfreeze.data.store.pixels import ResidentPixels
 
 COUNT = 60
 IMAGES = torch.arange(COUNT, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).contiguous()
+PIXELS = ResidentPixels(IMAGES.permute(0, 2, 3, 1).contiguous())
 LABELS = torch.arange(COUNT) % 7
 
 
 def train_loader(count: int = 20, **options: int) -> TrainLoader:
-    return TrainLoader(IMAGES, LABELS, np.arange(count) * 2 % 59, **{"batch_size": 6, "seed": 3, **options})
+    return TrainLoader(PIXELS, LABELS, np.arange(count) * 2 % 59, **{"batch_size": 6, "seed": 3, **options})
 
 
 def eval_loader(count: int, **options: int) -> EvalLoader:
-    return EvalLoader(IMAGES, LABELS, np.arange(count), **{"batch_size": 6, **options})
+    return EvalLoader(PIXELS, LABELS, np.arange(count), **{"batch_size": 6, **options})
 
 
 def epoch_of(loader: TrainLoader | EvalLoader) -> list[list[int]]:
@@ -64,6 +67,40 @@ class TestOrder:
         assert order != sorted(order)
 
 
+class TestBalance:
+    def test_an_epoch_is_the_balanced_order_of_its_number(self) -> None:
+        indices, labels = np.arange(COUNT), (torch.arange(COUNT) % 10 == 0).long()
+        loader = TrainLoader(PIXELS, labels, indices, batch_size=7, seed=3, balance=True)
+        for epoch in range(3):
+            order = flat(epoch_of(loader))
+            assert order == epoch_order(indices, labels.numpy(), seed=3, epoch=epoch, balance=True).tolist()
+            assert labels[order].sum() == COUNT / 2
+
+    @pytest.mark.parametrize("steps", [1, 4])
+    def test_in_the_middle_of_an_epoch_the_same_batches_remain(self, steps: int) -> None:
+        labels = (torch.arange(COUNT) % 10 == 0).long()
+        running, resumed = (
+            TrainLoader(PIXELS, labels, np.arange(COUNT), batch_size=7, seed=3, balance=True) for _ in range(2)
+        )
+        epoch_of(running)
+        batches = iter(running)
+        for _ in range(steps):
+            next(batches)
+        resumed.load_state_dict(running.state_dict())
+        assert epoch_of(resumed) == [batch.indices.tolist() for batch in batches]
+
+    def test_ranks_share_out_the_balanced_steps(self) -> None:
+        labels = (torch.arange(COUNT) % 10 == 0).long()
+        options = {"seed": 3, "balance": True}
+        alone = epoch_of(TrainLoader(PIXELS, labels, np.arange(COUNT), batch_size=8, **options))
+        ranks = [
+            epoch_of(TrainLoader(PIXELS, labels, np.arange(COUNT), batch_size=4, rank=rank, world_size=2, **options))
+            for rank in range(2)
+        ]
+        for whole, first, second in zip(alone, *ranks, strict=True):
+            assert sorted(first + second) == sorted(whole)
+
+
 class TestLastBatch:
     @pytest.mark.parametrize(
         ("count", "batch_size", "sizes"),
@@ -91,7 +128,7 @@ class TestLastBatch:
         indices = np.arange(count)
         for rank in range(world_size):
             options = {"batch_size": batch_size, "seed": 0, "rank": rank, "world_size": world_size}
-            sizes = [len(batch) for batch in epoch_of(TrainLoader(IMAGES, LABELS, indices, **options))]
+            sizes = [len(batch) for batch in epoch_of(TrainLoader(PIXELS, LABELS, indices, **options))]
             if count > world_size:
                 assert min(sizes) >= 2
             assert max(sizes) <= batch_size + 1
@@ -156,7 +193,7 @@ class TestRanks:
     def test_ranks_stay_in_step_and_see_every_image(self, count: int, batch_size: int, world_size: int) -> None:
         options = {"batch_size": batch_size, "seed": 0, "world_size": world_size}
         epochs = [
-            epoch_of(TrainLoader(IMAGES, LABELS, np.arange(count), rank=rank, **options)) for rank in range(world_size)
+            epoch_of(TrainLoader(PIXELS, LABELS, np.arange(count), rank=rank, **options)) for rank in range(world_size)
         ]
         for parts in zip(*epochs, strict=True):
             assert len({len(part) for part in parts}) == 1

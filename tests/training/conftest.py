@@ -11,9 +11,16 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from unfreeze.data.datamodule import ImageDataModule
-from unfreeze.data.sources import ArrayImages, ImageSource
+from unfreeze.data.sources.images import ArrayImages
+from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.splits.splits import split_source
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.training.module import ImageClassifier
+
+
+def _data() -> ImageDataModule:
+    source = make_source()
+    return ImageDataModule(source, batch_size=8, splits=split_source(source, val_fraction=0.2))
 
 
 def make_source(per_class: int = 12, classes: int = 3, side: int = 32, seed: int = 0) -> ImageSource:
@@ -68,7 +75,7 @@ def fit(tmp_path: Path) -> Callable[..., L.Trainer]:
             callbacks=list(callbacks),
             **options.pop("trainer", {}),
         )
-        trainer.fit(module, data or ImageDataModule(make_source(), batch_size=8, val_fraction=0.2), **options)
+        trainer.fit(module, data or _data(), **options)
         return trainer
 
     return run

@@ -1,29 +1,32 @@
 """A LightningDataModule over a source: splits, store, loaders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 
-from unfreeze.data.loader import EvalLoader, Indices, TrainLoader
-from unfreeze.data.sources import ImageSource
-from unfreeze.data.splits import Splits, build_splits
-from unfreeze.data.store import ImageStore, build_store
+from unfreeze.data.loader import EvalLoader, TrainLoader
+from unfreeze.data.sources.images import Indices
+from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.splits.splits import Splits, describe_splits, split_source
+from unfreeze.data.store.store import ImageStore, OnError, StoreOptions, build_store
+from unfreeze.errors import UnfreezeError
 
 
 class ImageDataModule(L.LightningDataModule):
     """Serves the images of a source as whole uint8 batches.
 
     Args:
-        source: Labelled images, as `folder_source`, `cifar10_source` or `digits_source` give them.
+        source: Labelled images, as `folder_source`, `manifest_source`, `cifar10_source` or `digits_source` give them.
         batch_size: Images per step and device; reduced to the number of training images where it is larger.
-        val_fraction: Share of train to validate on where there is no val split, in (0, 1).
-        test_fraction: Share of train to test on where there is no test split, in [0, 1).
-        fraction: Share of the training images to use, per class, in (0, 1].
-        split_seed: Cuts the splits.
+        splits: Which images train, validate and test; None for the source's own, a tenth of train where one is missing.
+        split_seed: What the splits were cut by, or are, where none are given.
+        balance: Let each class stand equally often in an epoch, as in `epoch_order`.
         seed: Decides the order of the training images, together with the epoch.
-        workers: Threads that decode; None for one per core.
+        store: Where decoded pixels are kept; None for this process's memory.
+        on_error: "raise" to refuse images that can't be read, "skip" to leave them out of all splits.
 
     Raises:
         UnfreezeError: If there are too few images to cut the splits from.
@@ -34,26 +37,22 @@ class ImageDataModule(L.LightningDataModule):
         source: ImageSource,
         *,
         batch_size: int = 64,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        fraction: float = 1.0,
+        splits: Splits | None = None,
         split_seed: int = 0,
+        balance: bool = False,
         seed: int = 0,
-        workers: int | None = None,
+        store: StoreOptions | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         super().__init__()
         self.source = source
-        self.splits: Splits = build_splits(
-            source.splits,
-            source.labels,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            fraction=fraction,
-            seed=split_seed,
-        )
+        self.splits = splits if splits is not None else split_source(source, seed=split_seed)
         self.batch_size = min(batch_size, len(self.splits.train))
+        self.balance = balance
         self.seed = seed
-        self.workers = workers
+        self.split_seed = split_seed
+        self.store_options = store
+        self.on_error: OnError = on_error
         self._labels = torch.from_numpy(source.labels)
         self._store: ImageStore | None = None
         self._train_loader: TrainLoader | None = None
@@ -86,10 +85,41 @@ class ImageDataModule(L.LightningDataModule):
                 self.source,
                 resize_px=resize_px,
                 interpolation=interpolation,
-                workers=self.workers,
+                options=self.store_options,
+                on_error=self.on_error,
                 progress=progress,
             )
+            self._leave_out(self._store.facts.unreadable)
         return self._store
+
+    def _leave_out(self, unreadable: Collection[int]) -> None:
+        if not unreadable:
+            return
+        given, self.splits = self.splits, self.splits.without(np.fromiter(unreadable, dtype=np.int64))
+        for name in ("train", "val"):
+            if not len(getattr(self.splits, name)):
+                count = len(getattr(given, name))
+                raise UnfreezeError(
+                    f"data.on_error: none of the {count:,} {name} images can be read; mend some of them"
+                )
+        self.batch_size = min(self.batch_size, len(self.splits.train))
+
+    def missing_classes(self, split: str) -> list[str]:
+        """Return the classes that a split has no images of; none for a split that is empty as a whole."""
+        indices: Indices = getattr(self.splits, split)
+        if not len(indices):
+            return []
+        counts = np.bincount(self.source.labels[indices], minlength=len(self.classes))
+        return [self.classes[label] for label in np.flatnonzero(counts == 0)]
+
+    def describe_splits(self) -> dict[str, Any]:
+        """Return what proves which images were in which split, with the names of those that were left out."""
+        facts, names = self.store.facts, self.source.images.name
+        described = describe_splits(
+            self.splits, self.source.labels, classes=self.classes, digests=facts.digests, seed=self.split_seed
+        )
+        unreadable = {names(index): reason for index, reason in sorted(facts.unreadable.items())}
+        return {"fingerprint": self.store.fingerprint, **described, "unreadable": unreadable}
 
     def setup(self, stage: str) -> None:
         """Decode for the model that the trainer holds, unless that was done."""
@@ -102,7 +132,7 @@ class ImageDataModule(L.LightningDataModule):
         """Return the shuffled batches of this rank."""
         rank, world_size = self._ranks()
         self._train_loader = TrainLoader(
-            self.store.images,
+            self.store.pixels,
             self._labels,
             self.splits.train,
             batch_size=min(self.batch_size, -(-len(self.splits.train) // world_size)),
@@ -110,6 +140,7 @@ class ImageDataModule(L.LightningDataModule):
             rank=rank,
             world_size=world_size,
             pin_memory=self._on_gpu(),
+            balance=self.balance,
             limit=self.trainer.limit_train_batches if self.trainer is not None else 1.0,
         )
         if self._saved_position is not None:
@@ -136,7 +167,7 @@ class ImageDataModule(L.LightningDataModule):
     def _eval_loader(self, indices: Indices) -> EvalLoader:
         rank, world_size = self._ranks()
         return EvalLoader(
-            self.store.images,
+            self.store.pixels,
             self._labels,
             indices,
             batch_size=self.batch_size,

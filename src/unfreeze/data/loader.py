@@ -1,14 +1,15 @@
 """Whole batches of uint8 images, in an order that is a function of seed and epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Indices = NDArray[np.int64]
+from unfreeze.data.order import epoch_order
+from unfreeze.data.sources.images import Indices
+from unfreeze.data.store.pixels import Pixels
 
 
 class Batch(NamedTuple):
@@ -17,26 +18,14 @@ class Batch(NamedTuple):
     Args:
         images: uint8 from a loader, float32 after the transforms, shape (N, C, H, W).
         labels: int64, shape (N,).
-        indices: Position of each image in its source, int64, shape (N,).
+        indices: Position of each image in its source, int64, shape (N,); always on the host.
+        targets: Share of each class in a mixed image, float32, shape (N, C); None where nothing is mixed.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
-
-
-class _BatchSource:
-    """What training and evaluation share: images by index, pinned where a GPU will fetch them."""
-
-    def __init__(self, images: Tensor, labels: Tensor, *, pin_memory: bool) -> None:
-        self._images = images
-        self._labels = labels
-        self._pin_memory = pin_memory
-
-    def __call__(self, indices: Indices) -> Batch:
-        index = torch.from_numpy(np.ascontiguousarray(indices))
-        batch = Batch(self._images[index], self._labels[index], index)
-        return Batch(*(tensor.pin_memory() for tensor in batch)) if self._pin_memory else batch
+    targets: Tensor | None = None
 
 
 class TrainLoader:
@@ -47,7 +36,7 @@ class TrainLoader:
     which BatchNorm can't learn from, borrows one from the batch before it.
 
     Args:
-        images: uint8, shape (N, C, H, W).
+        pixels: All images of the source.
         labels: int64, shape (N,).
         indices: The training images among them.
         batch_size: Images per step and rank.
@@ -56,11 +45,12 @@ class TrainLoader:
         world_size: The number of processes.
         pin_memory: Put batches into page-locked memory.
         limit: Steps after which an epoch counts as done, or their share, as the Trainer's `limit_train_batches`.
+        balance: Show each class equally often, as `epoch_order` does.
     """
 
     def __init__(
         self,
-        images: Tensor,
+        pixels: Pixels,
         labels: Tensor,
         indices: Indices,
         *,
@@ -70,9 +60,14 @@ class TrainLoader:
         world_size: int = 1,
         pin_memory: bool = False,
         limit: float = 1.0,
+        balance: bool = False,
     ) -> None:
-        self._batches = _BatchSource(images, labels, pin_memory=pin_memory)
+        self._pixels = pixels
+        self._labels = labels
+        self._pin_memory = pin_memory
         self._indices = indices
+        self._classes = labels.numpy()[indices]
+        self._balance = balance
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
@@ -90,16 +85,21 @@ class TrainLoader:
             self._epoch, self._position = self._epoch + 1, 0
         self._taken_up = False
         order = self._order(self._epoch)
-        for step in range(self._position, len(self)):
+        first = self._position
+        chunks = [
+            order[start + self._rank : stop : self._world_size]
+            for start, stop in zip(self._bounds[first:], self._bounds[first + 1 :], strict=False)
+        ]
+        batches = _load(self._pixels, self._labels, chunks, pin_memory=self._pin_memory)
+        for step, batch in enumerate(batches, start=first):
             if step + 1 < self._steps:
                 self._position = step + 1
             else:
                 self._epoch, self._position = self._epoch + 1, 0
-            start, stop = self._bounds[step], self._bounds[step + 1]
-            yield self._batches(order[start + self._rank : stop : self._world_size])
+            yield batch
 
     def _order(self, epoch: int) -> Indices:
-        order = np.random.default_rng([self._seed, epoch]).permutation(self._indices)
+        order = epoch_order(self._indices, self._classes, seed=self._seed, epoch=epoch, balance=self._balance)
         return np.resize(order, self._bounds[-1])
 
     def state_dict(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class EvalLoader:
     """Batches in order, every image exactly once over all ranks, the same number of batches on each.
 
     Args:
-        images: uint8, shape (N, C, H, W).
+        pixels: All images of the source.
         labels: int64, shape (N,).
         indices: The images to evaluate on.
         batch_size: The most images per batch.
@@ -127,7 +127,7 @@ class EvalLoader:
 
     def __init__(
         self,
-        images: Tensor,
+        pixels: Pixels,
         labels: Tensor,
         indices: Indices,
         *,
@@ -136,7 +136,9 @@ class EvalLoader:
         world_size: int = 1,
         pin_memory: bool = False,
     ) -> None:
-        self._batches = _BatchSource(images, labels, pin_memory=pin_memory)
+        self._pixels = pixels
+        self._labels = labels
+        self._pin_memory = pin_memory
         largest_share = -(-len(indices) // world_size)
         count = -(-largest_share // batch_size)
         self._chunks = np.array_split(indices[rank::world_size], count) if count else []
@@ -145,7 +147,15 @@ class EvalLoader:
         return len(self._chunks)
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self._batches, self._chunks)
+        return _load(self._pixels, self._labels, self._chunks, pin_memory=self._pin_memory)
+
+
+def _load(pixels: Pixels, labels: Tensor, chunks: Sequence[Indices], *, pin_memory: bool) -> Iterator[Batch]:
+    """Yield a batch for each chunk of indices, in page-locked memory where a GPU will fetch it."""
+    for chunk, images in zip(chunks, pixels.batches(chunks), strict=True):
+        index = torch.from_numpy(np.ascontiguousarray(chunk))
+        batch = Batch(images, labels[index], index)
+        yield Batch(images.pin_memory(), batch.labels.pin_memory(), index) if pin_memory else batch
 
 
 def _step_bounds(count: int, batch_size: int, world_size: int) -> list[int]:

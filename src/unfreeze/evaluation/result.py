@@ -6,7 +6,6 @@ from importlib.metadata import version
 from platform import python_version
 from typing import Any, Literal
 
-from unfreeze.data.splits import Splits
 from unfreeze.evaluation.metrics import weakest_class
 from unfreeze.training.monitors import Mode, is_better
 from unfreeze.training.progress import format_seconds
@@ -26,16 +25,14 @@ class RunResult:
         mode: Which way that is better.
         seed: The run's seed.
         overrides: What was typed.
-        fingerprint: Of the data.
-        splits: The images of each split.
+        data: The data's fingerprint, the number of images per split, and what is odd about them.
     """
 
     monitor: str
     mode: Mode
     seed: int
     overrides: list[str]
-    fingerprint: str
-    splits: Splits
+    data: dict[str, Any]
     status: Literal["completed", "stopped", "failed"] = "failed"
     reason: str | None = None
     best: Row | None = None
@@ -78,12 +75,7 @@ class RunResult:
             "seed": self.seed,
             "overrides": self.overrides,
             "versions": {"python": python_version(), **{name: version(name) for name in _LIBRARIES}},
-            "data": {
-                "fingerprint": self.fingerprint,
-                "train": len(self.splits.train),
-                "val": len(self.splits.val),
-                "test": len(self.splits.test),
-            },
+            "data": self.data,
         }
 
     def hyperparameter_metrics(self) -> dict[str, float]:

@@ -1,11 +1,15 @@
 """What a backbone wants to see: the input transform that belongs to its weights."""
 
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
+
+_CACHED_VALUES = 1 << 18
+"""Floats that stay in a core's cache between one operation and the next."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,23 @@ class Preprocessing:
         if min(images.shape[-2:]) == self.resize_px:
             return images
         mode = F.InterpolationMode(self.interpolation)
+        # The same values either way, several times sooner with channels last.
+        images = images.contiguous(memory_format=torch.channels_last)
         resized: Tensor = F.resize(images, [self.resize_px], interpolation=mode, antialias=True)
         return resized
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return uint8 images as normalised float32, the same shape."""
-        mean = torch.tensor(self.mean, device=images.device).mul_(255).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).mul_(255).view(-1, 1, 1)
-        return images.float().sub_(mean).div_(std)
+        """Return images whose values count to 255 as normalised float32, the same shape, channels last in memory."""
+        count, channels, height, width = images.shape
+        scale, shift = _row_of(self.mean, self.std, width, images.device)
+        out = torch.empty_like(images, dtype=torch.float32, memory_format=torch.channels_last)
+        rows, pixels = out.permute(0, 2, 3, 1).flatten(2), images.permute(0, 2, 3, 1)
+        on_cpu = images.device.type == "cpu"
+        step = max(1, _CACHED_VALUES // max(1, channels * height * width)) if on_cpu else max(1, count)
+        for start in range(0, count, step):
+            block = pixels[start : start + step].float().reshape(-1, height, width * channels)
+            torch.addcmul(shift, block, scale, out=rows[start : start + step])
+        return out
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return what the backbone sees in evaluation.
@@ -65,3 +78,11 @@ class Preprocessing:
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
         """Return what `to_dict` described."""
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+@lru_cache(maxsize=32)
+def _row_of(mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return what a row of pixels, channels last, is multiplied by and then added to; kept, as it costs a transfer."""
+    scale = 1 / (255 * torch.tensor(std))
+    shift = -255 * torch.tensor(mean) * scale
+    return scale.repeat(width).to(device), shift.repeat(width).to(device)

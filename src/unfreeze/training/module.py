@@ -16,11 +16,14 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from unfreeze.data.augment import AugmentName, augment_batch, uniform_draws
+from unfreeze.data.augment.augment import PRESETS, Augmentation, AugmentName, augment_batch
+from unfreeze.data.augment.draws import uniform_draws
+from unfreeze.data.augment.mixing import mix_batch, mixed_targets
 from unfreeze.data.loader import Batch
 from unfreeze.errors import TrainingFailedError
 from unfreeze.models.classifier import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, Classifier, FrozenNorm
 from unfreeze.models.preprocessing import Preprocessing
+from unfreeze.training.losses import weighted_cross_entropy
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups
 
 
@@ -34,9 +37,11 @@ class ImageClassifier(L.LightningModule):
         classifier: The network with its groups and preprocessing.
         optimizer: Which optimizer, and its weight decay.
         lr: Rate of every group where no callback sets rates, > 0.
-        augment: Augmentation of the training images.
+        augment: Augmentation of the training images, or the name of a preset.
         mirror: Whether augmentation may mirror images.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
+        class_weights: What an image of each class counts in the training loss, float32, shape (C,), as
+            `training.losses.class_weights` gives them; None for all alike.
         seed: Decides the augmentation's draws.
     """
 
@@ -46,9 +51,10 @@ class ImageClassifier(L.LightningModule):
         *,
         optimizer: OptimizerSpec | None = None,
         lr: float = 1e-3,
-        augment: AugmentName = "light",
+        augment: AugmentName | Augmentation = "light",
         mirror: bool = True,
         label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -57,9 +63,11 @@ class ImageClassifier(L.LightningModule):
         self.network: nn.Module = classifier.network.to(memory_format=torch.channels_last)
         self.optimizer_spec = optimizer or OptimizerSpec()
         self.lr = lr
-        self.augment: AugmentName = augment
+        self.augment: AugmentName | Augmentation = augment
         self.mirror = mirror
         self.label_smoothing = label_smoothing
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.seed = seed
         self._live = frozenset(group.name for group in classifier.groups)
         self._frozen_norm: FrozenNorm = "eval"
@@ -108,25 +116,31 @@ class ImageClassifier(L.LightningModule):
         logits: Tensor = self.network(images)
         return logits
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Send images and labels; the indices stay, so that what they draw is known without waiting for the device."""
+        images, labels = super().transfer_batch_to_device((batch.images, batch.labels), device, dataloader_idx)
+        return batch._replace(images=images, labels=labels)
+
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment and normalise a batch of uint8 images on its device."""
         if self.trainer.training:
-            images = self.preprocessing.resize(batch.images)
-            draws = uniform_draws(seed=self.seed, epoch=self.current_epoch, indices=batch.indices)
-            crop_px = self.preprocessing.crop_px
-            images = augment_batch(images, draws, name=self.augment, crop_px=crop_px, mirror=self.mirror)
-            images = self.preprocessing.normalize(images)
+            batch = self._augmented(batch)
+            images = self.preprocessing.normalize(batch.images)
         else:
             images = self.preprocessing(batch.images)
-        return batch._replace(images=images.contiguous(memory_format=torch.channels_last))
+        return batch._replace(images=images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch, a scalar in nats per image."""
+        """Return the loss of a batch, a scalar in nats per image; a mixed image is counted as what it shows most of."""
         logits = self(batch.images)
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
-        self.train_loss.update(loss.detach(), weight=len(batch.labels))
-        self.train_acc.update((logits.detach().argmax(dim=1) == batch.labels).float())
+        targets = batch.labels if batch.targets is None else batch.targets
+        loss = weighted_cross_entropy(
+            logits, targets, class_weights=self.class_weights, label_smoothing=self.label_smoothing
+        )
+        labels = batch.labels if batch.targets is None else batch.targets.argmax(dim=1)
+        self.train_loss.update(loss.detach(), weight=len(labels))
+        self.train_acc.update((logits.detach().argmax(dim=1) == labels).float())
         return loss
 
     def on_validation_start(self) -> None:
@@ -188,6 +202,18 @@ class ImageClassifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record in plain values what the model is, so that it can be rebuilt without this run's configuration."""
         checkpoint[CHECKPOINT_KEY] = {"schema": CHECKPOINT_SCHEMA, "classifier": self.classifier.to_record()}
+
+    def _augmented(self, batch: Batch) -> Batch:
+        """Return a batch of images in [0, 255] as the network trains on them, with targets where they are mixed."""
+        how = PRESETS[self.augment] if isinstance(self.augment, str) else self.augment
+        draws = uniform_draws(seed=self.seed, epoch=self.current_epoch, indices=batch.indices)
+        images = self.preprocessing.resize(batch.images)
+        images = augment_batch(images, draws, how=how, crop_px=self.preprocessing.crop_px, mirror=self.mirror)
+        if not how.is_mixing:
+            return batch._replace(images=images)
+        images, shares = mix_batch(images, draws, mixup=how.mixup, cutmix=how.cutmix, probability=how.mix)
+        targets = mixed_targets(batch.labels, shares, num_classes=len(self.classifier.classes))
+        return batch._replace(images=images, targets=targets)
 
     def _logits_in_float32(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):

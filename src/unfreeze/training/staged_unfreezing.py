@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from torch import Tensor
 from torch.optim import Optimizer
 
-from unfreeze.data.augment import AugmentName
+from unfreeze.data.augment.augment import Augmentation, AugmentName
 from unfreeze.errors import UnfreezeError
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, is_better
@@ -240,7 +240,7 @@ class StagedUnfreezing(L.Callback):
         module, planned = self._attached, self.plan.stages[self.stage]
         if freeze:
             module.set_live_groups(frozenset(planned.groups), self.plan.frozen_norm)
-        module.augment = cast("AugmentName", planned.augment or self._run_augment)
+        module.augment = cast("AugmentName | Augmentation", planned.augment or self._run_augment)
         module.optimizer_spec = replace(self._run_optimizer, name=planned.optimizer)
 
     def _advance(self, trainer: L.Trainer) -> None:
