@@ -89,9 +89,9 @@ def store_options(config: Config) -> "StoreOptions":
     return StoreOptions(
         place=config.data.store,
         memory_gb=config.data.store_gb,
-        folder=cache_folder(config.cache) / "images",
+        folder=cache_folder(config.cache) / "decoded",
         folder_gb=config.cache.gb,
-        workers=config.data.num_workers or None,
+        workers=config.data.num_workers,
     )
 
 
@@ -165,7 +165,7 @@ def decode(data: "ImageDataModule", preprocessing: "Preprocessing") -> None:
         data.build_store(preprocessing.resize_px, progress, interpolation=preprocessing.interpolation)
 
 
-def audit_data(config: Config, *, min_per_class: int) -> "AuditReport":
+def audit_data(config: Config, *, min_per_class: int, near: bool) -> "AuditReport":
     """Look at the images of a configuration; what is decoded for it is there for a run of the same configuration."""
     from unfreeze.data.audit.audit import audit
     from unfreeze.data.store.store import build_store
@@ -184,7 +184,7 @@ def audit_data(config: Config, *, min_per_class: int) -> "AuditReport":
         )
     unreadable = np.array(sorted(store.facts.unreadable), dtype=np.int64)
     splits = build_splits(config.data, source).without(unreadable)
-    return audit(source, splits, store, min_per_class=min_per_class)
+    return audit(source, splits, store, min_per_class=min_per_class, near=near)
 
 
 @contextmanager

@@ -54,6 +54,10 @@ def audit(
     min_per_class: Annotated[
         int, typer.Option("--min-per-class", min=1, help="Report classes with fewer images to train on")
     ] = 20,
+    near: Annotated[
+        bool,
+        typer.Option("--near/--no-near", help="Look for near-equal images (a minute for 100,000, four for 200,000)"),
+    ] = True,
 ) -> None:
     """Say what is wrong with the images; exit code 1 where something would mislead a result."""
     from rich.console import Console
@@ -63,7 +67,7 @@ def audit(
     from unfreeze.run import check_values
 
     typed = list(overrides or [])
-    report = audit_data(check_values(_compose(typed, config_dir), typed), min_per_class=min_per_class)
+    report = audit_data(check_values(_compose(typed, config_dir), typed), min_per_class=min_per_class, near=near)
     if as_json:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:

@@ -51,7 +51,7 @@ class _Section(BaseModel):
 
 
 class ColumnsConfig(_Section):
-    """What a manifest has in which column; see `unfreeze.data.manifest.Columns`."""
+    """What a manifest has in which column; see `unfreeze.data.sources.manifest.Columns`."""
 
     image: str | None = Field(examples=["path"])
     label: str | Annotated[list[str], Field(min_length=1)] | None = Field(examples=["species"])

@@ -156,7 +156,7 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
         write_json(run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": UNENDED})
     module, stages, recorder = _build_training(experiment, run_dir)
     trainer = build_trainer(config, raw, run_dir, [stages, recorder], start_step=experiment.start_step)
-    if trainer.strategy.root_device.type == "cpu" and experiment.data.store.fits_in_memory:
+    if trainer.strategy.root_device.type == "cpu" and experiment.data.store.pixels.fits_in_memory:
         keep_freed_pages()
     announce(config, experiment.data, experiment.classifier, experiment.plan, trainer)
     last = run_dir / "checkpoints" / LAST

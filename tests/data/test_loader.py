@@ -226,3 +226,12 @@ class TestEval:
     def test_nothing_to_evaluate_gives_no_batch(self) -> None:
         assert len(eval_loader(0)) == 0
         assert epoch_of(eval_loader(0)) == []
+
+
+def test_an_image_that_comes_again_in_an_epoch_is_drawn_anew() -> None:
+    labels = torch.tensor([0] * 4 + [1] * 56)
+    loader = TrainLoader(PIXELS, labels, np.arange(COUNT), batch_size=6, seed=0, balance=True)
+    keys = torch.cat([batch.draw_keys for batch in loader])
+    indices = torch.cat([batch.indices for batch in loader])
+    assert len(keys.unique()) == COUNT > len(indices.unique())
+    assert torch.equal(torch.cat([batch.draw_keys for batch in train_loader()]).sort()[0], torch.arange(20) * 2 % 59)

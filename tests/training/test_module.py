@@ -155,3 +155,17 @@ def test_a_fit_on_mixed_weighted_and_balanced_batches_repeats_to_the_bit() -> No
     assert torch.stack(first).isfinite().all()
     assert losses_of(ALWAYS_MIXED) == first
     assert losses_of(augmentation("light")) != first
+
+
+def test_losses_are_means_over_images_not_over_batches() -> None:
+    images, labels, indices = smooth_noise(9, 36, 36), torch.arange(9) % CLASSES, np.arange(9)
+    pixels = ResidentPixels(images.permute(0, 2, 3, 1).contiguous())
+    torch.manual_seed(0)
+    module = ImageClassifier(make_classifier(CLASSES), augment="none", lr=1e-12)
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    loader = EvalLoader(pixels, labels, indices, batch_size=8)
+    assert [len(batch.labels) for batch in loader] == [5, 4]
+    seen = trainer.validate(module, loader, verbose=False)[0]["val/loss"]
+    with torch.no_grad():
+        logits = module.eval()(module.preprocessing(images))
+    assert seen == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)

@@ -102,6 +102,12 @@ class ImageDataModule(L.LightningDataModule):
                 raise UnfreezeError(
                     f"data.on_error: none of the {count:,} {name} images can be read; mend some of them"
                 )
+        before, after = (set(self.source.labels[splits.train].tolist()) for splits in (given, self.splits))
+        if before - after:
+            lost = ", ".join(repr(self.classes[label]) for label in sorted(before - after)[:10])
+            raise UnfreezeError(
+                f"data.on_error: no training image of {lost} can be read; mend some, or remove the class"
+            )
         self.batch_size = min(self.batch_size, len(self.splits.train))
 
     def missing_classes(self, split: str) -> list[str]:

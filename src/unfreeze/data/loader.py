@@ -20,12 +20,15 @@ class Batch(NamedTuple):
         labels: int64, shape (N,).
         indices: Position of each image in its source, int64, shape (N,); always on the host.
         targets: Share of each class in a mixed image, float32, shape (N, C); None where nothing is mixed.
+        draw_keys: What its augmentation is drawn by, beside seed and epoch, int64, shape (N,), on the host: the
+            position, and another number each time that an image stands in the same epoch again; None for the position.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     targets: Tensor | None = None
+    draw_keys: Tensor | None = None
 
 
 class TrainLoader:
@@ -91,12 +94,14 @@ class TrainLoader:
             for start, stop in zip(self._bounds[first:], self._bounds[first + 1 :], strict=False)
         ]
         batches = _load(self._pixels, self._labels, chunks, pin_memory=self._pin_memory)
+        copies = torch.from_numpy(_copies(order) * len(self._labels))
         for step, batch in enumerate(batches, start=first):
             if step + 1 < self._steps:
                 self._position = step + 1
             else:
                 self._epoch, self._position = self._epoch + 1, 0
-            yield batch
+            mine = slice(self._bounds[step] + self._rank, self._bounds[step + 1], self._world_size)
+            yield batch._replace(draw_keys=batch.indices + copies[mine])
 
     def _order(self, epoch: int) -> Indices:
         order = epoch_order(self._indices, self._classes, seed=self._seed, epoch=epoch, balance=self._balance)
@@ -156,6 +161,16 @@ def _load(pixels: Pixels, labels: Tensor, chunks: Sequence[Indices], *, pin_memo
         index = torch.from_numpy(np.ascontiguousarray(chunk))
         batch = Batch(images, labels[index], index)
         yield Batch(images.pin_memory(), batch.labels.pin_memory(), index) if pin_memory else batch
+
+
+def _copies(order: Indices) -> Indices:
+    """Return how often each image of an order has stood in it before."""
+    by_image = np.argsort(order, kind="stable")
+    of = order[by_image]
+    starts = np.searchsorted(of, of)
+    copies = np.empty(len(order), dtype=np.int64)
+    copies[by_image] = np.arange(len(order)) - starts
+    return copies
 
 
 def _step_bounds(count: int, batch_size: int, world_size: int) -> list[int]:

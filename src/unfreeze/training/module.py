@@ -139,7 +139,8 @@ class ImageClassifier(L.LightningModule):
             logits, targets, class_weights=self.class_weights, label_smoothing=self.label_smoothing
         )
         labels = batch.labels if batch.targets is None else batch.targets.argmax(dim=1)
-        self.train_loss.update(loss.detach(), weight=len(labels))
+        # For each image: torchmetrics leaves weights out where NaN checks are disabled (its aggregation.py).
+        self.train_loss.update(loss.detach().expand(len(labels)))
         self.train_acc.update((logits.detach().argmax(dim=1) == labels).float())
         return loss
 
@@ -174,7 +175,7 @@ class ImageClassifier(L.LightningModule):
             return
         logits = self._logits_in_float32(batch.images)
         self.val_metrics.update(logits, batch.labels)
-        self.val_loss.update(F.cross_entropy(logits, batch.labels), weight=len(batch.labels))
+        self.val_loss.update(F.cross_entropy(logits, batch.labels, reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
@@ -206,7 +207,8 @@ class ImageClassifier(L.LightningModule):
     def _augmented(self, batch: Batch) -> Batch:
         """Return a batch of images in [0, 255] as the network trains on them, with targets where they are mixed."""
         how = PRESETS[self.augment] if isinstance(self.augment, str) else self.augment
-        draws = uniform_draws(seed=self.seed, epoch=self.current_epoch, indices=batch.indices)
+        keys = batch.indices if batch.draw_keys is None else batch.draw_keys
+        draws = uniform_draws(seed=self.seed, epoch=self.current_epoch, indices=keys)
         images = self.preprocessing.resize(batch.images)
         images = augment_batch(images, draws, how=how, crop_px=self.preprocessing.crop_px, mirror=self.mirror)
         if not how.is_mixing:

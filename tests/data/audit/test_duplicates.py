@@ -28,10 +28,23 @@ def found(images: list[Image.Image]) -> set[tuple[int, int]]:
 
 
 def test_exact_pairs_lead_to_the_first_of_each_kind() -> None:
-    digests = np.array([b"a" * 16, b"b" * 16, b"a" * 16, b"c" * 16, b"a" * 16, b"b" * 16]).view("V16")
-    assert exact_pairs(digests, np.arange(6)).tolist() == [[0, 2], [0, 4], [1, 5]]
-    assert exact_pairs(digests, np.array([1, 2, 4])).tolist() == [[2, 4]]
-    assert exact_pairs(digests, np.array([], dtype=np.int64)).tolist() == []
+    contents = np.array([5, 7, 5, 9, 5, 7])
+    everything = np.arange(6)
+    assert exact_pairs(contents, everything, everything).tolist() == [[0, 2], [0, 4], [1, 5]]
+    assert exact_pairs(contents, np.array([1, 2, 3]), np.array([0, 4, 5])).tolist() == [[2, 0], [2, 4], [1, 5]]
+    assert exact_pairs(contents, everything[:0], everything).tolist() == []
+    assert exact_pairs(contents, everything, everything[:0]).tolist() == []
+
+
+def test_pairs_are_found_however_far_apart_and_however_many_look_alike() -> None:
+    first, last = scenes(2)
+    crowd = [Image.fromarray(np.asarray(first) // 2 + np.asarray(last) // 2)] * 700
+    images = [first, *crowd, last, first.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    thumbnails = build_thumbnails(pixels_of(images), np.arange(len(images)))
+    pairs = {tuple(pair) for pair in near_pairs(thumbnails).tolist()}
+    assert (0, 702) in pairs
+    assert (1, 700) in pairs
+    assert len(pairs) == 1 + 700 * 699 // 2
 
 
 def test_different_scenes_are_no_pairs() -> None:

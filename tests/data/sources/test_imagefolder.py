@@ -232,3 +232,22 @@ def test_many_classes_are_not_all_told(photo_folder: MakeFolder) -> None:
     layout = {f"train/{number:03}": 1 for number in range(30)} | {"val/x": 1}
     with pytest.raises(UnfreezeError, match=r"008, 009 \.\.\.$"):
         folder_source(photo_folder(layout))
+
+
+@pytest.mark.parametrize(
+    ("layout", "splits"),
+    [
+        ({"Train/a": 1, "Train/b": 1, "Test/a": 1}, {"train": 2, "test": 1}),
+        ({"Training/a": 1, "Training/b": 1, "Testing/b": 2}, {"train": 2, "test": 2}),
+        ({"TRAIN/a": 1, "TRAIN/b": 1, "dev/b": 2}, {"train": 2, "val": 2}),
+    ],
+)
+def test_splits_go_by_several_names(photo_folder: MakeFolder, layout: dict[str, int], splits: dict[str, int]) -> None:
+    source = folder_source(photo_folder(layout))
+    assert source.classes == ("a", "b")
+    assert {name: int((source.splits == name).sum()) for name in splits} == splits
+
+
+def test_splits_without_class_folders_are_no_classes(photo_folder: MakeFolder) -> None:
+    with pytest.raises(UnfreezeError, match=r"has train/ and test/ without class folders; want a folder per class"):
+        folder_source(photo_folder({"train": 3, "test": 2}))

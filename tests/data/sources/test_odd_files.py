@@ -1,5 +1,6 @@
 """Every odd file is shown as a person sees it, every bad one is named, and nothing hangs or is left half-done."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -94,3 +95,35 @@ def test_bad_files_can_be_left_out(corpus: Path, tmp_path: Path, place: str) -> 
         odd = next(i for i in range(len(source.images)) if source.images.name(i) == "good/caf\\xe9.png")
         assert store.read(np.array([odd]))[0, :, 8, 4].tolist() == [255, 0, 0]
     assert first.fingerprint == second.fingerprint
+
+
+def test_postscript_is_no_picture_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "trap.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(UnreadableImageError, match=r"^not an image$"):
+        decode_file(tmp_path / "trap.jpg")
+
+
+def test_what_the_machine_lacks_is_not_laid_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_halves().save(tmp_path / "whole.png")
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        decode_file(tmp_path / "whole.png")
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("folder.jpg", "empty.jpg", "text.jpg", "whole.png")]
+    paths[0].mkdir()
+    paths[1].touch()
+    paths[2].write_text("text")
+    two_halves().save(paths[3])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        for path in paths[:3]:
+            with pytest.raises(UnreadableImageError):
+                decode_file(path)
+        decode_file(paths[3])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

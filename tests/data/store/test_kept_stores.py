@@ -205,7 +205,7 @@ def test_pages_of_a_mapped_file_stay_below_the_cap(tmp_path: Path) -> None:
     path = tmp_path / "pixels.npy"
     np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape).flush()
     cap = 16 << 20
-    pixels = MappedPixels(path, resident_bytes=cap)
+    pixels = MappedPixels(path, shape=shape, resident_bytes=cap)
     assert pixels.nbytes > 6 * cap
     assert pixels.place == "mapped from disk"
     order = np.random.default_rng(0).permutation(shape[0])
@@ -225,3 +225,84 @@ def test_streaming_can_be_left_and_begun_again(photo_folder: MakeFolder) -> None
     assert len(again) == 10
     rest = [batch.clone() for batch in pixels.batches(chunks[6:])]
     assert all(torch.equal(a, b) for a, b in zip(rest, again[6:], strict=True))
+
+
+def test_two_may_stream_at_a_time(photo_folder: MakeFolder) -> None:
+    source = folder_source(photo_folder({"a": 20, "b": 20}))
+    pixels = build_store(source, resize_px=16, options=StoreOptions(place="off", workers=1)).pixels
+    chunks = np.array_split(np.arange(40), 10)
+    whole = [batch.clone() for batch in pixels.batches(chunks)]
+    training = pixels.batches(chunks)
+    seen = [next(training).clone() for _ in range(4)]
+    validation = pixels.batches(chunks[5:])
+    assert torch.equal(next(validation), whole[5])
+    seen += [batch.clone() for batch in training]
+    assert all(torch.equal(a, b) for a, b in zip(seen, whole, strict=True))
+    assert torch.equal(next(validation), whole[6])
+
+
+def test_a_file_that_goes_while_it_is_streamed_is_told(photo_folder: MakeFolder) -> None:
+    root = photo_folder({"a": 3, "b": 3})
+    pixels = build_store(folder_source(root), resize_px=16, options=StoreOptions(place="off", workers=0)).pixels
+    save_photo(root / "a" / "1.png", size=(5, 5))
+    with pytest.raises(UnfreezeError, match="another size than when the run began"):
+        list(pixels.batches([np.arange(6)]))
+    (root / "a" / "1.png").write_bytes(b"")
+    with pytest.raises(UnfreezeError, match=r"a/1\.png can't be read any more \(empty file\)"):
+        list(pixels.batches([np.arange(6)]))
+
+
+@pytest.mark.parametrize("damage", ["facts emptied", "pixels cut", "pixels of another shape"])
+def test_a_damaged_entry_is_built_anew(photo_folder: MakeFolder, tmp_path: Path, damage: str) -> None:
+    source = folder_source(photo_folder({"a": 3, "b": 3}))
+    whole = everything(on_disk(source, tmp_path / "stores")).clone()
+    facts, pixels = (next((tmp_path / "stores").rglob(name)) for name in ("facts.npz", "*.npy"))
+    match damage:
+        case "facts emptied":
+            facts.write_bytes(b"")
+        case "pixels cut":
+            pixels.write_bytes(pixels.read_bytes()[:-7])
+        case _:
+            np.save(pixels, np.zeros((5, 10, 12, 3), dtype=np.uint8))
+    assert torch.equal(everything(on_disk(source, tmp_path / "stores")), whole)
+
+
+def test_nothing_is_removed_for_what_does_not_fit_anyway(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    small = folder_source(photo_folder({"a": 3, "b": 3}, name="small"))
+    large = folder_source(photo_folder({"a": 60, "b": 60}, name="large", size=(40, 40)))
+    (tmp_path / "stores" / "holiday").mkdir(parents=True)
+    save_photo(tmp_path / "stores" / "holiday" / "0.png")
+    on_disk(small, tmp_path / "stores")
+    before = sorted((tmp_path / "stores").rglob("*.npy"))
+    tight = StoreOptions(place="auto", folder=tmp_path / "stores", folder_gb=1e-4)
+    assert build_store(large, resize_px=40, options=tight).pixels.place == "in RAM"
+    assert sorted((tmp_path / "stores").rglob("*.npy")) == before
+    fitting = StoreOptions(place="disk", folder=tmp_path / "stores", folder_gb=5.8e-4)
+    build_store(large, resize_px=40, options=fitting)
+    assert sorted((tmp_path / "stores").rglob("*.npy")) != before
+    assert (tmp_path / "stores" / "holiday" / "0.png").is_file()
+
+
+def test_the_room_is_looked_for_that_is_needed_in_the_end(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    root = photo_folder({"a": 100, "b": 2}, size=(4, 4))
+    save_photo(root / "a" / "1234.png", size=(90, 90))
+    with pytest.raises(UnfreezeError, match=r"more than cache\.gb"):
+        on_disk(folder_source(root), tmp_path / "stores", resize_px=64, folder_gb=5e-4)
+    assert not list((tmp_path / "stores").rglob("*.npy"))
+
+
+def test_a_cache_that_can_only_be_read_is_read(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    source, count = counted(photo_folder({"a": 3, "b": 3}))
+    on_disk(source, tmp_path / "stores")
+    for lock in (tmp_path / "stores").glob("*.lock"):
+        lock.unlink()
+    folders = [tmp_path / "stores", *(path for path in (tmp_path / "stores").iterdir() if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    count.value = 0
+    try:
+        on_disk(source, tmp_path / "stores")
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert count.value == 0

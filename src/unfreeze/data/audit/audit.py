@@ -1,7 +1,7 @@
 """What a person should know of their images before a model learns from them."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ class Twins:
     """Images that stand in the data more than once.
 
     Args:
-        within: Pairs inside a split, by its name.
-        across: Pairs over two splits, by their names, such as "train test".
+        within: Pairs inside a split, by its name. Of images of equal content, each with the first of them.
+        across: Pairs over two splits, by their names, such as "train test". Of images of equal content, each of the
+            second split with the first in the other.
         conflicting: Pairs whose labels differ.
         examples: Some pairs of names, those across splits first.
     """
@@ -54,7 +55,7 @@ class AuditReport:
         unreadable: Reasons, by the name of a file that can't be read.
         ignored: Files left out by their names.
         exact: Images of equal content.
-        near: Images that look the same, mirrored or not, equal content left out.
+        near: Images that look the same, mirrored or not, equal content left out; None where nobody looked.
         test_in_train: Share of the test images that also stand in train, exactly or nearly, in [0, 1].
     """
 
@@ -71,7 +72,7 @@ class AuditReport:
     unreadable: dict[str, str]
     ignored: tuple[str, ...]
     exact: Twins
-    near: Twins
+    near: Twins | None
     test_in_train: float
 
     @property
@@ -83,6 +84,8 @@ class AuditReport:
         for split, classes in self.missing.items():
             lines.append(f"{split} has no images of {', '.join(classes[:_EXAMPLES])}")
         for twins, kind in ((self.exact, "equal"), (self.near, "near-equal")):
+            if twins is None:
+                continue
             if twins.conflicting:
                 lines.append(f"{count_pairs(twins.conflicting)} of {kind} images with different labels")
             for splits, count in twins.across.items():
@@ -100,7 +103,9 @@ def count_pairs(count: int) -> str:
     return "1 pair" if count == 1 else f"{count:,} pairs"
 
 
-def audit(source: ImageSource, splits: Splits, store: ImageStore, *, min_per_class: int = 20) -> AuditReport:
+def audit(
+    source: ImageSource, splits: Splits, store: ImageStore, *, min_per_class: int = 20, near: bool = True
+) -> AuditReport:
     """Look at labelled images and their splits.
 
     Args:
@@ -108,12 +113,17 @@ def audit(source: ImageSource, splits: Splits, store: ImageStore, *, min_per_cla
         splits: Which of them train, validate and test, those left out that can't be read.
         store: Their pixels and facts.
         min_per_class: Classes of train with fewer images are reported.
+        near: Look for near-equal images too, which takes time by the square of the number of images.
     """
     parts = {name: getattr(splits, name) for name in SPLITS}
     counts = {name: np.bincount(source.labels[part], minlength=len(source.classes)) for name, part in parts.items()}
     used = np.sort(np.concatenate(list(parts.values())))
-    exact = exact_pairs(store.facts.digests, used)
-    near = _without_equals(near_pairs(build_thumbnails(store.pixels, used)), store)
+    contents: Indices = np.unique(store.facts.digests, return_inverse=True)[1].astype(np.int64)
+    exact = np.concatenate(
+        [exact_pairs(contents, parts[a], parts[b]) for a, b in combinations_with_replacement(SPLITS, 2)]
+    )
+    alike = near_pairs(build_thumbnails(store.pixels, used)) if near else exact[:0]
+    alike = alike[contents[alike[:, 0]] != contents[alike[:, 1]]]
     train_counts = dict(zip(source.classes, counts["train"].tolist(), strict=True))
     return AuditReport(
         name=source.name,
@@ -135,15 +145,9 @@ def audit(source: ImageSource, splits: Splits, store: ImageStore, *, min_per_cla
         unreadable={source.images.name(index): why for index, why in sorted(store.facts.unreadable.items())},
         ignored=source.ignored,
         exact=_describe_pairs(exact, source, parts),
-        near=_describe_pairs(near, source, parts),
-        test_in_train=_share_in_train([exact, near], parts),
+        near=_describe_pairs(alike, source, parts) if near else None,
+        test_in_train=_share_in_train(np.concatenate([exact, alike]), parts),
     )
-
-
-def _without_equals(pairs: Pairs, store: ImageStore) -> Pairs:
-    first, second = (store.facts.digests[pairs[:, side]] for side in (0, 1))
-    different: Pairs = pairs[np.asarray(first != second)]
-    return different
 
 
 def _describe_pairs(pairs: Pairs, source: ImageSource, parts: dict[str, Indices]) -> Twins:
@@ -166,18 +170,13 @@ def _describe_pairs(pairs: Pairs, source: ImageSource, parts: dict[str, Indices]
     )
 
 
-def _share_in_train(found: Sequence[Pairs], parts: dict[str, Indices]) -> float:
-    """Return the share of the test images that pairs link to train, directly or by way of others."""
+def _share_in_train(pairs: Pairs, parts: dict[str, Indices]) -> float:
+    """Return the share of the test images that a pair links to train."""
     if not len(parts["test"]):
         return 0.0
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    pairs = np.concatenate(found)
-    count = 1 + max(int(part.max(initial=0)) for part in parts.values())
-    links = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    _, component = connected_components(links, directed=False)
-    return float(np.isin(component[parts["test"]], component[parts["train"]]).mean())
+    in_train = np.isin(pairs, parts["train"])
+    linked = np.concatenate([pairs[in_train[:, 0], 1], pairs[in_train[:, 1], 0]])
+    return float(np.isin(parts["test"], linked).mean())
 
 
 def _describe_sizes(store: ImageStore) -> dict[str, Any]:

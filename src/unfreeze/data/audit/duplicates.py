@@ -1,8 +1,6 @@
 """Images that stand in the data twice: byte for byte, or so alike that a person would call them the same."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,7 +20,6 @@ _CHUNK = 256
 _MAX_BITS_APART = 8
 _MIN_CORRELATION = 0.93
 _MIN_CONTRAST = 4.0
-_MOST_NEIGHBOURS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,38 +39,62 @@ class Thumbnails:
     mirrored: NDArray[np.uint64]
 
 
-def exact_pairs(digests: NDArray[np.void], indices: Indices) -> Pairs:
-    """Return pairs of images of equal content, each image with the first that it equals, shape (P, 2)."""
-    _, first, group = np.unique(digests[indices], return_index=True, return_inverse=True)
-    leaders = indices[first][group]
-    pairs: Pairs = np.stack([leaders, indices], axis=1)[leaders != indices]
-    return pairs
+def exact_pairs(contents: Indices, first: Indices, second: Indices) -> Pairs:
+    """Return each image of a split with the first image in another, or the same, that it equals.
+
+    Args:
+        contents: Equal numbers for equal contents, int64, shape (N,).
+        first: Images of a split.
+        second: Images of another one, or of the same; there the first of equal images has no pair.
+
+    Returns:
+        Shape (P, 2).
+    """
+    known, where = np.unique(contents[first], return_index=True)
+    at = np.searchsorted(known, contents[second]).clip(max=max(0, len(known) - 1))
+    if not len(known):
+        return np.empty((0, 2), dtype=np.int64)
+    pairs = np.stack([first[where][at], second], axis=1)
+    found: Pairs = pairs[(known[at] == contents[second]) & (pairs[:, 0] != pairs[:, 1])]
+    return found
 
 
 def near_pairs(thumbnails: Thumbnails) -> Pairs:
-    """Return pairs of images that look the same, mirrored or not, shape (P, 2), smaller index first.
+    """Return all pairs of images that look the same, mirrored or not, shape (P, 2), smaller index first.
 
     Perceptual hashes (Zauner 2010, section 3.2.1) at most 8 of 64 bits apart propose a pair; the thumbnails'
-    correlation decides.
+    correlation decides. Every image is compared with every other: time grows with the square of their number.
     """
     count = len(thumbnails.indices)
-    hashes = np.concatenate([thumbnails.hashes, thumbnails.mirrored])
-    found = [_confirmed(thumbnails.grey, pairs, count) for pairs in _candidates(hashes, count)]
-    pairs: Pairs = thumbnails.indices[np.concatenate([*found, np.empty((0, 2), dtype=np.int64)])]
+    hashes = torch.from_numpy(np.concatenate([_signs(thumbnails.hashes), _signs(thumbnails.mirrored)]))
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for start in range(0, count, _CHUNK):
+        # Of two images, the one that comes first is compared as it is, the other as it is and mirrored.
+        agreed = hashes[start : min(start + _CHUNK, count)] @ hashes.view(2, count, -1)[:, start:].transpose(1, 2)
+        side, row, column = torch.nonzero(agreed >= 64 - 2 * _MAX_BITS_APART, as_tuple=True)
+        proposed = torch.stack([row + start, column + start + side * count], dim=1)[column > row]
+        found.append(_confirmed(thumbnails.grey, proposed.numpy(), count))
+    pairs: Pairs = thumbnails.indices[np.concatenate(found)]
     unique: Pairs = np.unique(np.sort(pairs, axis=1), axis=0)
     return unique
 
 
+def _signs(hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """Return bits as -1 and 1, shape (N, 64), whose product counts those that agree."""
+    return np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1).astype(np.float32) * 2 - 1
+
+
 def build_thumbnails(pixels: Pixels, indices: Indices) -> Thumbnails:
     """Return thumbnails and perceptual hashes of some images."""
-    chunks = np.array_split(indices, max(1, -(-len(indices) // _CHUNK)))
-    grey = np.concatenate([_grey_thumbnails(images) for images in pixels.batches(chunks)])
-    return Thumbnails(
-        indices=indices,
-        grey=grey.round().astype(np.uint8),
-        hashes=perceptual_hashes(grey),
-        mirrored=perceptual_hashes(grey[:, :, ::-1]),
-    )
+    grey = np.empty((len(indices), _THUMB_PX, _THUMB_PX), dtype=np.uint8)
+    hashes, mirrored = (np.empty(len(indices), dtype=np.uint64) for _ in range(2))
+    starts = range(0, len(indices), _CHUNK)
+    for start, images in zip(starts, pixels.batches([indices[i : i + _CHUNK] for i in starts]), strict=True):
+        chunk = slice(start, start + _CHUNK)
+        thumbnails = _grey_thumbnails(images)
+        grey[chunk] = thumbnails.round()
+        hashes[chunk], mirrored[chunk] = perceptual_hashes(thumbnails), perceptual_hashes(thumbnails[:, :, ::-1])
+    return Thumbnails(indices=indices, grey=grey, hashes=hashes, mirrored=mirrored)
 
 
 def perceptual_hashes(grey: NDArray[np.float32]) -> NDArray[np.uint64]:
@@ -92,27 +113,6 @@ def _grey_thumbnails(images: Tensor) -> NDArray[np.float32]:
     grey = F.rgb_to_grayscale(images)
     thumbnails: Tensor = F.resize(grey.to(torch.float32), [_THUMB_PX, _THUMB_PX], antialias=True)
     return thumbnails[:, 0].contiguous().numpy()
-
-
-def _candidates(hashes: NDArray[np.uint64], count: int) -> Iterator[Pairs]:
-    """Yield pairs of hashes few bits apart, the first of them of an image that is not mirrored.
-
-    Of 9 bands of bits, hashes 8 bits apart share one at least; only hashes that do are compared.
-    """
-    edges = np.linspace(0, 64, _MAX_BITS_APART + 2).astype(int).tolist()
-    for low, high in pairwise(edges):
-        band = hashes >> np.uint64(low) & np.uint64((1 << (high - low)) - 1)
-        order = np.argsort(band, kind="stable")
-        band = band[order]
-        for step in range(1, min(_MOST_NEIGHBOURS, len(order))):
-            same = np.flatnonzero(band[step:] == band[:-step])
-            if not len(same):
-                break
-            first, second = order[same], order[same + step]
-            near = np.bitwise_count(hashes[first] ^ hashes[second]) <= _MAX_BITS_APART
-            pairs = np.sort(np.stack([first[near], second[near]], axis=1), axis=1)
-            # Two mirrored images say what the two as they are say, and every image is like itself mirrored or not.
-            yield pairs[(pairs[:, 0] < count) & (pairs[:, 0] != pairs[:, 1] % count)]
 
 
 def _confirmed(grey: NDArray[np.uint8], pairs: Pairs, count: int) -> Pairs:

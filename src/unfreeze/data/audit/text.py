@@ -68,6 +68,9 @@ def _classes(report: AuditReport) -> Table:
 def _twins(report: AuditReport) -> list[Text]:
     lines = []
     for kind, twins in (("equal", report.exact), ("near-equal", report.near)):
+        if twins is None:
+            lines.append(Text(f"  {kind} images: not looked for"))
+            continue
         lines.append(Text(f"  {kind} images: {_pairs(twins)}"))
         lines += [Text(f"    {first}  =  {second}") for first, second in twins.examples]
     if sum(counts["test"] for counts in report.classes.values()):

@@ -1,10 +1,12 @@
 """Image files as a person sees them: upright, in colour, on white."""
 
+import errno
 import os
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +18,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 DIGEST_BYTES = 16
 _CHUNK_BYTES = 1 << 20
+_PICTURES = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "ICO")
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE}
+"""Errors that say nothing of the file."""
+
 _READ_AT_ONCE_BYTES = 1 << 24
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -47,16 +53,21 @@ def decode_file(path: str | os.PathLike[str]) -> DecodedImage:
 
     Raises:
         UnreadableImageError: With the reason, whatever the decoder tripped over.
+        MemoryError, OSError: Where it is the machine that is at fault, not the file.
     """
     try:
         with _open_file(os.fspath(path)) as file:
-            with Image.open(file) as image:
+            with Image.open(file, formats=_formats()) as image:
                 image.load()
                 seen = _to_rgb(_upright(image))
                 form, mode = image.format or "", image.mode
             return DecodedImage(seen, _digest(file), form, mode)
-    except UnreadableImageError:
+    except (UnreadableImageError, MemoryError):
         raise
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise
+        raise UnreadableImageError(_reason(error, Path(path))) from None
     except Exception as error:  # decoders fail on broken files in every way there is
         raise UnreadableImageError(_reason(error, Path(path))) from None
 
@@ -76,16 +87,26 @@ def content_digest(content: bytes | memoryview) -> bytes:
 
 def _open_file(path: str) -> BinaryIO:
     # A pipe would otherwise block until somebody writes to it.
-    file = os.fdopen(os.open(path, _FLAGS), "rb")
-    found = os.fstat(file.fileno())
-    if stat.S_ISREG(found.st_mode) and found.st_size > _READ_AT_ONCE_BYTES:
+    fd = os.open(path, _FLAGS)
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_size == 0:
+        os.close(fd)
+        raise UnreadableImageError("empty file" if stat.S_ISREG(found.st_mode) else "not a file")
+    file = os.fdopen(fd, "rb")
+    if found.st_size > _READ_AT_ONCE_BYTES:
         return file
     with file:
-        if not stat.S_ISREG(found.st_mode):
-            raise UnreadableImageError("not a file")
-        if found.st_size == 0:
-            raise UnreadableImageError("empty file")
         return BytesIO(file.read())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that this Pillow reads of those that are pictures and nothing else.
+
+    Others it would know by their content whatever the name says, and hand some to programs: PostScript to Ghostscript.
+    """
+    Image.init()
+    return tuple(name for name in _PICTURES if name in Image.OPEN)
 
 
 def _digest(file: BinaryIO) -> bytes:
@@ -138,8 +159,6 @@ def _reason(error: Exception, path: Path) -> str:
             return "broken link" if path.is_symlink() else "no such file"
         case Image.DecompressionBombError():
             return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels, a decompression bomb"
-        case MemoryError():
-            return "too large for memory"
         case OSError() if error.strerror:
             return error.strerror.lower()
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -17,7 +17,11 @@ IMAGE_SUFFIXES = frozenset(
     | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
     | ({".avif"} if _HAS_AVIF else set())
 )
-SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 # What systems put beside a person's files, thumbnails of them included.
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
@@ -144,8 +148,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _split_folders(walk: _Walk) -> dict[str, str]:
     """Return the folder of each split; the root itself is train where it has no train/ with class folders."""
-    there = walk.folders("")
-    found = {split: name for split, names in SPLIT_FOLDERS.items() for name in reversed(names) if name in there}
+    # Of two names that differ in case alone, the lower one.
+    there = {name.lower(): name for name in walk.folders("")}
+    found = {split: there[name] for split, names in SPLIT_FOLDERS.items() for name in reversed(names) if name in there}
     if "train" in found and walk.folders(found["train"]):
         walk.strays("", beside=set(found.values()))
         return found
@@ -153,6 +158,12 @@ def _split_folders(walk: _Walk) -> dict[str, str]:
         names = " and ".join(f"{folder}/" for folder in found.values())
         raise UnfreezeError(
             f"data.root: {printable(walk.root)!r} has {names} but no train/; want class folders, or a train/ too"
+        )
+    if len(found) > 1 and len(found) == len(there):
+        names = " and ".join(f"{folder}/" for folder in found.values())
+        raise UnfreezeError(
+            f"data.root: {printable(walk.root)!r} has {names} without class folders; want a folder per class in each, "
+            "or a table that says which image is what: data=manifest data.csv=..."
         )
     return {"train": ""}
 

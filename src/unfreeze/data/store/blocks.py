@@ -39,37 +39,48 @@ class DecodedBlock(NamedTuple):
 
 
 class BlockDecoder:
-    """Decodes blocks of images ahead of the one who asks for them; can be asked again and again.
+    """Decodes blocks of images ahead of the one who asks for them; can be asked again, and by several at a time.
 
     Args:
         images: What to decode.
         frame: The shape to bring it to.
-        workers: Processes; 0 to decode in this one.
+        workers: Processes for each who asks; 0 to decode in this one.
         keep_pixels: Whether pixels are wanted, or facts alone.
     """
 
     def __init__(self, images: Images, frame: Frame, *, workers: int, keep_pixels: bool = True) -> None:
-        self._upcoming = _Upcoming()
+        self._blocks = _Blocks(images, frame, keep_pixels)
+        self._workers = workers
+        self._idle: list[tuple[DataLoader[DecodedBlock], _Upcoming]] = []
+
+    def decode(self, chunks: Sequence[Indices]) -> Iterator[DecodedBlock]:
+        """Yield the images of each chunk, in order."""
+        # Validation may come in the middle of a training epoch: it gets workers of its own.
+        loader, upcoming = self._idle.pop() if self._idle else self._start()
+        upcoming.chunks = chunks
+        try:
+            yield from loader
+        finally:
+            self._idle.append((loader, upcoming))
+
+    def _start(self) -> "tuple[DataLoader[DecodedBlock], _Upcoming]":
+        upcoming = _Upcoming()
         options: dict[str, Any] = {}
-        if workers:
+        if self._workers:
             options = {"persistent_workers": True, "prefetch_factor": 2, "worker_init_fn": _leave_signals_to_parent}
             if sys.platform.startswith("linux"):
                 # Under joblib's launcher the default context is not one that a DataLoader can use.
                 options["multiprocessing_context"] = "fork"
         # As arrays, which travel through pipes: containers often have next to no shared memory for tensors.
-        self._loader: DataLoader[DecodedBlock] = DataLoader(
-            _Blocks(images, frame, keep_pixels),
-            sampler=self._upcoming,
+        loader: DataLoader[DecodedBlock] = DataLoader(
+            self._blocks,
+            sampler=upcoming,
             batch_size=None,
             collate_fn=_as_it_is,
-            num_workers=workers,
+            num_workers=self._workers,
             **options,
         )
-
-    def decode(self, chunks: Sequence[Indices]) -> Iterator[DecodedBlock]:
-        """Yield the images of each chunk, in order."""
-        self._upcoming.chunks = chunks
-        yield from self._loader
+        return loader, upcoming
 
 
 class _Upcoming:

@@ -2,12 +2,14 @@
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import PIL
@@ -22,14 +24,19 @@ from unfreeze.data.store.survey import Sink
 log = logging.getLogger("unfreeze.data.store.entry")
 
 _LAYOUT = 1
+_ENTRY = re.compile(r"[0-9a-f]{32}")
 _SPARE_DISK_BYTES = 1 << 30
+
+
+class NoRoomError(Exception):
+    """Pixels do not fit where they should go; the message says why, and what to type."""
 
 
 class StoreEntry:
     """The files of one source in the folder of stores: facts, and pixels in one or more frames."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._home = folder
+        self.folder = folder
         self._folder = folder / name
         self._lock = FileLock(f"{self._folder}.lock")
 
@@ -47,10 +54,13 @@ class StoreEntry:
         finally:
             self._lock.release()
 
-    def facts(self) -> ImageFacts | None:
-        """Return what is known of the images, if it is."""
-        path = self._folder / "facts.npz"
-        return ImageFacts.load(path) if path.is_file() else None
+    def facts(self, count: int) -> ImageFacts | None:
+        """Return what is known of so many images, if it is, and if its file is whole."""
+        try:
+            facts = ImageFacts.load(self._folder / "facts.npz")
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
+        return facts if len(facts.sizes) == count else None
 
     def pixels(self, frame: Frame) -> Path:
         """Return the file of the images in a frame."""
@@ -60,7 +70,7 @@ class StoreEntry:
         """Write facts; readers see all of them or none."""
         building = self._folder / f"building-{os.getpid()}.npz"
         facts.save(building)
-        building.rename(self._folder / "facts.npz")
+        building.replace(self._folder / "facts.npz")
 
     @contextmanager
     def pixel_file(self, frame: Frame, shape: tuple[int, ...]) -> Iterator[Sink]:
@@ -70,15 +80,17 @@ class StoreEntry:
             with building.open("wb") as file:
                 header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-                file.flush()
-                start, fd = file.tell(), file.fileno()
-                os.ftruncate(fd, start + shape[0] * frame.nbytes)
+                start = file.tell()
+                file.truncate(start + shape[0] * frame.nbytes)
 
                 def sink(first: int, images: NDArray[np.uint8]) -> None:
-                    os.pwrite(fd, images.data, start + first * frame.nbytes)
+                    file.seek(start + first * frame.nbytes)
+                    file.write(images.data)
 
                 yield sink
-            building.rename(self.pixels(frame))
+                file.flush()
+                os.fsync(file.fileno())
+            building.replace(self.pixels(frame))
         finally:
             building.unlink(missing_ok=True)
 
@@ -88,29 +100,36 @@ class StoreEntry:
             left.unlink(missing_ok=True)
 
     def touch(self) -> None:
-        """Note that the entry was used."""
-        if (self._folder / "facts.npz").is_file():
+        """Note that the entry was used, where that may be noted."""
+        with suppress(OSError):
             os.utime(self._folder / "facts.npz")
 
-    def make_room(self, nbytes: int, folder_gb: float) -> str | None:
-        """Remove entries used longest ago until some bytes more fit; return why they can't, if so."""
-        others = [folder for folder in self._home.iterdir() if folder.is_dir() and folder != self._folder]
-        sizes = {folder: _folder_bytes(folder) for folder in [*others, self._folder]}
-        for folder in sorted(others, key=_last_used):
-            if sum(sizes.values()) + nbytes <= folder_gb * 1e9:
-                break
+    def make_room(self, nbytes: int, folder_gb: float) -> None:
+        """Remove entries used longest ago until some bytes more fit.
+
+        Raises:
+            NoRoomError: If they can't be made to fit; nothing is removed then.
+        """
+        entries = [path for path in self.folder.iterdir() if _ENTRY.fullmatch(path.name) and not path.is_symlink()]
+        sizes = {path: _folder_bytes(path) for path in entries if path.is_dir()}
+        in_folder = folder_gb * 1e9 - sum(sizes.values())
+        on_disk = shutil.disk_usage(self.folder).free - _SPARE_DISK_BYTES
+        sizes.pop(self._folder, None)
+        gigabytes = f"{nbytes / 1e9:.1f} GB of pixels"
+        if nbytes > in_folder + sum(sizes.values()):
+            raise NoRoomError(f"{gigabytes} are more than cache.gb={folder_gb:g} leaves; type a larger cache.gb")
+        if nbytes > on_disk + sum(sizes.values()):
+            raise NoRoomError(f"{gigabytes} do not fit on the disk of {self.folder}; type another cache.dir")
+        room = min(in_folder, on_disk)
+        for folder in sorted(sizes, key=_last_used):
+            if room >= nbytes:
+                return
             with _try_lock(folder) as is_free:
                 if is_free:
                     shutil.rmtree(folder, ignore_errors=True)
-                    del sizes[folder]
-        if sum(sizes.values()) + nbytes > folder_gb * 1e9:
-            return (
-                f"{nbytes / 1e9:.1f} GB of pixels are more than cache.gb={folder_gb:g} leaves; type a larger cache.gb"
-            )
-        free = shutil.disk_usage(self._home).free
-        if nbytes + _SPARE_DISK_BYTES > free:
-            return f"{nbytes / 1e9:.1f} GB of pixels do not fit on the disk of {self._home}; type another cache.dir"
-        return None
+                    room += sizes[folder]
+        if room < nbytes:
+            raise NoRoomError(f"{gigabytes} do not fit beside those that other runs build now; try again later")
 
 
 def entry_name(images: Images) -> str:
@@ -133,9 +152,14 @@ def _try_lock(folder: Path) -> Iterator[bool]:
 
 
 def _folder_bytes(folder: Path) -> int:
-    return sum(file.stat().st_blocks * 512 for file in folder.glob("*"))
+    total = 0
+    for file in folder.glob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size
+    return total
 
 
 def _last_used(folder: Path) -> float:
-    facts = folder / "facts.npz"
-    return facts.stat().st_mtime if facts.is_file() else 0.0
+    with suppress(OSError):
+        return (folder / "facts.npz").stat().st_mtime
+    return 0.0

@@ -1,6 +1,7 @@
 """What decoding has found out about each image, kept so that nobody has to decode for it again."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,8 @@ class ImageFacts:
                 kind_of=self.kind_of,
                 texts=np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8),
             )
+            file.flush()
+            os.fsync(file.fileno())
 
     @classmethod
     def load(cls, path: Path) -> "ImageFacts":

@@ -1,6 +1,8 @@
 """Batches of uint8 pixels by index: from memory, from a memory-mapped file, or decoded on the way."""
 
+import math
 import mmap
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unfreeze.data.sources.decoding import UnreadableImageError
 from unfreeze.data.sources.images import Images, Indices
 from unfreeze.data.store.blocks import BlockDecoder
 from unfreeze.data.store.framing import Frame
+from unfreeze.errors import UnfreezeError
 
 _MAPPED_BYTES = 1 << 26
 """Mapping again what the page cache still has costs next to nothing."""
@@ -27,6 +29,7 @@ class Pixels(Protocol):
 
     nbytes: int
     place: str
+    fits_in_memory: bool
 
     def batches(self, chunks: Sequence[Indices]) -> Iterator[Tensor]:
         """Yield the images of each chunk: uint8, shape (n, 3, H, W), channels last in memory."""
@@ -40,6 +43,7 @@ class ResidentPixels:
     """
 
     place = "in RAM"
+    fits_in_memory = True
 
     def __init__(self, pixels: Tensor) -> None:
         self._pixels = pixels
@@ -55,25 +59,35 @@ class MappedPixels:
     """Pixels in a file that is mapped into memory, shared by all processes that map it.
 
     Args:
-        path: An .npy file, uint8, shape (N, H, W, 3).
+        path: An .npy file of uint8.
+        shape: (N, H, W, 3).
         resident_bytes: Of the file's pages no more than this stay mapped at a time; the system's page cache keeps
             what it has room for besides.
+
+    Raises:
+        OSError, ValueError: If the file is not there, or not what it should be.
     """
 
-    def __init__(self, path: Path, *, resident_bytes: int) -> None:
+    def __init__(self, path: Path, *, shape: tuple[int, ...], resident_bytes: int) -> None:
         with path.open("rb") as file:
-            # A private mapping, since torch wants memory that could be written.
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            # Not a private mapping: the kernel would want memory for all of it.
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             version = np.lib.format.read_magic(file)
             assert version == (1, 0)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            found, _, dtype = np.lib.format.read_array_header_1_0(file)
             offset = file.tell()
-        pixels: NDArray[np.uint8] = np.frombuffer(self._map, dtype=dtype, offset=offset).reshape(shape)
-        self._pixels = torch.from_numpy(pixels)
+        if found != shape or dtype != np.uint8 or len(self._map) != offset + math.prod(shape):
+            raise ValueError(f"{path} holds something else than uint8 of shape {shape}")
+        pixels: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8, offset=offset).reshape(shape)
+        with warnings.catch_warnings():
+            # Nothing is ever written through this tensor: torch/csrc/utils/tensor_numpy.cpp
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self._pixels = torch.from_numpy(pixels)
         self.nbytes = pixels.nbytes
         self._resident_bytes = resident_bytes
         self._touched_bytes = 0
-        self.place = "in RAM" if self.nbytes <= resident_bytes else "mapped from disk"
+        self.fits_in_memory = self.nbytes <= resident_bytes
+        self.place = "in RAM" if self.fits_in_memory else "mapped from disk"
 
     def batches(self, chunks: Sequence[Indices]) -> Iterator[Tensor]:
         """Yield the images of each chunk."""
@@ -82,7 +96,7 @@ class MappedPixels:
             self._let_go_of(len(chunk))
 
     def _let_go_of(self, count: int) -> None:
-        if self.nbytes <= self._resident_bytes or not hasattr(mmap, "MADV_DONTNEED"):
+        if self.fits_in_memory or not hasattr(mmap, "MADV_DONTNEED"):
             return
         self._touched_bytes += count * (self._pixels[0].nbytes + _FAULT_BYTES)
         if self._touched_bytes > min(self._resident_bytes // 4, _MAPPED_BYTES):
@@ -100,6 +114,7 @@ class StreamedPixels:
     """
 
     place = "streamed from the files"
+    fits_in_memory = False
     nbytes = 0
 
     def __init__(self, images: Images, frame: Frame, *, workers: int) -> None:
@@ -110,12 +125,14 @@ class StreamedPixels:
         """Yield the images of each chunk, decoded ahead of time.
 
         Raises:
-            UnreadableImageError: If a file could be read once and can't be now.
+            UnfreezeError: If a file was whole once and can't be read, or has another size, now.
         """
-        for block in self._decoder.decode(chunks):
+        for chunk, block in zip(chunks, self._decoder.decode(chunks), strict=True):
+            assert np.array_equal(chunk, block.indices)
             for index, reason in block.unreadable.items():
-                raise UnreadableImageError(f"{self._images.name(index)}: {reason}")
-            assert block.pixels is not None
+                raise UnfreezeError(f"data: {self._images.name(index)} can't be read any more ({reason})")
+            if block.is_foreign or block.pixels is None:
+                raise UnfreezeError("data: an image has another size than when the run began; start the run anew")
             yield _channels_first(torch.from_numpy(block.pixels))
 
 

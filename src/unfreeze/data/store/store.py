@@ -18,7 +18,7 @@ from torch import Tensor
 from unfreeze.data.sources.decoding import UnreadableImageError, quiet_decoders
 from unfreeze.data.sources.images import ArrayImages, Images, Indices
 from unfreeze.data.sources.source import ImageSource
-from unfreeze.data.store.entry import StoreEntry, entry_name
+from unfreeze.data.store.entry import NoRoomError, StoreEntry, entry_name
 from unfreeze.data.store.facts import ImageFacts
 from unfreeze.data.store.framing import Frame
 from unfreeze.data.store.pixels import MappedPixels, Pixels, ResidentPixels, StreamedPixels
@@ -45,7 +45,7 @@ class StoreOptions:
         memory_gb: The most memory that pixels may take, in 10^9 bytes; None for half of what is free.
         folder: Where files go; None where none may be written.
         folder_gb: The most that all files in the folder may take; those used longest ago are removed first.
-        workers: Processes that decode; None for one per core.
+        workers: Processes that decode; 0 for this one alone, None for one per core.
     """
 
     place: Place = "ram"
@@ -62,7 +62,9 @@ class StoreOptions:
     @property
     def worker_count(self) -> int:
         """The number of processes that decode."""
-        return self.workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+        if self.workers is not None:
+            return self.workers
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +82,6 @@ class ImageStore:
     facts: ImageFacts
     frame: Frame
     fingerprint: str
-
-    @property
-    def fits_in_memory(self) -> bool:
-        """Whether the pixels take no more memory than they may."""
-        return self.pixels.place == "in RAM"
 
     def read(self, indices: Indices) -> Tensor:
         """Return some images, uint8, shape (n, 3, H, W)."""
@@ -142,7 +139,7 @@ class _Build:
         if place == "disk" and folder is None:
             raise UnfreezeError("data.store: 'disk' needs a folder for its files; type cache.dir=...")
         if place == "ram" or folder is None or (place == "auto" and isinstance(self.images, ArrayImages)):
-            return self._in_memory() if place in ("ram", "auto") else self._streamed(None)
+            return self._in_memory() if place in ("ram", "auto") else self._streamed()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -151,42 +148,54 @@ class _Build:
                     f"cache.dir: can't write to {str(folder)!r} ({error.strerror}); type another cache.dir=..."
                 ) from None
             log.info(f"  {'':<13} nothing is kept for the next run: can't write to {folder} ({error.strerror})")
-            return self._in_memory() if place == "auto" else self._streamed(None)
+            return self._in_memory() if place == "auto" else self._streamed()
         return self._with_entry(StoreEntry(folder, entry_name(self.images)))
 
     def _with_entry(self, entry: StoreEntry) -> tuple[ImageFacts, Frame, Pixels]:
         """Open what is there; build what is not, which only one process does at a time."""
-        found = self._open(entry)
-        if found is None:
-            with entry.locked():
-                found = self._open(entry) or self._fill(entry)
+        try:
+            found = self._open(entry)
+            if found is None:
+                with entry.locked():
+                    found = self._open(entry) or self._fill(entry)
+        except NoRoomError as error:
+            return self._without_file(entry, str(error))
+        except OSError as error:
+            return self._without_file(entry, f"can't write below {entry.folder} ({error.strerror})")
         entry.touch()
         return found
 
+    def _without_file(self, entry: StoreEntry, problem: str) -> tuple[ImageFacts, Frame, Pixels]:
+        if self.options.place == "disk":
+            raise UnfreezeError(f"data.store: {problem}") from None
+        log.info(f"  {'':<13} nothing is kept for the next run: {problem}")
+        facts = entry.facts(len(self.images))
+        frame = self._frame_for(facts) if facts is not None else self._guess_frame()
+        if self.options.place == "auto" and len(self.images) * frame.nbytes <= self.options.memory_bytes:
+            return self._in_memory()
+        return self._streamed() if facts is None else (facts, frame, self._stream(frame))
+
     def _open(self, entry: StoreEntry) -> tuple[ImageFacts, Frame, Pixels] | None:
-        facts = entry.facts()
+        facts = entry.facts(len(self.images))
         if facts is None:
             return None
         self._check_readable(facts)
         frame = self._frame_for(facts)
         if self.options.place == "off":
             return facts, frame, self._stream(frame)
-        if not entry.pixels(frame).is_file():
+        try:
+            return facts, frame, self._map(entry, frame)
+        except (OSError, ValueError):
             return None
-        return facts, frame, self._map(entry, frame)
 
     def _fill(self, entry: StoreEntry) -> tuple[ImageFacts, Frame, Pixels]:
-        facts = entry.facts()
-        frame = self._frame_for(facts) if facts is not None else self._guess_frame()
-        if self.options.place == "off":
-            return self._streamed(entry)
+        facts = entry.facts(len(self.images))
         entry.clean()
-        problem = entry.make_room(len(self.images) * frame.nbytes, self.options.folder_gb)
-        if problem is not None:
-            if self.options.place == "disk":
-                raise UnfreezeError(f"data.store: {problem}")
-            fits = len(self.images) * frame.nbytes <= self.options.memory_bytes
-            return self._in_memory() if fits else self._streamed(entry)
+        if self.options.place == "off":
+            facts, frame, pixels = self._streamed()
+            entry.keep(facts)
+            return facts, frame, pixels
+        frame = self._frame_for(facts) if facts is not None else self._guess_frame()
         facts, frame = self._retry(frame, lambda frame: self._decode_to_file(entry, frame))
         return facts, frame, self._map(entry, frame)
 
@@ -199,7 +208,7 @@ class _Build:
                 held[frame] = self.images.pixels
                 return self._decode(frame, None)
             _check_fits(len(self.images) * frame.nbytes, self.options.memory_bytes)
-            pixels = held[frame] = np.zeros((len(self.images), frame.height_px, frame.width_px, 3), dtype=np.uint8)
+            pixels = held[frame] = np.zeros(self._shape(frame), dtype=np.uint8)
 
             def sink(first: int, images: NDArray[np.uint8]) -> None:
                 pixels[first : first + len(images)] = images
@@ -209,17 +218,18 @@ class _Build:
         facts, frame = self._retry(self._guess_frame(), decode)
         return facts, frame, ResidentPixels(torch.from_numpy(np.ascontiguousarray(held[frame])))
 
-    def _streamed(self, entry: StoreEntry | None) -> tuple[ImageFacts, Frame, Pixels]:
+    def _streamed(self) -> tuple[ImageFacts, Frame, Pixels]:
         facts, frame = self._retry(self._guess_frame(), lambda frame: self._decode(frame, None))
-        if entry is not None:
-            entry.keep(facts)
         return facts, frame, self._stream(frame)
 
     def _stream(self, frame: Frame) -> StreamedPixels:
         return StreamedPixels(self.images, frame, workers=self.options.worker_count)
 
     def _map(self, entry: StoreEntry, frame: Frame) -> MappedPixels:
-        return MappedPixels(entry.pixels(frame), resident_bytes=self.options.memory_bytes)
+        return MappedPixels(entry.pixels(frame), shape=self._shape(frame), resident_bytes=self.options.memory_bytes)
+
+    def _shape(self, frame: Frame) -> tuple[int, ...]:
+        return len(self.images), frame.height_px, frame.width_px, 3
 
     def _frame_for(self, facts: ImageFacts) -> Frame:
         return Frame.choose(facts.uniform_size(), resize_px=self.resize_px, interpolation=self.interpolation)
@@ -247,11 +257,12 @@ class _Build:
             return decode(frame), frame
         except OtherSizeError:
             frame = Frame.choose(None, resize_px=self.resize_px, interpolation=self.interpolation)
-            return decode(frame), frame
+        # Not before the exception is gone, which holds on to the first attempt's workers.
+        return decode(frame), frame
 
     def _decode_to_file(self, entry: StoreEntry, frame: Frame) -> ImageFacts:
-        shape = (len(self.images), frame.height_px, frame.width_px, 3)
-        with entry.pixel_file(frame, shape) as sink:
+        entry.make_room(len(self.images) * frame.nbytes, self.options.folder_gb)
+        with entry.pixel_file(frame, self._shape(frame)) as sink:
             facts = self._decode(frame, sink)
         entry.keep(facts)
         return facts
