@@ -48,7 +48,7 @@ def test_plan_refuses_as_train_does(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().err == (
         "error: strategy.lr.head: got 0, want greater than 0, such as strategy.lr.head=0.001\n"
     )
-    assert unfreeze(["plan", "model=resnet19"], monkeypatch) == 1
+    assert unfreeze(["plan", "model=resnet19"], monkeypatch) == 2
     assert "Could not find 'model/resnet19'" in capsys.readouterr().err
 
 

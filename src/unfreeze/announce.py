@@ -60,6 +60,8 @@ def _report_data(data: "ImageDataModule") -> None:
     if source.ignored:
         shown = ", ".join(source.ignored[:3]) + (", ..." if len(source.ignored) > 3 else "")
         log.info(f"  {'':<13} left out by name: {len(source.ignored):,}, {shown}")
+    for note in source.notes:
+        log.info(f"  {'':<13} {note}")
     if unreadable:
         log.warning(f"  ! {len(unreadable):,} images can't be read and are left out; splits.json lists them")
     for split in ("val", "test"):

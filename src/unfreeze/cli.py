@@ -94,7 +94,7 @@ def _compose(overrides: list[str], config_dir: Path | None) -> "DictConfig":
             return compose("config", overrides=expanded)
     except HydraException as error:
         sys.stderr.write(f"{error}\n")
-        raise SystemExit(1) from None
+        raise SystemExit(2) from None
 
 
 def conf_folder() -> Path:

@@ -95,6 +95,12 @@ def _half(form: str, **options: object) -> Write:
     return _bytes(whole[: len(whole) // 2])
 
 
+def _float_with_gaps() -> np.ndarray:
+    values = np.full((16, 32), 128 / 255, dtype=np.float32)
+    values[0, :3] = np.inf, -np.inf, np.nan
+    return values
+
+
 _HALVES = (RED, BLUE)
 _ON_WHITE = (RED, WHITE)
 _ALL_GREY = (GREY, GREY)
@@ -154,6 +160,8 @@ READABLE: list[tuple[str, Write, tuple[tuple[int, ...], tuple[int, ...]]]] = [
     ("grey16.tif", _save(Image.fromarray(np.full((16, 32), 128 * 257, dtype=np.uint16))), _ALL_GREY),
     ("float.tif", _save(Image.fromarray(np.full((16, 32), 128 / 255, dtype=np.float32))), _ALL_GREY),
     ("int32.tif", _save(Image.fromarray(np.full((16, 32), 128 * 257, dtype=np.int32))), _ALL_GREY),
+    ("int32_small.tif", _save(Image.fromarray(np.full((16, 32), 128, dtype=np.int32))), _ALL_GREY),
+    ("float_gaps.tif", _save(Image.fromarray(_float_with_gaps())), _ALL_GREY),
     ("turned.tif", _save(two_halves().transpose(Image.Transpose.ROTATE_90), exif=_exif(6)), _HALVES),
     ("plain.ppm", _save(two_halves()), _HALVES),
     ("plain.tga", _save(two_halves()), _HALVES),
@@ -183,6 +191,7 @@ UNREADABLE: list[tuple[str, Write, str]] = [
     ("bad_crc.png", _bytes(_encoded(two_halves(), "PNG").replace(b"IDAT", b"IDAX", 1)), ""),
     ("header.jpg", _bytes(_encoded(noise(), "JPEG")[:200]), ""),
     ("bomb.png", _bytes(_png(8, 2, b"\0" * 3, width=60_000, height=60_000)[:200]), "a decompression bomb"),
+    ("nothing.tif", _save(Image.fromarray(np.full((16, 32), np.nan, dtype=np.float32))), "no pixel is a finite number"),
     ("broken_link.jpg", lambda path: path.symlink_to("nowhere.jpg"), "broken link"),
     ("pipe.jpg", lambda path: os.mkfifo(path), "not a file"),
     ("nul\tand\nnewline.png", _bytes(b"x"), "not an image"),

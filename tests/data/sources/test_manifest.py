@@ -114,12 +114,12 @@ def test_paths_start_from_the_table_the_root_or_home(
     for folder in ("here", "there", "home"):
         save_photo(tmp_path / folder / "sub" / "a.png", size=(len(folder), 3))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    rows = f"image,label\nsub/a.png,x\nsub\\a.png,x\n~/sub/a.png,y\n{tmp_path}/there/sub/a.png,y\n"
+    rows = f"image,label\nsub/a.png,x\nsub\\a.png,x\n~/sub/a.png,y\n{tmp_path}/there/sub/a.png,x\n"
     path = write(rows, "here/photos.csv")
-    sizes = [manifest_source(path).images.read(index).image.width for index in range(4)]
-    assert sizes == [4, 4, 4, 5]
+    assert [manifest_source(path).images.read(index).image.width for index in range(3)] == [4, 4, 5]
     source = manifest_source(path, root=tmp_path / "there")
-    assert [source.images.read(index).image.width for index in range(4)] == [5, 5, 4, 5]
+    assert [source.images.read(index).image.width for index in range(2)] == [5, 4]
+    assert source.notes == ("2 rows name an image again; each image counts once",)
     (tmp_path / "home" / "photos.csv").write_text("image,label\nsub/a.png,x\nb,y\n")
     assert manifest_source("~/photos.csv").images.read(0).image.width == 4
 
@@ -129,8 +129,24 @@ def test_a_file_whose_name_has_a_backslash_keeps_it(write: Write, tmp_path: Path
     assert names(manifest_source(write("image,label\na\\b.png,x\nc.png,y\n")))[0] == "a\\b.png"
 
 
-def test_the_same_image_twice_with_one_label_is_kept(write: Write) -> None:
-    assert len(manifest_source(write(ROWS + "a.jpg,cat\n")).images) == 4
+def test_an_image_that_stands_in_the_table_again_counts_once(write: Write) -> None:
+    source = manifest_source(write(ROWS + "a.jpg,cat\n./a.jpg,cat\n"))
+    assert len(source.images) == len(source.labels) == len(source.splits) == 3
+    assert source.notes == ("2 rows name an image again; each image counts once",)
+    assert manifest_source(write(ROWS)).notes == ()
+
+
+@pytest.mark.parametrize(("key", "first", "second"), [("split", "train", "test"), ("group", "p1", "p2")])
+def test_an_image_in_two_splits_or_groups_is_refused(write: Write, key: str, first: str, second: str) -> None:
+    rows = f"image,label,{key}\na.jpg,x,{first}\nb.jpg,y,{first}\nimg/../a.jpg,x,{second}\n"
+    told = rf"data\.columns\.{key}: 1 images have several {key}s, such as 'a\.jpg': .* in rows 2, 4; want one {key}"
+    with pytest.raises(UnfreezeError, match=told):
+        manifest_source(write(rows))
+
+
+def test_a_name_that_two_columns_have_is_refused(write: Write) -> None:
+    with pytest.raises(UnfreezeError, match=r"has several columns 'label'; rename all but one"):
+        manifest_source(write("image,label,label\na.jpg,x,y\nb.jpg,y,x\n"))
 
 
 @pytest.mark.parametrize(

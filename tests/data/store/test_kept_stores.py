@@ -24,6 +24,7 @@ from unfreeze.errors import UnfreezeError
 
 MakeFolder = Callable[..., Path]
 CONTEXT = multiprocessing.get_context("fork")
+FRESH = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,3 +307,44 @@ def test_a_cache_that_can_only_be_read_is_read(photo_folder: MakeFolder, tmp_pat
         for folder in folders:
             folder.chmod(0o755)
     assert count.value == 0
+
+
+def _build_by_workers(root: Path, folder: Path) -> None:
+    source = folder_source(root)
+    images = source.images
+    assert isinstance(images, FileImages)
+    slow = CountedImages(images.root, images.paths, CONTEXT.Value("i", 0), 0.2)
+    options = StoreOptions(place="disk", folder=folder, workers=2)
+    source = ImageSource(source.name, source.classes, slow, source.labels, source.splits)
+    build_store(source, resize_px=16, options=options)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc to look for processes in")
+def test_workers_end_with_a_process_that_is_killed(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    root = photo_folder({"a": 60, "b": 60})
+    job = FRESH.Process(target=_build_by_workers, args=(root, tmp_path / "stores"))
+    job.start()
+    assert job.pid is not None
+    deadline = time.monotonic() + 60
+    while len(_children(job.pid)) != 2:
+        assert time.monotonic() < deadline
+        assert job.is_alive()
+        time.sleep(0.05)
+    workers = _children(job.pid)
+    os.kill(job.pid, signal.SIGKILL)
+    job.join(10)
+    deadline = time.monotonic() + 10
+    while any(_is_running(worker) for worker in workers):
+        assert time.monotonic() < deadline, "workers outlive the process that they worked for"
+        time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False

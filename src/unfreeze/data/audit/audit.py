@@ -54,6 +54,7 @@ class AuditReport:
         missing: Classes without images, by split.
         unreadable: Reasons, by the name of a file that can't be read.
         ignored: Files left out by their names.
+        notes: What else there is to know of how the data was read.
         exact: Images of equal content.
         near: Images that look the same, mirrored or not, equal content left out; None where nobody looked.
         test_in_train: Share of the test images that also stand in train, exactly or nearly, in [0, 1].
@@ -71,6 +72,7 @@ class AuditReport:
     missing: dict[str, list[str]]
     unreadable: dict[str, str]
     ignored: tuple[str, ...]
+    notes: tuple[str, ...]
     exact: Twins
     near: Twins | None
     test_in_train: float
@@ -144,6 +146,7 @@ def audit(
         },
         unreadable={source.images.name(index): why for index, why in sorted(store.facts.unreadable.items())},
         ignored=source.ignored,
+        notes=source.notes,
         exact=_describe_pairs(exact, source, parts),
         near=_describe_pairs(alike, source, parts) if near else None,
         test_in_train=_share_in_train(np.concatenate([exact, alike]), parts),

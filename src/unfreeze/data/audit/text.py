@@ -39,6 +39,8 @@ def _facts(report: AuditReport) -> Table:
         rows["splits"] = f"{' and '.join(report.cut)} cut from train"
     if report.ignored:
         rows["ignored"] = f"{len(report.ignored):,} by name: {_some(report.ignored)}"
+    for number, note in enumerate(report.notes):
+        rows["" if number else "note"] = note
     for name, text in rows.items():
         table.add_row(Text(name), Text(text))
     return table

@@ -129,10 +129,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I;16"):
         return _grey_to_rgb(np.asarray(image).astype(np.float64) / 257)
-    if image.mode == "F":
-        return _grey_to_rgb(_scaled_to_8_bits(np.nan_to_num(np.asarray(image).astype(np.float64))))
+    if image.mode in ("I", "F"):
+        return _grey_to_rgb(_scaled_to_8_bits(np.asarray(image).astype(np.float64), is_float=image.mode == "F"))
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -140,9 +140,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _scaled_to_8_bits(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return floats that count from 0 to 1, 255 or 65,535, whichever holds them, from 0 to 255."""
-    top = next((full for full in (1, 255, 65535) if values.max(initial=0) <= full), values.max(initial=0))
+def _scaled_to_8_bits(values: NDArray[np.float64], *, is_float: bool) -> NDArray[np.float64]:
+    """Return numbers that count from 0 to 1 (floats), 255 or 65,535, whichever holds them, from 0 to 255."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise UnreadableImageError("no pixel is a finite number")
+    values = np.where(finite, values, 0)
+    most = values.max()
+    top = next((full for full in ((1,) * is_float + (255, 65535)) if most <= full), most)
     scaled: NDArray[np.float64] = values * (255 / top)
     return scaled
 

@@ -71,20 +71,26 @@ def manifest_source(
         for name in names:
             _check_is_filled(table, key, name)
     paths = _clean_paths(table.frame[image], base)
-    _check_same_labels(table, paths, labels)
+    places = _normal_paths(paths, base)
+    for key, names in (("label", labels), ("split", [split] if split else []), ("group", [group] if group else [])):
+        _check_says_one_thing(table, places, key, names)
+    # What stands in the table again would otherwise be cut into train here and into test there.
+    first = places.is_first_distinct().to_numpy()
     splits = _read_splits(table, split)
     tasks = [_read_task(table, name, splits) for name in labels]
     if split and group:
         _check_groups_are_whole(table, group, splits)
+    repeated = len(first) - int(first.sum())
     return ImageSource(
         name=Path(path).stem,
         classes=tasks[0].classes,
-        images=FileImages(base, paths.to_list()),
-        labels=tasks[0].labels,
-        splits=splits,
-        groups=_read_groups(table.frame[group]) if group else None,
+        images=FileImages(base, paths.filter(pl.Series(first)).to_list()),
+        labels=tasks[0].labels[first],
+        splits=splits[first],
+        groups=_read_groups(table.frame[group])[first] if group else None,
         task=tasks[0].name,
-        more_tasks=tuple(tasks[1:]),
+        more_tasks=tuple(Task(task.name, task.classes, task.labels[first]) for task in tasks[1:]),
+        notes=(f"{repeated:,} rows name an image again; each image counts once",) if repeated else (),
     )
 
 
@@ -155,20 +161,26 @@ def _clean_paths(given: pl.Series, base: str) -> pl.Series:
     return paths
 
 
-def _check_same_labels(table: Table, paths: pl.Series, labels: Sequence[str]) -> None:
-    normal = paths
-    if paths.str.contains("//|[.]/").any():
-        normal = pl.Series("image", [os.path.normpath(path) for path in paths])
-    said = pl.DataFrame([normal, *(_stripped(table.frame[name]).rename(f"label {name}") for name in labels)]).unique()
+def _normal_paths(paths: pl.Series, base: str) -> pl.Series:
+    """Return paths in one spelling, relative to the base where they lie below it."""
+    if not paths.str.contains("//|[.]/|^/").any():
+        return paths
+    whole = (os.path.normpath(os.path.join(base, path)) for path in paths)
+    return pl.Series("image", [path.removeprefix(base + os.sep) for path in whole])
+
+
+def _check_says_one_thing(table: Table, places: pl.Series, key: str, names: Sequence[str]) -> None:
+    """Refuse a table that gives an image two labels, splits or groups."""
+    said = pl.DataFrame([places, *(_stripped(table.frame[name]).rename(f"{key} {name}") for name in names)]).unique()
     twice = said.filter(said["image"].is_duplicated())
     if len(twice):
         example = twice["image"].min()
-        rows = normal == example
+        rows = places == example
         told = said.filter(said["image"] == example).drop("image").rows()
+        cells = " and ".join(sorted({" ".join(map(repr, cells)) for cells in told}))
         raise UnfreezeError(
-            f"data.columns.label: {twice['image'].n_unique():,} images have several labels, such as {example!r}: "
-            f"{' and '.join(sorted({' '.join(map(repr, cells)) for cells in told}))} in {table.row_numbers(rows)}; "
-            "want one label for each image"
+            f"data.columns.{key}: {twice['image'].n_unique():,} images have several {key}s, such as {example!r}: "
+            f"{cells} in {table.row_numbers(rows)}; want one {key} for each image"
         )
 
 

@@ -37,6 +37,7 @@ class ImageSource:
         task: Name of what the labels tell.
         more_tasks: What else there is to learn, beside `classes` and `labels`.
         ignored: Names of files that were left out by their names.
+        notes: What else a person should know of how the data was read.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ImageSource:
     task: str = "label"
     more_tasks: tuple[Task, ...] = ()
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> tuple[Task, ...]:

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +100,20 @@ def _read_csv(data: bytes, shown: str) -> pl.DataFrame:
             f"data.csv: {_ragged_row(data, delimiter) or _first_line(error)} in {shown!r}; "
             'put cells that have a delimiter or a quote in them between quotes, and write a quote as ""'
         ) from None
+    _check_header(data, delimiter, shown)
     names = [name.strip() for name in frame.columns]
     if len(set(names)) == len(names):
         frame.columns = names
     return frame.select(_as_text(frame[name]) for name in frame.columns)
+
+
+def _check_header(data: bytes, delimiter: str, shown: str) -> None:
+    """Refuse a name that two columns have: which one is meant can't be told."""
+    lines = io.StringIO(data[:_HEAD_BYTES].decode("utf-8-sig", "ignore"))
+    names = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        raise UnfreezeError(f"data.csv: {shown!r} has several columns {twice[0]!r}; rename all but one")
 
 
 def _check_is_text(data: bytes, shown: str) -> None:

@@ -1,8 +1,11 @@
 """Blocks of decoded images, by worker processes: Python decodes small images one at a time whatever the threads."""
 
+import ctypes
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +17,8 @@ from unfreeze.data.sources.images import Images, Indices
 from unfreeze.data.store.framing import Frame
 
 T = TypeVar("T")
+
+_PR_SET_PDEATHSIG = 1
 
 
 class DecodedBlock(NamedTuple):
@@ -67,7 +72,11 @@ class BlockDecoder:
         upcoming = _Upcoming()
         options: dict[str, Any] = {}
         if self._workers:
-            options = {"persistent_workers": True, "prefetch_factor": 2, "worker_init_fn": _leave_signals_to_parent}
+            options = {
+                "persistent_workers": True,
+                "prefetch_factor": 2,
+                "worker_init_fn": partial(_follow, os.getpid()),
+            }
             if sys.platform.startswith("linux"):
                 # Under joblib's launcher the default context is not one that a DataLoader can use.
                 options["multiprocessing_context"] = "fork"
@@ -134,6 +143,11 @@ def _as_it_is(block: T) -> T:
     return block
 
 
-def _leave_signals_to_parent(_: int) -> None:
+def _follow(parent: int, _: int) -> None:
+    """Leave signals to the process that asked, and end with it even where that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)

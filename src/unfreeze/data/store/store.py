@@ -284,9 +284,10 @@ class _Build:
         every = len(facts.unreadable) == len(self.images)
         if self.on_error == "raise" or every:
             hint = "" if every else ", or type data.on_error=skip to leave them out"
-            listed = ", ".join(
-                f"{self.images.name(index)} ({reason})" for index, reason in sorted(facts.unreadable.items())
-            )
+            # Where nothing can be read, it is the place that is wrong, and a few names tell it.
+            told = sorted(facts.unreadable.items())[: 10 if every else None]
+            listed = ", ".join(f"{self.images.name(index)} ({reason})" for index, reason in told)
+            listed += f" and {len(facts.unreadable) - len(told):,} more" if len(told) < len(facts.unreadable) else ""
             raise UnfreezeError(
                 f"data: {len(facts.unreadable):,} of {len(self.images):,} images can't be read; mend or remove "
                 f"them{hint}: {listed}"
