@@ -46,7 +46,7 @@ class StoreEntry:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            log.info(f"  {'':<13} waiting for another run, which decodes these images")
+            log.warning(f"  {'':<13} waiting for another run, which decodes these images")
             self._lock.acquire()
         try:
             self._folder.mkdir(exist_ok=True)

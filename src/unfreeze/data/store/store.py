@@ -147,7 +147,7 @@ class _Build:
                 raise UnfreezeError(
                     f"cache.dir: can't write to {str(folder)!r} ({error.strerror}); type another cache.dir=..."
                 ) from None
-            log.info(f"  {'':<13} nothing is kept for the next run: can't write to {folder} ({error.strerror})")
+            log.warning(f"  {'':<13} nothing is kept for the next run: can't write to {folder} ({error.strerror})")
             return self._in_memory() if place == "auto" else self._streamed()
         return self._with_entry(StoreEntry(folder, entry_name(self.images)))
 
@@ -168,7 +168,7 @@ class _Build:
     def _without_file(self, entry: StoreEntry, problem: str) -> tuple[ImageFacts, Frame, Pixels]:
         if self.options.place == "disk":
             raise UnfreezeError(f"data.store: {problem}") from None
-        log.info(f"  {'':<13} nothing is kept for the next run: {problem}")
+        log.warning(f"  {'':<13} nothing is kept for the next run: {problem}")
         facts = entry.facts(len(self.images))
         frame = self._frame_for(facts) if facts is not None else self._guess_frame()
         if self.options.place == "auto" and len(self.images) * frame.nbytes <= self.options.memory_bytes:
