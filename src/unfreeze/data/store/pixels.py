@@ -17,11 +17,8 @@ from unfreeze.data.store.blocks import BlockDecoder
 from unfreeze.data.store.framing import Frame
 from unfreeze.errors import UnfreezeError
 
-_MAPPED_BYTES = 1 << 26
-"""Mapping again what the page cache still has costs next to nothing."""
-
-_FAULT_BYTES = 1 << 16
-"""What the kernel maps around a page that is touched."""
+_MAPPED_IMAGES = 16
+"""Of a file that is not to stay mapped; a page that is touched brings up to 2 MB around it along."""
 
 
 class Pixels(Protocol):
@@ -84,24 +81,23 @@ class MappedPixels:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             self._pixels = torch.from_numpy(pixels)
         self.nbytes = pixels.nbytes
-        self._resident_bytes = resident_bytes
-        self._touched_bytes = 0
         self.fits_in_memory = self.nbytes <= resident_bytes
         self.place = "in RAM" if self.fits_in_memory else "mapped from disk"
 
     def batches(self, chunks: Sequence[Indices]) -> Iterator[Tensor]:
         """Yield the images of each chunk."""
         for chunk in chunks:
-            yield _channels_first(self._pixels.index_select(0, _as_index(chunk)))
-            self._let_go_of(len(chunk))
+            yield _channels_first(self._gather(_as_index(chunk)))
 
-    def _let_go_of(self, count: int) -> None:
+    def _gather(self, index: Tensor) -> Tensor:
         if self.fits_in_memory or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        self._touched_bytes += count * (self._pixels[0].nbytes + _FAULT_BYTES)
-        if self._touched_bytes > min(self._resident_bytes // 4, _MAPPED_BYTES):
+            return self._pixels.index_select(0, index)
+        gathered = self._pixels.new_empty((len(index), *self._pixels.shape[1:]))
+        for start in range(0, len(index), _MAPPED_IMAGES):
+            part = index[start : start + _MAPPED_IMAGES]
+            torch.index_select(self._pixels, 0, part, out=gathered[start : start + len(part)])
             self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched_bytes = 0
+        return gathered
 
 
 class StreamedPixels:
