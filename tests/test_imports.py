@@ -66,7 +66,10 @@ def test_hydra_is_imported_only_where_it_composes(file: Path) -> None:
     assert not hydra or file.as_posix() in MAY_IMPORT_HYDRA
 
 
-@pytest.mark.parametrize("file", ["training/plan.py", "training/schedules.py", "training/monitors.py", "config.py"])
+@pytest.mark.parametrize(
+    "file",
+    ["training/plan.py", "training/schedules.py", "training/monitors.py", "config.py", "cachefolder.py", "marks.py"],
+)
 def test_what_is_pure_needs_neither_torch_nor_lightning(file: str) -> None:
     heavy = {"torch", "torchvision", "lightning", "torchmetrics", "hydra", "omegaconf"}
     assert {module for module in imported_by(Path(file)) if module.partition(".")[0] in heavy} == set()

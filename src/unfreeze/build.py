@@ -1,7 +1,6 @@
 """From a configuration to objects."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unfreeze.cachefolder import cache_root
 from unfreeze.config import CacheConfig, Config, DataConfig
 from unfreeze.errors import UnfreezeError
 
@@ -89,7 +89,7 @@ def store_options(config: Config) -> "StoreOptions":
     return StoreOptions(
         place=config.data.store,
         memory_gb=config.data.store_gb,
-        folder=cache_folder(config.cache) / "decoded",
+        folder=cache_folder(config.cache),
         folder_gb=config.cache.gb,
         workers=config.data.num_workers,
     )
@@ -97,9 +97,7 @@ def store_options(config: Config) -> "StoreOptions":
 
 def cache_folder(cache: CacheConfig) -> Path:
     """Return the folder for what later runs can use again: the one asked for, or the user's cache folder."""
-    if cache.dir is not None:
-        return Path(cache.dir).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unfreeze")
+    return cache_root(cache.dir)
 
 
 def build_module(config: Config, classifier: "Classifier", data: "ImageDataModule") -> "ImageClassifier":

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.photos import save_photo
+from unfreeze.cachefolder import CacheFolder
 from unfreeze.data.sources.decoding import DecodedImage
 from unfreeze.data.sources.imagefolder import folder_source
 from unfreeze.data.sources.images import FileImages
@@ -167,18 +168,48 @@ def test_what_was_used_longest_ago_makes_room(photo_folder: MakeFolder, tmp_path
     sources = [folder_source(photo_folder({"a": 30, "b": 30}, name=f"set{n}", size=(40, 40))) for n in range(3)]
     stores = tmp_path / "stores"
     one_gb = 60 * 40 * 40 * 3 / 1e9
-    kept = [on_disk(source, stores, resize_px=40, folder_gb=2.5 * one_gb) for source in sources[:2]]
+    for source in sources[:2]:
+        on_disk(source, stores, resize_px=40, folder_gb=2.5 * one_gb)
     time.sleep(0.05)  # file systems tell times no finer than that
     on_disk(sources[0], stores, resize_px=40)  # used again
     on_disk(sources[2], stores, resize_px=40, folder_gb=2.5 * one_gb)
-    left = {len(list(folder.glob("*.npy"))) for folder in stores.iterdir() if folder.is_dir()}
-    assert left == {1}
-    assert sum(folder.is_dir() for folder in stores.iterdir()) == 2
-    # A store that is open stays readable when its file is gone.
-    assert everything(kept[1]).shape == (60, 3, 40, 40)
+    left = [len(list(folder.glob("*.npy"))) for folder in (stores / "decoded").iterdir() if folder.is_dir()]
+    assert left == [1, 1]
     counting, count = counted(Path(str(sources[0].images.root)))  # type: ignore[attr-defined]
     on_disk(counting, stores, resize_px=40)
     assert count.value == 0
+
+
+def test_what_a_run_maps_makes_no_room(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    mapped, idle, new = (
+        folder_source(photo_folder({"a": 30, "b": 30}, name=f"set{n}", size=(40, 40))) for n in range(3)
+    )
+    stores = tmp_path / "stores"
+    one_gb = 60 * 40 * 40 * 3 / 1e9
+    store = on_disk(mapped, stores, resize_px=40)
+    pixels = next((stores / "decoded").rglob("*.npy"))
+    time.sleep(0.05)
+    on_disk(idle, stores, resize_px=40)
+    with pytest.raises(UnfreezeError, match=r"288\.0 kB of pixels are more than .* leaves beside 29\d\.\d kB in use"):
+        on_disk(new, stores, resize_px=40, folder_gb=1.5 * one_gb)
+    assert len(list((stores / "decoded").rglob("*.npy"))) == 2, "nothing is removed for what does not fit anyway"
+    on_disk(new, stores, resize_px=40, folder_gb=2.5 * one_gb)
+    assert pixels.is_file()
+    assert len(list((stores / "decoded").rglob("*.npy"))) == 2
+    assert everything(store).shape == (60, 3, 40, 40)
+    del store
+    on_disk(idle, stores, resize_px=40, folder_gb=2.5 * one_gb)
+    assert not pixels.exists()
+
+
+def test_an_entry_says_what_it_holds(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    source = folder_source(photo_folder({"a": 3, "b": 3}))
+    on_disk(source, tmp_path / "stores")
+    on_disk(source, tmp_path / "stores", resize_px=8)
+    (item,) = CacheFolder(tmp_path / "stores", gb=1).entries()
+    created = item.meta.pop("created")
+    assert item.meta == {"source": "photos", "images": 6, "frames": ["12x10-native", "8x8-bilinear"]}
+    assert created.startswith("20")
 
 
 def test_what_can_not_be_kept_is_refused_or_done_without(photo_folder: MakeFolder, tmp_path: Path) -> None:
@@ -295,9 +326,9 @@ def test_the_room_is_looked_for_that_is_needed_in_the_end(photo_folder: MakeFold
 def test_a_cache_that_can_only_be_read_is_read(photo_folder: MakeFolder, tmp_path: Path) -> None:
     source, count = counted(photo_folder({"a": 3, "b": 3}))
     on_disk(source, tmp_path / "stores")
-    for lock in (tmp_path / "stores").glob("*.lock"):
+    for lock in (tmp_path / "stores").rglob("*.lock"):
         lock.unlink()
-    folders = [tmp_path / "stores", *(path for path in (tmp_path / "stores").iterdir() if path.is_dir())]
+    folders = [tmp_path / "stores", *(path for path in (tmp_path / "stores").rglob("*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
     count.value = 0

@@ -1,7 +1,6 @@
 """What decoding has found out about each image, kept so that nobody has to decode for it again."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,16 +62,13 @@ class ImageFacts:
     def save(self, path: Path) -> None:
         """Write everything to an .npz file."""
         texts: Mapping[str, object] = {"kinds": self.kinds, "unreadable": list(self.unreadable.items())}
-        with path.open("wb") as file:
-            np.savez(
-                file,
-                sizes=self.sizes,
-                digests=self.digests.view(np.uint8),
-                kind_of=self.kind_of,
-                texts=np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8),
-            )
-            file.flush()
-            os.fsync(file.fileno())
+        np.savez(
+            path,
+            sizes=self.sizes,
+            digests=self.digests.view(np.uint8),
+            kind_of=self.kind_of,
+            texts=np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8),
+        )
 
     @classmethod
     def load(cls, path: Path) -> "ImageFacts":

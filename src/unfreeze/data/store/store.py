@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unfreeze.cachefolder import CacheFolder, NoRoomError
 from unfreeze.data.sources.decoding import UnreadableImageError, quiet_decoders
 from unfreeze.data.sources.images import ArrayImages, Images, Indices
 from unfreeze.data.sources.source import ImageSource
-from unfreeze.data.store.entry import NoRoomError, StoreEntry, entry_name
+from unfreeze.data.store.entry import StoreFiles, store_key
 from unfreeze.data.store.facts import ImageFacts
 from unfreeze.data.store.framing import Frame
 from unfreeze.data.store.pixels import MappedPixels, Pixels, ResidentPixels, StreamedPixels
@@ -43,8 +45,8 @@ class StoreOptions:
             later runs and shared by parallel ones. "off": nowhere; worker processes decode each time. "auto": on disk
             where there is room, else in memory where they fit, else nowhere.
         memory_gb: The most memory that pixels may take, in 10^9 bytes; None for half of what is free.
-        folder: Where files go; None where none may be written.
-        folder_gb: The most that all files in the folder may take; those used longest ago are removed first.
+        folder: The cache folder, where files go; None where none may be written.
+        folder_gb: The most that all in the folder may take, in 10^9 bytes; what was used longest ago is removed first.
         workers: Processes that decode; 0 for this one alone, None for one per core.
     """
 
@@ -114,7 +116,7 @@ def build_store(
         UnfreezeError: If files can't be read; it names all of them. If the pixels fit nowhere they may go.
     """
     options = options or StoreOptions()
-    build = _Build(source.images, resize_px, interpolation, options, on_error, progress)
+    build = _Build(source.name, source.images, resize_px, interpolation, options, on_error, progress)
     with quiet_decoders():
         facts, frame, pixels = build.run()
     return ImageStore(pixels=pixels, facts=facts, frame=frame, fingerprint=_fingerprint(source, facts))
@@ -127,6 +129,7 @@ def shared_images(store: ImageStore, first: Indices, second: Indices) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Build:
+    name: str
     images: Images
     resize_px: int
     interpolation: str
@@ -149,34 +152,35 @@ class _Build:
                 ) from None
             log.warning(f"  {'':<13} nothing is kept for the next run: can't write to {folder} ({error.strerror})")
             return self._in_memory() if place == "auto" else self._streamed()
-        return self._with_entry(StoreEntry(folder, entry_name(self.images)))
+        cache = CacheFolder(folder, self.options.folder_gb)
+        return self._with_files(StoreFiles(cache.entry("decoded", store_key(self.images))))
 
-    def _with_entry(self, entry: StoreEntry) -> tuple[ImageFacts, Frame, Pixels]:
+    def _with_files(self, files: StoreFiles) -> tuple[ImageFacts, Frame, Pixels]:
         """Open what is there; build what is not, which only one process does at a time."""
         try:
-            found = self._open(entry)
+            found = self._open(files)
             if found is None:
-                with entry.locked():
-                    found = self._open(entry) or self._fill(entry)
+                with files.entry.locked():
+                    found = self._open(files) or self._fill(files)
         except NoRoomError as error:
-            return self._without_file(entry, str(error))
+            return self._without_file(files, str(error))
         except OSError as error:
-            return self._without_file(entry, f"can't write below {entry.folder} ({error.strerror})")
-        entry.touch()
+            return self._without_file(files, f"can't write below {files.entry.cache.root} ({error.strerror})")
+        files.entry.touch()
         return found
 
-    def _without_file(self, entry: StoreEntry, problem: str) -> tuple[ImageFacts, Frame, Pixels]:
+    def _without_file(self, files: StoreFiles, problem: str) -> tuple[ImageFacts, Frame, Pixels]:
         if self.options.place == "disk":
             raise UnfreezeError(f"data.store: {problem}") from None
         log.warning(f"  {'':<13} nothing is kept for the next run: {problem}")
-        facts = entry.facts(len(self.images))
+        facts = files.facts(len(self.images))
         frame = self._frame_for(facts) if facts is not None else self._guess_frame()
         if self.options.place == "auto" and len(self.images) * frame.nbytes <= self.options.memory_bytes:
             return self._in_memory()
         return self._streamed() if facts is None else (facts, frame, self._stream(frame))
 
-    def _open(self, entry: StoreEntry) -> tuple[ImageFacts, Frame, Pixels] | None:
-        facts = entry.facts(len(self.images))
+    def _open(self, files: StoreFiles) -> tuple[ImageFacts, Frame, Pixels] | None:
+        facts = files.facts(len(self.images))
         if facts is None:
             return None
         self._check_readable(facts)
@@ -184,20 +188,22 @@ class _Build:
         if self.options.place == "off":
             return facts, frame, self._stream(frame)
         try:
-            return facts, frame, self._map(entry, frame)
+            return facts, frame, self._map(files, frame)
         except (OSError, ValueError):
             return None
 
-    def _fill(self, entry: StoreEntry) -> tuple[ImageFacts, Frame, Pixels]:
-        facts = entry.facts(len(self.images))
-        entry.clean()
+    def _fill(self, files: StoreFiles) -> tuple[ImageFacts, Frame, Pixels]:
+        facts = files.facts(len(self.images))
+        files.entry.clean()
         if self.options.place == "off":
             facts, frame, pixels = self._streamed()
-            entry.keep(facts)
-            return facts, frame, pixels
-        frame = self._frame_for(facts) if facts is not None else self._guess_frame()
-        facts, frame = self._retry(frame, lambda frame: self._decode_to_file(entry, frame))
-        return facts, frame, self._map(entry, frame)
+            files.keep(facts)
+        else:
+            frame = self._frame_for(facts) if facts is not None else self._guess_frame()
+            facts, frame = self._retry(frame, lambda frame: self._decode_to_file(files, frame))
+            pixels = self._map(files, frame)
+        files.describe(self.name, len(self.images))
+        return facts, frame, pixels
 
     def _in_memory(self) -> tuple[ImageFacts, Frame, Pixels]:
         held: dict[Frame, NDArray[np.uint8]] = {}
@@ -225,8 +231,16 @@ class _Build:
     def _stream(self, frame: Frame) -> StreamedPixels:
         return StreamedPixels(self.images, frame, workers=self.options.worker_count)
 
-    def _map(self, entry: StoreEntry, frame: Frame) -> MappedPixels:
-        return MappedPixels(entry.pixels(frame), shape=self._shape(frame), resident_bytes=self.options.memory_bytes)
+    def _map(self, files: StoreFiles, frame: Frame) -> MappedPixels:
+        files.entry.use()
+        try:
+            path, shape = files.pixels(frame), self._shape(frame)
+            pixels = MappedPixels(path, shape=shape, resident_bytes=self.options.memory_bytes)
+        except BaseException:
+            files.entry.release()
+            raise
+        weakref.finalize(pixels, files.entry.release)
+        return pixels
 
     def _shape(self, frame: Frame) -> tuple[int, ...]:
         return len(self.images), frame.height_px, frame.width_px, 3
@@ -260,11 +274,11 @@ class _Build:
         # Not before the exception is gone, which holds on to the first attempt's workers.
         return decode(frame), frame
 
-    def _decode_to_file(self, entry: StoreEntry, frame: Frame) -> ImageFacts:
-        entry.make_room(len(self.images) * frame.nbytes, self.options.folder_gb)
-        with entry.pixel_file(frame, self._shape(frame)) as sink:
+    def _decode_to_file(self, files: StoreFiles, frame: Frame) -> ImageFacts:
+        files.entry.make_room(len(self.images) * frame.nbytes)
+        with files.pixel_file(frame, self._shape(frame)) as sink:
             facts = self._decode(frame, sink)
-        entry.keep(facts)
+        files.keep(facts)
         return facts
 
     def _decode(self, frame: Frame, sink: Sink | None) -> ImageFacts:
