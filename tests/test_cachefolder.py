@@ -92,7 +92,7 @@ def test_room_is_made_over_all_kinds_by_what_was_used_longest_ago(cache: CacheFo
     build(cache, "old", kind="decoded", age_s=30)
     build(cache, "older", age_s=40)
     build(cache, "new", age_s=20)
-    build(cache, "next")
+    build(cache, "next", age_s=10)
     assert names(cache) == ["old", "new", "next"]
     cache.entry("decoded", key_of("old")).touch()
     build(cache, "last", nbytes=2 * MB)

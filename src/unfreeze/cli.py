@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,9 @@ from unfreeze.errors import UnfreezeError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from rich.console import Console
+
+    from unfreeze.cachefolder import CacheFolder
 
 app = typer.Typer(
     name="unfreeze",
@@ -20,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cache_app = typer.Typer(help="What later runs use again: decoded images, features of frozen backbones.")
+app.add_typer(cache_app, name="cache")
 
 
 @app.callback()
@@ -60,8 +66,6 @@ def audit(
     ] = True,
 ) -> None:
     """Say what is wrong with the images; exit code 1 where something would mislead a result."""
-    from rich.console import Console
-
     from unfreeze.build import audit_data
     from unfreeze.data.audit.text import print_audit
     from unfreeze.run import check_values
@@ -71,10 +75,83 @@ def audit(
     if as_json:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:
-        console = Console()
-        print_audit(report, console if console.is_terminal else Console(width=120))
+        print_audit(report, _console())
     if report.problems:
         raise SystemExit(1)
+
+
+CacheDir = Annotated[
+    Path | None, typer.Option("--dir", help="The cache.dir of your runs, if not the default, ~/.cache/unfreeze")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with whole keys, instead of a table")]
+
+
+@cache_app.callback(invoke_without_command=True)
+def _cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson = False) -> None:
+    """List what later runs use again; `unfreeze cache clear` removes of it."""
+    context.obj = folder
+    if context.invoked_subcommand is None:
+        list_cache(context, None, as_json)
+
+
+@cache_app.command("list")
+def list_cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson = False) -> None:
+    """List the entries: kind, key, what they hold, size, when they were last used, and whether a run uses them now."""
+    from unfreeze.cachelist import entries_json, print_entries
+
+    cache = _cache_folder(folder or context.obj)
+    items = cache.entries()
+    if as_json:
+        sys.stdout.write(json.dumps(entries_json(items, cache), indent=2) + "\n")
+    else:
+        print_entries(items, cache, _console(), now=time.time())
+
+
+@cache_app.command("clear")
+def clear_cache(
+    context: typer.Context,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys, or how they begin")] = None,
+    kind: Annotated[str | None, typer.Option(metavar="decoded|features", help="Of this kind only")] = None,
+    older_than: Annotated[
+        float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Not used for so many days")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that is not in use")] = False,
+    folder: CacheDir = None,
+) -> None:
+    """Remove the entries for which all that is typed holds; what a run uses stays."""
+    from unfreeze.cachelist import clear_entries, select_entries
+
+    cache = _cache_folder(folder or context.obj)
+    selected = select_entries(
+        cache.entries(),
+        prefixes=keys or [],
+        kind=kind,
+        older_than_days=older_than,
+        everything=everything,
+        now=time.time(),
+    )
+    if not clear_entries(selected, cache, _console()):
+        raise SystemExit(1)
+
+
+def _cache_folder(asked: Path | None) -> "CacheFolder":
+    """Return the cache folder of the configuration, or another one with the same cap."""
+    import yaml
+
+    from unfreeze.cachefolder import CacheFolder, cache_root
+
+    # Read as it stands: to compose all of the configuration takes longer than to list the folder.
+    configured = yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))["cache"]
+    if asked is not None and not asked.is_dir():
+        raise UnfreezeError(f"cache: --dir: there is no folder {str(asked)!r}; type the cache.dir of your runs")
+    return CacheFolder(asked or cache_root(configured["dir"]), configured["gb"])
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
 
 
 def _compose(overrides: list[str], config_dir: Path | None) -> "DictConfig":
