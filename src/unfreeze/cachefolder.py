@@ -172,7 +172,7 @@ class CacheFolder:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Let one process at a time look at who uses what: looking is a lock too, which another takes for a use."""
-        lock = FileLock(self.root / ".lock")
+        lock = FileLock(self.root / "cache.lock")
         try:
             lock.acquire(timeout=_TURN_S)
         except (Timeout, OSError):  # somebody was stopped in the middle, or the folder can only be read
