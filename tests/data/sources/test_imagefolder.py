@@ -8,6 +8,7 @@ import pytest
 
 from tests.photos import save_photo
 from unfreeze.data.sources.imagefolder import IMAGE_SUFFIXES, folder_source
+from unfreeze.data.sources.images import FileImages, printable
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.errors import UnfreezeError
 
@@ -212,6 +213,11 @@ def test_what_can_not_be_learned_from_is_refused(
     assert str(refusal.value).startswith("data.root: ")
     assert [part for part in told if part not in str(refusal.value)] == []
     assert "\n" not in str(refusal.value)
+
+
+def test_names_are_one_line_whatever_their_bytes() -> None:
+    assert printable("caf\u00e9\n\x1b\udcff") == "café\\x0a\\x1b\\xff"
+    assert FileImages("", ["a\nb.png"]).name(0) == "a\\x0ab.png"
 
 
 def test_an_unknown_class_without_images_is_no_harm(photo_folder: MakeFolder) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import features
 
-from unfreeze.data.sources.images import FileImages
+from unfreeze.data.sources.images import FileImages, printable
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.errors import UnfreezeError
 
@@ -66,11 +66,6 @@ def folder_source(root: str | os.PathLike[str]) -> ImageSource:
         splits=np.repeat(splits, sizes),
         ignored=tuple(sorted(printable(name) for name in walk.ignored)),
     )
-
-
-def printable(name: str) -> str:
-    """Return a file's name with the bytes that are not UTF-8 spelled out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 class _Walk:

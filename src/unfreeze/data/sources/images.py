@@ -54,8 +54,7 @@ class FileImages:
 
     def name(self, index: int) -> str:
         """Return the path as it was given, printable in one line whatever its bytes."""
-        text = os.fsencode(self.paths[index]).decode("utf-8", "backslashreplace")
-        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+        return printable(self.paths[index])
 
     def read(self, index: int) -> DecodedImage:
         """Return the decoded file."""
@@ -97,3 +96,9 @@ class ArrayImages:
     def state(self) -> str:
         """Return a hash of all pixels."""
         return blake2b(np.ascontiguousarray(self.pixels).data, digest_size=16).hexdigest()
+
+
+def printable(name: str) -> str:
+    """Return a file's name in one line, with bytes that are not UTF-8 and control characters spelled out."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
