@@ -10,7 +10,7 @@ import torch
 from unfreeze.data.loader import EvalLoader, TrainLoader
 from unfreeze.data.sources.images import Indices
 from unfreeze.data.sources.source import ImageSource
-from unfreeze.data.splits.splits import Splits, describe_splits, split_source
+from unfreeze.data.splits.splits import Splits, describe_splits, missing_classes, split_source
 from unfreeze.data.store.store import ImageStore, OnError, StoreOptions, build_store
 from unfreeze.errors import UnfreezeError
 
@@ -112,11 +112,7 @@ class ImageDataModule(L.LightningDataModule):
 
     def missing_classes(self, split: str) -> list[str]:
         """Return the classes that a split has no images of; none for a split that is empty as a whole."""
-        indices: Indices = getattr(self.splits, split)
-        if not len(indices):
-            return []
-        counts = np.bincount(self.source.labels[indices], minlength=len(self.classes))
-        return [self.classes[label] for label in np.flatnonzero(counts == 0)]
+        return missing_classes(self.splits.parts[split], self.source.labels, self.classes)
 
     def describe_splits(self) -> dict[str, Any]:
         """Return what proves which images were in which split, with the names of those that were left out."""

@@ -8,12 +8,11 @@ import numpy as np
 
 from unfreeze.data.audit.duplicates import Pairs, build_thumbnails, exact_pairs, near_pairs
 from unfreeze.data.sources.images import Indices
-from unfreeze.data.sources.source import ImageSource
-from unfreeze.data.splits.splits import Splits
+from unfreeze.data.sources.source import SPLIT_NAMES, ImageSource
+from unfreeze.data.splits.splits import Splits, missing_classes
 from unfreeze.data.store.store import ImageStore
 
 AUDIT_SCHEMA = 1
-SPLITS = ("train", "val", "test")
 _EXAMPLES = 10
 _SMALL_PX = 32
 
@@ -117,12 +116,12 @@ def audit(
         min_per_class: Classes of train with fewer images are reported.
         near: Look for near-equal images too, which takes time by the square of the number of images.
     """
-    parts = {name: getattr(splits, name) for name in SPLITS}
+    parts = splits.parts
     counts = {name: np.bincount(source.labels[part], minlength=len(source.classes)) for name, part in parts.items()}
     used = np.sort(np.concatenate(list(parts.values())))
     contents: Indices = np.unique(store.facts.digests, return_inverse=True)[1].astype(np.int64)
     exact = np.concatenate(
-        [exact_pairs(contents, parts[a], parts[b]) for a, b in combinations_with_replacement(SPLITS, 2)]
+        [exact_pairs(contents, parts[a], parts[b]) for a, b in combinations_with_replacement(SPLIT_NAMES, 2)]
     )
     alike = near_pairs(build_thumbnails(store.pixels, used)) if near else exact[:0]
     alike = alike[contents[alike[:, 0]] != contents[alike[:, 1]]]
@@ -131,7 +130,8 @@ def audit(
         name=source.name,
         images=len(source.images),
         classes={
-            name: {split: int(counts[split][label]) for split in SPLITS} for label, name in enumerate(source.classes)
+            name: {split: int(counts[split][label]) for split in SPLIT_NAMES}
+            for label, name in enumerate(source.classes)
         },
         cut=splits.cut,
         sizes=_describe_sizes(store),
@@ -140,9 +140,9 @@ def audit(
         near_empty={name: count for name, count in train_counts.items() if count < min_per_class},
         min_per_class=min_per_class,
         missing={
-            split: [source.classes[label] for label in np.flatnonzero(counts[split] == 0)]
-            for split in SPLITS
-            if len(parts[split]) and (counts[split] == 0).any()
+            split: missing
+            for split, part in parts.items()
+            if (missing := missing_classes(part, source.labels, source.classes))
         },
         unreadable={source.images.name(index): why for index, why in sorted(store.facts.unreadable.items())},
         ignored=source.ignored,
@@ -155,16 +155,16 @@ def audit(
 
 def _describe_pairs(pairs: Pairs, source: ImageSource, parts: dict[str, Indices]) -> Twins:
     split_of = np.full(len(source.images), -1)
-    for number, name in enumerate(SPLITS):
+    for number, name in enumerate(SPLIT_NAMES):
         split_of[parts[name]] = number
     sides = np.sort(split_of[pairs], axis=1)
     is_across = sides[:, 0] != sides[:, 1]
     labels = source.labels[pairs]
     shown = pairs[np.argsort(~is_across, kind="stable")][:_EXAMPLES]
     return Twins(
-        within={name: int((~is_across & (sides[:, 0] == i)).sum()) for i, name in enumerate(SPLITS)},
+        within={name: int((~is_across & (sides[:, 0] == i)).sum()) for i, name in enumerate(SPLIT_NAMES)},
         across={
-            f"{SPLITS[i]} {SPLITS[j]}": count
+            f"{SPLIT_NAMES[i]} {SPLIT_NAMES[j]}": count
             for i, j in ((0, 1), (0, 2), (1, 2))
             if (count := int(((sides[:, 0] == i) & (sides[:, 1] == j)).sum()))
         },

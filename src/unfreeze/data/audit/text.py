@@ -5,7 +5,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from unfreeze.data.audit.audit import SPLITS, AuditReport, Twins, count_pairs
+from unfreeze.data.audit.audit import AuditReport, Twins, count_pairs
+from unfreeze.data.sources.source import SPLIT_NAMES
 
 _BAR_WIDTH = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -49,7 +50,7 @@ def _facts(report: AuditReport) -> Table:
 def _classes(report: AuditReport) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=True)
     table.add_column("class")
-    for split in SPLITS:
+    for split in SPLIT_NAMES:
         table.add_column(split, justify="right")
     table.add_column("", min_width=_BAR_WIDTH)
     most = max(1, *(counts["train"] for counts in report.classes.values()))
@@ -60,10 +61,10 @@ def _classes(report: AuditReport) -> Table:
         shown[_MOST_ROWS // 2 : -_MOST_ROWS // 2] = []
     for number, name in enumerate(shown):
         if left_out > 0 and number == _MOST_ROWS // 2:
-            table.add_row(f"... {left_out:,} more", *[""] * (len(SPLITS) + 1))
+            table.add_row(f"... {left_out:,} more", *[""] * (len(SPLIT_NAMES) + 1))
         counts = report.classes[name]
         bar = Text(_bar(counts["train"] / most), style="red" if name in report.near_empty else "cyan")
-        table.add_row(Text(name), *(f"{counts[split]:,}" if counts[split] else "-" for split in SPLITS), bar)
+        table.add_row(Text(name), *(f"{counts[split]:,}" if counts[split] else "-" for split in SPLIT_NAMES), bar)
     return table
 
 

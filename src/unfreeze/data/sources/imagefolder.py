@@ -8,7 +8,7 @@ import numpy as np
 from PIL import features
 
 from unfreeze.data.sources.images import FileImages, printable
-from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.sources.source import SPLIT_WORDS, ImageSource
 from unfreeze.errors import UnfreezeError
 
 _HAS_AVIF = "avif" in features.modules and features.check("avif")
@@ -17,11 +17,6 @@ IMAGE_SUFFIXES = frozenset(
     | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
     | ({".avif"} if _HAS_AVIF else set())
 )
-SPLIT_FOLDERS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
 # What systems put beside a person's files, thumbnails of them included.
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
@@ -145,7 +140,7 @@ def _split_folders(walk: _Walk) -> dict[str, str]:
     """Return the folder of each split; the root itself is train where it has no train/ with class folders."""
     # Of two names that differ in case alone, the lower one.
     there = {name.lower(): name for name in walk.folders("")}
-    found = {split: there[name] for split, names in SPLIT_FOLDERS.items() for name in reversed(names) if name in there}
+    found = {split: there[name] for split, names in SPLIT_WORDS.items() for name in reversed(names) if name in there}
     if "train" in found and walk.folders(found["train"]):
         walk.strays("", beside=set(found.values()))
         return found

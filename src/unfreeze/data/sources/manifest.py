@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from unfreeze.data.sources.images import FileImages
-from unfreeze.data.sources.source import ImageSource, Task
+from unfreeze.data.sources.source import SPLIT_NAMES, SPLIT_WORDS, ImageSource, Task
 from unfreeze.data.sources.table import Table, read_table
 from unfreeze.errors import UnfreezeError
 
@@ -22,11 +22,7 @@ KNOWN_NAMES = {
     "split": ("split", "subset"),
     "group": ("group", "group_id"),
 }
-SPLIT_VALUES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+_SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -192,19 +188,19 @@ def _read_splits(table: Table, name: str | None) -> NDArray[np.str_]:
     if name is None:
         return np.full(len(table.frame), "train")
     given = _stripped(table.frame[name]).str.to_lowercase()
-    unknown = ~given.is_in(list(SPLIT_VALUES))
+    unknown = ~given.is_in(list(_SPLIT_OF))
     if unknown.any():
         raise UnfreezeError(
             f"data.columns.split: {table.frame[name].filter(unknown)[0]!r} in {table.row_numbers(unknown)} of {name!r} "
-            f"is no split; want {', '.join(SPLIT_VALUES)}, or type data.columns.split=false to cut splits anew"
+            f"is no split; want {', '.join(_SPLIT_OF)}, or type data.columns.split=false to cut splits anew"
         )
-    splits = given.replace_strict(SPLIT_VALUES, return_dtype=pl.Enum(["train", "val", "test"])).to_physical().to_numpy()
+    splits = given.replace_strict(_SPLIT_OF, return_dtype=pl.Enum(SPLIT_NAMES)).to_physical().to_numpy()
     if not (splits == 0).any():
         raise UnfreezeError(
             f"data.columns.split: no row of {name!r} is train; mend it, or type data.columns.split=false to cut splits "
             "anew"
         )
-    named: NDArray[np.str_] = np.array(["train", "val", "test"])[splits]
+    named: NDArray[np.str_] = np.array(SPLIT_NAMES)[splits]
     return named
 
 
@@ -245,13 +241,13 @@ def _check_groups_are_whole(table: Table, name: str, splits: NDArray[np.str_]) -
     if not len(torn):
         return
     names = torn["group"].unique().sort()
-    order = {"train": 0, "val": 1, "test": 2}
     told = "; ".join(
         f"{group!r} has "
         + ", ".join(
             f"{count} in {split}"
             for split, count in sorted(
-                torn.filter(torn["group"] == group).select("split", "len").rows(), key=lambda row: order[row[0]]
+                torn.filter(torn["group"] == group).select("split", "len").rows(),
+                key=lambda row: SPLIT_NAMES.index(row[0]),
             )
         )
         for group in names.head(3)

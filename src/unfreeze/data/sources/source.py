@@ -7,6 +7,15 @@ from numpy.typing import NDArray
 
 from unfreeze.data.sources.images import Images
 
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""What people call each split, in folders and in tables."""
+
+SPLIT_NAMES = tuple(SPLIT_WORDS)
+
 
 @dataclass(frozen=True, eq=False)
 class Task:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unfreeze.data.sources.images import Indices
-from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.sources.source import SPLIT_NAMES, ImageSource
 from unfreeze.data.splits.grouped import cut_groups, fold_groups, thin_groups
 from unfreeze.data.splits.stratified import cut_images, fold_images, thin_images
 
@@ -32,10 +32,14 @@ class Splits:
     test: Indices
     cut: tuple[str, ...]
 
+    @property
+    def parts(self) -> dict[str, Indices]:
+        """The images of each split, by its name."""
+        return {name: getattr(self, name) for name in SPLIT_NAMES}
+
     def without(self, left_out: Indices) -> "Splits":
         """Return the splits without some images."""
-        train, val, test = (np.setdiff1d(images, left_out) for images in (self.train, self.val, self.test))
-        return Splits(train=train, val=val, test=test, cut=self.cut)
+        return Splits(cut=self.cut, **{name: np.setdiff1d(images, left_out) for name, images in self.parts.items()})
 
 
 def split_source(
@@ -93,7 +97,7 @@ def build_splits(
     Raises:
         UnfreezeError: If there are too few images, or too few groups.
     """
-    parts = {name: np.flatnonzero(given == name) for name in ("train", "val", "test")}
+    parts = {name: np.flatnonzero(given == name) for name in SPLIT_NAMES}
     wanted = {"test": test_fraction} if folds else {"test": test_fraction, "val": val_fraction}
     shares = {name: share for name, share in wanted.items() if share and not len(parts[name])}
     if groups is None:
@@ -115,6 +119,18 @@ def build_splits(
         else:
             parts["train"] = thin_groups(parts["train"], labels, groups, fraction=fraction, seed=seed)
     return Splits(train=parts["train"], val=parts["val"], test=parts["test"], cut=cut)
+
+
+def missing_classes(indices: Indices, labels: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
+    """Return the classes that a split has no images of; none for a split that is empty as a whole.
+
+    Args:
+        indices: The images of the split.
+        labels: Of all images, in [0, len(classes)), shape (N,).
+        classes: Their names.
+    """
+    counts = np.bincount(labels[indices], minlength=len(classes))
+    return [classes[label] for label in np.flatnonzero(counts == 0).tolist()] if len(indices) else []
 
 
 def describe_splits(
@@ -139,7 +155,7 @@ def describe_splits(
         and a hash of the sorted pairs of digest and label, the same whatever the images' order and place.
     """
     described = {}
-    for name, indices in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+    for name, indices in splits.parts.items():
         counts = np.bincount(labels[indices], minlength=len(classes)).tolist()
         described[name] = {
             "count": len(indices),
