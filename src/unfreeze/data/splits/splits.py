@@ -1,9 +1,10 @@
 """Cutting data into train, validation and test, by scikit-learn: stratified, by groups where there are some."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,25 +101,33 @@ def build_splits(
     parts = {name: np.flatnonzero(given == name) for name in SPLIT_NAMES}
     wanted = {"test": test_fraction} if folds else {"test": test_fraction, "val": val_fraction}
     shares = {name: share for name, share in wanted.items() if share and not len(parts[name])}
-    if groups is None:
-        parts |= cut_images(parts["train"], labels, shares=shares, keep=2 if folds else 1, seed=seed)
-    else:
-        parts |= cut_groups(parts["train"], labels, groups, shares=shares, seed=seed)
+    ways = _by_images(keep=2 if folds else 1) if groups is None else _by_groups(groups)
+    parts |= ways.cut(parts["train"], labels, shares=shares, seed=seed)
     cut = tuple(shares)
     if folds is not None:
         assert fold is not None
         pool = np.sort(np.concatenate([parts["train"], parts["val"]]))
-        if groups is None:
-            parts |= fold_images(pool, labels, folds=folds, fold=fold, seed=seed)
-        else:
-            parts |= fold_groups(pool, labels, groups, folds=folds, fold=fold, seed=seed)
+        parts |= ways.fold(pool, labels, folds=folds, fold=fold, seed=seed)
         cut += ("val",)
     if fraction < 1:
-        if groups is None:
-            parts["train"] = thin_images(parts["train"], labels, fraction=fraction, seed=seed)
-        else:
-            parts["train"] = thin_groups(parts["train"], labels, groups, fraction=fraction, seed=seed)
+        parts["train"] = ways.thin(parts["train"], labels, fraction=fraction, seed=seed)
     return Splits(train=parts["train"], val=parts["val"], test=parts["test"], cut=cut)
+
+
+class _Ways(NamedTuple):
+    cut: Callable[..., dict[str, Indices]]
+    fold: Callable[..., dict[str, Indices]]
+    thin: Callable[..., Indices]
+
+
+def _by_images(keep: int) -> _Ways:
+    return _Ways(partial(cut_images, keep=keep), fold_images, thin_images)
+
+
+def _by_groups(groups: NDArray[np.int64]) -> _Ways:
+    return _Ways(
+        partial(cut_groups, groups=groups), partial(fold_groups, groups=groups), partial(thin_groups, groups=groups)
+    )
 
 
 def missing_classes(indices: Indices, labels: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
