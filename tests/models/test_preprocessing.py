@@ -88,6 +88,17 @@ def test_normalize_is_value_minus_mean_over_std() -> None:
     assert image.flatten().tolist() == [0, 51, 255]
 
 
+def test_a_gradient_flows_through_normalize() -> None:
+    images = torch.randint(0, 256, (3, 3, 5, 7)).float()
+    asked = images.clone().requires_grad_()
+    normalized = SMALL.normalize(asked)
+    plain = SMALL.normalize(images)
+    torch.testing.assert_close(normalized.detach(), plain, check_stride=True)
+    normalized.sum().backward()
+    expected = (1 / (255 * torch.tensor(SMALL.std))).view(1, 3, 1, 1).expand_as(images)
+    torch.testing.assert_close(asked.grad, expected)
+
+
 def test_resize_leaves_alone_what_has_the_size() -> None:
     images = torch.randint(0, 256, (2, 3, 232, 300), dtype=torch.uint8)
     assert SMALL.resize(images) is images

@@ -50,6 +50,11 @@ class Preprocessing:
         """Return images whose values count to 255 as normalised float32, the same shape, channels last in memory."""
         count, channels, height, width = images.shape
         scale, shift = _row_of(self.mean, self.std, width, images.device)
+        if images.requires_grad:
+            # Nothing can be written into what a gradient flows through.
+            by_channel = (1, channels, 1, 1)
+            scale, shift = scale[:channels].view(by_channel), shift[:channels].view(by_channel)
+            return torch.addcmul(shift, images.float(), scale).contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(images, dtype=torch.float32, memory_format=torch.channels_last)
         rows, pixels = out.permute(0, 2, 3, 1).flatten(2), images.permute(0, 2, 3, 1)
         on_cpu = images.device.type == "cpu"
