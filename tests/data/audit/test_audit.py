@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,16 @@ def test_a_person_reads_counts_bars_and_faults(clean: Path) -> None:
     assert "45 images, 2 classes" in told
     assert "train/cat/00.png  =  test/cat/copy.png" in told
     assert "! 1 pair of equal images, one in train and one in test" in told
+
+
+def test_every_note_is_told_whatever_the_data_is_called(clean: Path) -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    notes = ("the first note", "the second note", "the third note")
+    print_audit(replace(report_of(clean), name="files", notes=notes), console)
+    told = console.export_text()
+    assert [note for note in notes if note not in told] == []
+    assert "44 images, 2 classes" in told
+    assert "44 PNG RGB" in told
 
 
 def test_of_many_classes_the_largest_and_smallest_are_shown(tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ def exact_pairs(contents: Indices, first: Indices, second: Indices) -> Pairs:
         Shape (P, 2).
     """
     known, where = np.unique(contents[first], return_index=True)
-    at = np.searchsorted(known, contents[second]).clip(max=max(0, len(known) - 1))
     if not len(known):
         return np.empty((0, 2), dtype=np.int64)
+    at = np.searchsorted(known, contents[second]).clip(max=len(known) - 1)
     pairs = np.stack([first[where][at], second], axis=1)
     found: Pairs = pairs[(known[at] == contents[second]) & (pairs[:, 0] != pairs[:, 1])]
     return found

@@ -26,23 +26,22 @@ def _facts(report: AuditReport) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(ratio=1)
     sizes = report.sizes
-    rows = {
-        report.name: f"{report.images:,} images, {len(report.classes):,} classes",
-        "sizes": " · ".join(
-            f"{name} {sizes[name]['width']}x{sizes[name]['height']}" for name in ("smallest", "median", "largest")
-        )
-        + f" px · {sizes['different']:,} different"
-        + (f" · {sizes['below_32_px']:,} with a side below 32 px" if sizes["below_32_px"] else ""),
-        "files": " · ".join(f"{count:,} {kind}" for kind, count in report.kinds.items()),
-        "imbalance": f"{report.imbalance:.1f} : 1, largest to smallest class of train",
-    }
+    shown = " · ".join(
+        f"{name} {sizes[name]['width']}x{sizes[name]['height']}" for name in ("smallest", "median", "largest")
+    )
+    small = f" · {sizes['below_32_px']:,} with a side below 32 px" if sizes["below_32_px"] else ""
+    rows = [
+        (report.name, f"{report.images:,} images, {len(report.classes):,} classes"),
+        ("sizes", f"{shown} px · {sizes['different']:,} different{small}"),
+        ("files", " · ".join(f"{count:,} {kind}" for kind, count in report.kinds.items())),
+        ("imbalance", f"{report.imbalance:.1f} : 1, largest to smallest class of train"),
+    ]
     if report.cut:
-        rows["splits"] = f"{' and '.join(report.cut)} cut from train"
+        rows.append(("splits", f"{' and '.join(report.cut)} cut from train"))
     if report.ignored:
-        rows["ignored"] = f"{len(report.ignored):,} by name: {_some(report.ignored)}"
-    for number, note in enumerate(report.notes):
-        rows["" if number else "note"] = note
-    for name, text in rows.items():
+        rows.append(("ignored", f"{len(report.ignored):,} by name: {_some(report.ignored)}"))
+    rows += [("" if number else "note", note) for number, note in enumerate(report.notes)]
+    for name, text in rows:
         table.add_row(Text(name), Text(text))
     return table
 
