@@ -58,8 +58,8 @@ class MappedPixels:
     Args:
         path: An .npy file of uint8.
         shape: (N, H, W, 3).
-        resident_bytes: Of the file's pages no more than this stay mapped at a time; the system's page cache keeps
-            what it has room for besides.
+        resident_bytes: A file no larger than this stays mapped as it is touched; of a larger one, the pages of
+            16 images at a time. The system's page cache keeps what it has room for besides.
 
     Raises:
         OSError, ValueError: If the file is not there, or not what it should be.
