@@ -40,6 +40,18 @@ def make_classifier(classes: int = 3, *, dropout: float | None = 0.3, seed: int 
     return build_classifier("tiny", classes=names, weights=None, dropout=dropout, image_size=32)
 
 
+def quiet_trainer(**options: Any) -> L.Trainer:
+    """Return a Trainer that trains on the CPU, and writes and says nothing unless asked to."""
+    silent = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return L.Trainer(accelerator="cpu", **{**silent, **options})
+
+
 class Probe(Callback):
     """Notes what tests ask about, at each step."""
 
@@ -63,14 +75,9 @@ def fit(tmp_path: Path) -> Callable[..., L.Trainer]:
         max_epochs: int = 50,
         **options: Any,
     ) -> L.Trainer:
-        trainer = L.Trainer(
-            accelerator="cpu",
+        trainer = quiet_trainer(
             max_epochs=max_epochs,
-            logger=False,
             enable_checkpointing=options.pop("enable_checkpointing", False),
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
             default_root_dir=tmp_path,
             callbacks=list(callbacks),
             **options.pop("trainer", {}),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
-from tests.training.conftest import make_classifier, make_source, state_of
+from tests.training.conftest import make_classifier, make_source, quiet_trainer, state_of
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.training.module import ImageClassifier
@@ -53,18 +53,9 @@ def fit(folder: Path, *, network: str, batch_size: int, **trainer: Any) -> None:
     source.splits[:] = np.tile(["train"] * 8 + ["val"] * 3 + ["test"], 3)
     data = ImageDataModule(source, batch_size=batch_size)
     callback = StagedUnfreezing(STAGES, rates=RATES, schedule="constant", monitor="val/loss", mode="min")
-    L.Trainer(
-        accelerator="cpu",
-        max_epochs=20,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        callbacks=[callback, Notes(folder)],
-        **trainer,
-    ).fit(module, data)
+    quiet_trainer(max_epochs=20, use_distributed_sampler=False, callbacks=[callback, Notes(folder)], **trainer).fit(
+        module, data
+    )
 
 
 def read(folder: Path, rank: int) -> tuple[list[dict[str, torch.Tensor]], list[int]]:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.data.augment.noise import smooth_noise
-from tests.training.conftest import Probe, make_classifier
+from tests.training.conftest import Probe, make_classifier, quiet_trainer
 from unfreeze.data.augment.augment import Augmentation, augment_batch, augmentation
 from unfreeze.data.augment.draws import uniform_draws
 from unfreeze.data.augment.mixing import mix_batch, mixed_targets
@@ -32,7 +31,7 @@ def raw_batch(count: int = COUNT) -> Batch:
 def module_in(state: str, **options: Any) -> ImageClassifier:
     """Return a module whose trainer trains, validates or tests."""
     module = ImageClassifier(make_classifier(CLASSES, dropout=None), **options)
-    module.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module.trainer = quiet_trainer()
     setattr(module.trainer, state, True)
     return module.train(state == "training")
 
@@ -132,17 +131,7 @@ def losses_of(how: Augmentation) -> list[Tensor]:
     torch.manual_seed(0)
     module = ImageClassifier(make_classifier(CLASSES), augment=how, class_weights=class_weights(labels, CLASSES))
     probe = Probe(lambda trainer, module: module.train_loss.compute())
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        callbacks=[probe],
-    )
+    trainer = quiet_trainer(max_epochs=2, log_every_n_steps=1, callbacks=[probe])
     pixels = ResidentPixels(images.permute(0, 2, 3, 1).contiguous())
     train = TrainLoader(pixels, labels, indices, batch_size=6, seed=0, balance=True)
     trainer.fit(module, train, EvalLoader(pixels, labels, indices, batch_size=12))
@@ -162,7 +151,7 @@ def test_losses_are_means_over_images_not_over_batches() -> None:
     pixels = ResidentPixels(images.permute(0, 2, 3, 1).contiguous())
     torch.manual_seed(0)
     module = ImageClassifier(make_classifier(CLASSES), augment="none", lr=1e-12)
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = quiet_trainer()
     loader = EvalLoader(pixels, labels, indices, batch_size=8)
     assert [len(batch.labels) for batch in loader] == [5, 4]
     seen = trainer.validate(module, loader, verbose=False)[0]["val/loss"]
