@@ -165,6 +165,14 @@ def test_a_use_ends_with_its_process(cache: CacheFolder, end: str) -> None:
         assert entry.remove()
 
 
+def test_what_was_used_for_long_was_last_used_when_that_ended(cache: CacheFolder) -> None:
+    entry = build(cache, "a", age_s=100)
+    assert entry.use()
+    assert cache.entries()[0].last_used == pytest.approx(time.time() - 100, abs=30)
+    entry.release()
+    assert cache.entries()[0].last_used == pytest.approx(time.time(), abs=30)
+
+
 def test_forked_processes_keep_it_in_use(cache: CacheFolder) -> None:
     entry = build(cache, "a")
     code = (

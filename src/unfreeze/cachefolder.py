@@ -272,8 +272,9 @@ class CacheEntry:
         return self._mark is not None
 
     def release(self) -> None:
-        """Let the entry go, as far as this object is concerned."""
+        """Let the entry go, as far as this object is concerned; it was used until now."""
         if self._mark is not None:
+            self.touch()
             self._mark.close()
             self._mark = None
 

@@ -198,7 +198,7 @@ def test_what_a_run_maps_makes_no_room(photo_folder: MakeFolder, tmp_path: Path)
     assert len(list((stores / "decoded").rglob("*.npy"))) == 2
     assert everything(store).shape == (60, 3, 40, 40)
     del store
-    on_disk(idle, stores, resize_px=40, folder_gb=2.5 * one_gb)
+    on_disk(idle, stores, resize_px=40, folder_gb=1.5 * one_gb)
     assert not pixels.exists()
 
 
