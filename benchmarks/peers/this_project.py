@@ -5,6 +5,7 @@ later runs goes into a folder that is thrown away, so that no run starts from wh
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -46,6 +47,7 @@ def overrides(options: argparse.Namespace, folder: Path) -> list[str]:
     """Return what a person would type after train.py for this task."""
     stages = [
         {"name": f"stage{number}", "train": depth, "epochs": epochs, "augment": options.augment}
+        | ({} if depth == 1 else {"warmup": 0.1})
         for number, (depth, epochs) in enumerate(
             zip(DEPTHS[options.task], options.epochs or EPOCHS[options.task], strict=False)
         )
@@ -67,8 +69,21 @@ def overrides(options: argparse.Namespace, folder: Path) -> list[str]:
         f"strategy.lr={{head: 1e-3, decay: {BACKBONE_SHARE}, floor: {BACKBONE_SHARE}}}",
         f"seed={options.seed}",
         f"cache.dir={folder / 'cache'}",
-        *options.set,
     ]
+
+
+def only_known(settings: list[str], typed: list[str]) -> list[str]:
+    """Return the settings that this version of the project has, so that older ones can be measured too."""
+    from unfreeze.cli import _compose
+    from unfreeze.errors import UnfreezeError
+    from unfreeze.run import check_values
+
+    known = []
+    for setting in settings:
+        with contextlib.suppress(SystemExit, UnfreezeError):
+            check_values(_compose([*typed, setting], None), [*typed, setting])
+            known.append(setting)
+    return known
 
 
 def train_in_turns(typed: list[str], run_dir: Path) -> None:
@@ -142,10 +157,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         typed = overrides(options, folder)
+        known = only_known(options.set, typed)
+        left_out = [setting for setting in options.set if setting not in known]
+        typed += known
         if options.paced:
             train_in_turns(typed, folder / "run")
         else:
-            print(json.dumps(train_whole(typed, folder / "run")))
+            print(json.dumps({**train_whole(typed, folder / "run"), "left_out": left_out}))
 
 
 if __name__ == "__main__":
