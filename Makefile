@@ -1,16 +1,19 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format tensorboard bench clean pins
+.PHONY: help setup demo test test-all lint format tensorboard bench bench-quick bench-accuracy peers clean pins
 
 VENV := .venv
-BENCH ?= loading splits plain_loop
+BENCH ?= loading splits compare
 BIN := $(VENV)/bin
+PEERS_VENV := .venv-peers
+PEERS_INSTALLED := $(PEERS_VENV)/.installed
+IMAGES = $(if $(ROOT),--root $(ROOT))
 INSTALLED := $(VENV)/.installed
 USABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED)  ## make .venv and install everything into it
 
@@ -35,16 +38,35 @@ format: $(INSTALLED)  ## format and mend what ruff can mend
 tensorboard: $(INSTALLED)  ## show outputs/ in TensorBoard on http://127.0.0.1:6006
 	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 --port 6006
 
-bench: $(INSTALLED)  ## measure (all of benchmarks/, or BENCH=loading ARGS="--root photos")
-	@for name in $(BENCH); do echo "\n## $$name" && $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
+bench: $(INSTALLED) $(PEERS_INSTALLED)  ## measure beside peers, in an hour (BENCH=compare ARGS="--only probe" ROOT=photos WEIGHTS=file)
+	@for name in $(BENCH); do \
+		case $$name in compare|gpu) given='$(IMAGES)$(if $(WEIGHTS), --weights $(WEIGHTS))';; \
+			loading) given='$(IMAGES)';; *) given=;; esac; \
+		$(BIN)/python benchmarks/$$name.py $$given $(ARGS) || exit 1; done
 
-clean:  ## remove caches and the environment; outputs/ stays
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+bench-quick: $(INSTALLED) $(PEERS_INSTALLED)  ## a few of the comparisons, in minutes, nothing written
+	@$(BIN)/python benchmarks/compare.py --quick $(IMAGES) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+
+bench-accuracy: $(INSTALLED) $(PEERS_INSTALLED)  ## whole runs with their accuracy, hours (ROOT=photos WEIGHTS=file)
+	@$(BIN)/python benchmarks/compare.py --only accuracy $(IMAGES) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+
+peers: $(PEERS_INSTALLED)  ## make .venv-peers, what benchmarks compare with
+
+clean:  ## remove caches and environments; outputs/ stays
+	rm -rf $(VENV) $(PEERS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-pins: $(INSTALLED)  ## resolve requirements.txt anew from pyproject.toml
+pins: $(INSTALLED)  ## resolve requirements.txt anew from pyproject.toml, and the peers' beside it
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
 		--extra dev --upgrade pyproject.toml --output-file requirements.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
+		--constraint requirements.txt --upgrade benchmarks/peers/requirements.in \
+		--output-file benchmarks/peers/requirements.txt
+
+$(PEERS_INSTALLED): benchmarks/peers/requirements.txt | $(INSTALLED)
+	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
+	$(BIN)/uv pip install --quiet --python $(PEERS_VENV)/bin/python -r $<
+	@touch $@
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; type make PYTHON=/path/to/python3.11" >&2; exit 2; }

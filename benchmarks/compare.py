@@ -62,7 +62,7 @@ class Case:
     part: int = IMAGES
 
     def __str__(self) -> str:
-        name = {"mobilenet_v2": "MobileNetV2", "resnet18": "ResNet-18"}[self.model]
+        name = {"mobilenet_v2": "MobileNetV2", "resnet18": "ResNet-18", "resnet50": "ResNet-50"}[self.model]
         return f"{name}, {self.image_size} px, batch {self.batch_size}"
 
 
@@ -123,9 +123,12 @@ class Bench:
             self._roots[key] = place
         return self._roots[key]
 
-    def paced(self, name: str, case: Case, *arguments: str, ours: Sequence[str] | None = None) -> Paced:
+    def paced(
+        self, name: str, case: Case, *arguments: str, ours: Sequence[str] | None = None, images: int = IMAGES
+    ) -> Paced:
         """Return a contestant that trains in slices; this project where settings of it are given."""
-        command = [*self._command(name, case, ours), "--root", str(self.root(test=100)), "--paced", *arguments]
+        root = self.root(images, test=100)
+        command = [*self._command(name, case, ours), "--root", str(root), "--paced", *arguments]
         return Paced(name, command, case.batch_size, timed_steps=self.options.steps)
 
     def whole(self, name: str, case: Case, root: Path, *arguments: str, ours: Sequence[str] | None = None) -> Whole:
@@ -326,8 +329,8 @@ def reach(bench: Bench) -> None:
         "reach",
         [
             f"{case}, everything trained: seconds of training until the accuracy on the test images is that of the "
-            f"loop. Whole runs, each with a schedule of its own length; {OURS} trains on nine tenths of the images, and "
-            "its seconds include validation and checkpoints. One seed; `make bench-accuracy` has three.",
+            f"loop. Whole runs, each with a schedule of its own length; {OURS} trains on nine tenths of the images, "
+            "and its seconds include validation and checkpoints. One seed; `make bench-accuracy` has three.",
             "",
             *table(["whole runs", "s", "test accuracy", "of the loop's time"], rows),
         ],

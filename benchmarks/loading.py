@@ -6,7 +6,6 @@ core: the DataLoader has two workers and both cores and is divided by two, this 
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -15,9 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
+
+from photos import write_noise
+from results import RESULTS, publish, table
 
 BATCH_SIZE = 64
 CONTENDERS = ("peer light", "ours light", "peer none", "ours none", "ours 32 px, pixels alone")
@@ -68,15 +68,15 @@ def our_epoch(root: Path, *, augment: str | None) -> tuple[int, float]:
     return count, time.perf_counter() - started
 
 
-def store_figures(root: Path) -> str:
-    """Return what building and opening a store of a folder takes."""
+def store_figures(root: Path) -> list[str]:
+    """Return a table of what building and opening a store of a folder takes."""
     from unfreeze.data.sources.imagefolder import folder_source
     from unfreeze.data.store.store import StoreOptions, build_store
 
     def resident_mb() -> float:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    lines = []
+    rows = []
     torch.zeros(1)
     with tempfile.TemporaryDirectory() as folder:
         for place, title in (("disk", "built"), ("disk", "opened again"), ("ram", "built in RAM")):
@@ -86,20 +86,10 @@ def store_figures(root: Path) -> str:
             store = build_store(source, resize_px=232, options=options)
             seconds, grown = time.perf_counter() - started, resident_mb() - before
             share = grown * 1e6 / store.pixels.nbytes
-            lines.append(
-                f"| store of {len(source.images):,} files {title} | {seconds:.2f} s | {share:.2f}x of the pixels |"
+            rows.append(
+                [f"of {len(source.images):,} files, {title}", f"{seconds:.2f} s", f"{share:.2f}x of the pixels"]
             )
-    return "\n".join(lines)
-
-
-def make_photos(root: Path, *, count: int) -> None:
-    """Write small JPEGs in the layout of an ImageFolder."""
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        folder = root / "train" / f"class{number % 10}"
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((32, 32)).save(folder / f"{number:05}.jpg")
+    return table(["store", "time", "memory"], rows)
 
 
 def run_contender(name: str, root: Path) -> tuple[int, float]:
@@ -129,6 +119,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="an ImageFolder with train/; made up where it is left out")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the section is kept")
     parser.add_argument("--store-only", action="store_true", help="measure the store alone")
     arguments = parser.parse_args()
     if arguments.contender:
@@ -136,28 +127,28 @@ def main() -> None:
         print(count, seconds)
         return
     with tempfile.TemporaryDirectory() as made_up:
-        root = arguments.root
-        if root is None:
-            root = Path(made_up)
-            make_photos(root, count=3000)
-        print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}\n")
-        print("| store | time | memory |\n|---|---|---|")
-        print(store_figures(root))
+        root = arguments.root or write_noise(Path(made_up), train=3000)
+        lines = store_figures(root)
         if arguments.store_only:
+            print("\n".join(lines))
             return
         rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
         for _ in range(arguments.repeats):
             for name in CONTENDERS:
                 rates[name].append(measure(name, root))
-        median = {name: statistics.median(values) for name, values in rates.items()}
-        print("\n| batches of 64 at 224 px | images/s and core | ratio |\n|---|---|---|")
-        for kind, title in (("light", "crop and mirror"), ("none", "no augmentation, second epoch")):
-            ratio = statistics.median(
-                ours / peer for ours, peer in zip(rates[f"ours {kind}"], rates[f"peer {kind}"], strict=True)
-            )
-            print(f"| ImageFolder, PIL, DataLoader: {title} | {median[f'peer {kind}']:,.0f} | 1 |")
-            print(f"| this project: {title} | {median[f'ours {kind}']:,.0f} | {ratio:.1f} |")
-        print(f"| this project: uint8 batches at 32 px, nothing else | {median[CONTENDERS[-1]]:,.0f} | |")
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    rows = []
+    for kind, title in (("light", "crop and mirror"), ("none", "no augmentation, second epoch")):
+        ratio = statistics.median(
+            ours / peer for ours, peer in zip(rates[f"ours {kind}"], rates[f"peer {kind}"], strict=True)
+        )
+        rows += [
+            [f"ImageFolder, PIL, DataLoader: {title}", f"{median[f'peer {kind}']:,.0f}", "1"],
+            [f"this project: {title}", f"{median[f'ours {kind}']:,.0f}", f"{ratio:.1f}"],
+        ]
+    rows.append(["this project: uint8 batches at 32 px, nothing else", f"{median[CONTENDERS[-1]]:,.0f}", ""])
+    lines += ["", *table(["batches of 64 at 224 px", "images/s and core", "ratio"], rows)]
+    publish("loading", lines, versions={"torch": torch.__version__}, file=arguments.out)
 
 
 if __name__ == "__main__":

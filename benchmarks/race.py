@@ -179,7 +179,7 @@ def _start(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=log,
         env={**os.environ, **ENVIRONMENT},
-        # To stop and to end it with its workers. In this session, so that the kernel ends stopped ones if this one dies.
+        # To stop and end it with its workers; in this session, so that the kernel ends stopped ones if this one dies.
         process_group=0,
     )
 

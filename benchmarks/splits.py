@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from results import RESULTS, publish, table
 from unfreeze.data.sources.manifest import manifest_source
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.data.splits.splits import build_splits
@@ -93,6 +94,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--groups", type=int, default=60_000)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the section is kept")
     return parser.parse_args()
 
 
@@ -105,14 +107,15 @@ def main() -> None:
         steps = [(f"read {suffix}", "read", path) for suffix, path in tables.items()]
         cuts = ("splits", "splits, 5 folds", "splits by groups", "splits by groups, 5 folds")
         steps += [(step, step, tables["csv"]) for step in cuts]
-        print(f"{options.rows:,} rows, {options.classes:,} classes, {options.groups:,} groups\n")
-        print("| Step | s | MB at most |")
-        print("|---|---:|---:|")
+        rows = []
         for shown, step, path in steps:
             seconds = statistics.median(measure(step, path, traced=False) for _ in range(options.repeat))
-            print(f"| {shown} | {seconds:.2f} | {_traced_alone(step, path):.0f} |")
+            rows.append([shown, f"{seconds:.2f}", f"{_traced_alone(step, path):.0f}"])
         for suffix, path in tables.items():
-            print(f"| whole process, {suffix} and splits by groups | | {growth_mb(path):.0f} |")
+            rows.append([f"whole process, {suffix} and splits by groups", "", f"{growth_mb(path):.0f}"])
+    size = f"{options.rows:,} rows, {options.classes:,} classes, {options.groups:,} groups"
+    lines = table([size, "s", "MB at most"], rows)
+    publish("splits", lines, versions={"polars": pl.__version__}, file=options.out)
 
 
 def _traced_alone(step: str, path: Path) -> float:

@@ -15,6 +15,7 @@ from torchvision.datasets import ImageFolder
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HEAD_LR, BACKBONE_LR, WEIGHT_DECAY = 1e-3, 4e-4, 0.01
 WORKERS = 2
+GPU_WORKERS = 16
 PARTS = {
     # From the head down, cut where this project's layer groups are (`unfreeze plan` shows them).
     "mobilenet_v2": (
@@ -51,6 +52,7 @@ class Task:
     batch_size: int
     augment: str
     seed: int
+    device: str
     paced: bool
     stages: tuple[Stage, ...]
 
@@ -123,6 +125,7 @@ def read_task() -> Task:
     parser.add_argument("--epochs", type=int, nargs="+", help="of each stage; without it those of the task")
     parser.add_argument("--stage", type=int, help="train this stage alone, from 0, as though those before had ended")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: of the plain loop alone")
     parser.add_argument("--paced", action="store_true", help="train in turns, as benchmarks/race.py tells; no end")
     options = vars(parser.parse_args())
     depths, epochs = zip(*STAGES[options["task"]], strict=True)

@@ -50,11 +50,14 @@ class Turns:
         untimed, timed = self._left
         if untimed:
             untimed -= 1
+            if not untimed:
+                _wait_for_device()
             self._started = time.perf_counter()
         else:
             timed -= 1
         self._left = untimed, timed
         if not untimed and not timed:
+            _wait_for_device()
             self.say(seconds=time.perf_counter() - self._started, steps=self._slice[1])
             self._wait()
 
@@ -70,6 +73,13 @@ class Turns:
             os._exit(0)  # in the midst of a trainer's loop, which has nothing left to do
         self._slice = self._left = (int(told[0]), int(told[1]))
         self._started = time.perf_counter()
+
+
+def _wait_for_device() -> None:
+    """Let a GPU end what it was given, so that its time is counted."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def _version(name: str) -> str:

@@ -1,0 +1,123 @@
+"""This project on a CUDA device, beside the plain loop with automatic mixed precision and 16 workers.
+
+make bench BENCH=gpu
+make bench BENCH=gpu ROOT=cifar10 WEIGHTS=mobilenet_v2.pth     # and the time to 95 % of MobileNetV2
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from compare import LOOP, OURS, Bench, Case, faster, rates
+from results import RESULTS, spread, table
+
+CASES = (Case("resnet18", 224, 128), Case("resnet50", 224, 128))
+TASKS = {"everything": ("finetune", "light"), "linear probe": ("probe", "none"), "last block": ("last_block", "none")}
+IMAGES = 20_000
+SETTINGS = ("trainer=gpu", "trainer.precision=auto")
+GOAL = 0.95
+REACH = Case("mobilenet_v2", 224, 128)
+BUDGETS = (2, 4, 6, 10)
+WARMUP_STEPS, SYNTHETIC_STEPS = 10, 50
+
+
+def images_per_second(bench: Bench) -> list[list[str]]:
+    """Return rows of all tasks, both contestants taking turns."""
+    rows = []
+    for case in CASES:
+        for what, (task, augment) in TASKS.items():
+            arguments = ("--task", task, "--augment", augment)
+            replies = bench.race(
+                [
+                    bench.paced(LOOP, case, *arguments, "--device", "cuda", images=IMAGES),
+                    bench.paced(OURS, case, *arguments, ours=SETTINGS, images=IMAGES),
+                ]
+            )
+            if len(replies) == 2:
+                loop, ours = rates(replies[LOOP]), rates(replies[OURS])
+                part = ""
+                if task == "finetune":
+                    part = f"{statistics.median(ours) / synthetic_rate(case):.2f}"
+                rows.append([f"{case}: {what}", spread(loop, 0), spread(ours, 0), faster(ours, loop), part])
+    return rows
+
+
+def synthetic_rate(case: Case) -> float:
+    """Return images/s of bare steps in bfloat16, channels last, on one batch that stays on the device."""
+    import torch
+    from torchvision import models
+
+    device = torch.device("cuda")
+    network = models.get_model(case.model, num_classes=10).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    size = case.image_size
+    images = torch.randn(case.batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    labels = torch.randint(10, (case.batch_size,), device=device)
+    started = 0.0
+    for step in range(WARMUP_STEPS + SYNTHETIC_STEPS):
+        if step == WARMUP_STEPS:
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+        optimizer.zero_grad()
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+    torch.cuda.synchronize()
+    return SYNTHETIC_STEPS * case.batch_size / (time.perf_counter() - started)
+
+
+def time_to_goal(bench: Bench, root: Path) -> list[str]:
+    """Return a table of runs, the shortest first, until one is right on as many test images as wanted."""
+    bench.options.rounds = 1
+    rows: list[Sequence[str]] = []
+    for epochs in BUDGETS:
+        runs = bench.race([bench.whole(OURS, REACH, root, "--epochs", str(epochs), ours=SETTINGS)])
+        if OURS not in runs:
+            break
+        reply = runs[OURS][0]
+        rows.append([f"{epochs}", f"{reply['train_seconds']:.0f}", f"{reply['test_accuracy']:.4f}"])
+        if reply["test_accuracy"] >= GOAL:
+            break
+    return ["", *table([f"{REACH}, all images: epochs", "s of training", "test accuracy"], rows)]
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="train/ and test/ of class folders; noise without it")
+    parser.add_argument("--weights", type=Path, help="a state_dict of torchvision's mobilenet_v2")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
+    parser.add_argument("--steps", type=int, default=40, help="timed steps in a turn")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the section is kept")
+    options = parser.parse_args()
+    options.peers_python = Path(sys.executable)  # the plain loop needs torch and torchvision alone
+    return options
+
+
+def main() -> None:
+    options = parse_options()
+    import torch
+
+    if not torch.cuda.is_available():
+        print("gpu: torch sees no CUDA device here; nothing was measured", file=sys.stderr)
+        raise SystemExit(2)
+    with tempfile.TemporaryDirectory() as name:
+        bench = Bench(options, Path(name))
+        header = ["images/s", f"{LOOP}, AMP", OURS, "times as fast", "of synthetic"]
+        lines = [
+            f"{torch.cuda.get_device_name()}. Random weights, steps in turns. Synthetic: bare bfloat16 steps on one "
+            "batch that stays on the device.",
+            "",
+            *table(header, images_per_second(bench)),
+        ]
+        if options.root and options.weights:
+            lines += time_to_goal(bench, options.root)
+        bench.publish("gpu", lines)
+
+
+if __name__ == "__main__":
+    main()
