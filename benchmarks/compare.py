@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from photos import link_part, write_digits, write_noise
@@ -66,31 +66,28 @@ class Case:
         return f"{name}, {self.image_size} px, batch {self.batch_size}"
 
 
-PROBE = (Case("mobilenet_v2", 224, 64, part=1000), Case("resnet18", 224, 64, part=1000))
-LAST_BLOCK = (
-    Case("mobilenet_v2", 96, 64, part=2000),
-    Case("mobilenet_v2", 224, 16, part=500),
-    Case("resnet18", 224, 16, part=500),
-)
-GRADUAL = (
-    Case("mobilenet_v2", 96, 64, part=1000),
-    Case("mobilenet_v2", 224, 16, part=300),
-    Case("resnet18", 224, 16, part=300),
-)
-FINETUNE = (
-    Case("mobilenet_v2", 96, 64),
-    Case("mobilenet_v2", 224, 16),
-    Case("resnet18", 96, 64),
-    Case("resnet18", 224, 16),
-)
-REACH = Case("mobilenet_v2", 96, 64)
-ACCURACY = Case("mobilenet_v2", 96, 64)
-SEEDS = (0, 1, 2)
-QUICK = {
-    "PROBE": (Case("mobilenet_v2", 96, 64, part=500),),
-    "LAST_BLOCK": (Case("mobilenet_v2", 96, 64, part=500),),
-    "FINETUNE": (Case("mobilenet_v2", 96, 64),),
+FULL = {
+    "probe": (Case("mobilenet_v2", 224, 64, part=1000), Case("resnet18", 224, 64, part=1000)),
+    "last-block": (
+        Case("mobilenet_v2", 96, 64, part=2000),
+        Case("mobilenet_v2", 224, 16, part=500),
+        Case("resnet18", 224, 16, part=500),
+    ),
+    "gradual": (
+        Case("mobilenet_v2", 96, 64, part=1000),
+        Case("mobilenet_v2", 224, 16, part=300),
+        Case("resnet18", 224, 16, part=300),
+    ),
+    "finetune": (
+        Case("mobilenet_v2", 96, 64),
+        Case("mobilenet_v2", 224, 16),
+        Case("resnet18", 96, 64),
+        Case("resnet18", 224, 16),
+    ),
 }
+QUICK = {section: (Case("mobilenet_v2", 96, 64, part=500),) for section in ("probe", "last-block", "finetune")}
+REACH = ACCURACY = Case("mobilenet_v2", 96, 64)
+SEEDS = (0, 1, 2)
 QUICK_PEERS = (LOOP, "timm", "Hugging Face Trainer")
 
 
@@ -388,13 +385,13 @@ def _parts(cases: Sequence[Case]) -> str:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = ("probe", "last-block", "gradual", "finetune", "reach")
     parser.add_argument("--root", type=Path, help="train/ and test/ of class folders")
     parser.add_argument("--weights", type=Path, help="a state_dict of torchvision's mobilenet_v2")
-    parser.add_argument("--only", nargs="+", choices=[*sections, "accuracy"], default=sections)
+    parser.add_argument("--only", nargs="+", choices=[*FULL, "reach", "accuracy"], default=(*FULL, "reach"))
     parser.add_argument("--quick", action="store_true", help="one network at 96 px, few peers, nothing written")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant")
     parser.add_argument("--steps", type=int, default=7, help="timed steps in a turn")
+    parser.add_argument("--part", type=int, help="images of this project's whole runs, for all cases alike")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where sections are kept")
     parser.add_argument("--peers-python", type=Path, default=HERE.parent / ".venv-peers" / "bin" / "python")
     options = parser.parse_args()
@@ -408,22 +405,25 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # contestants are ended on the way out
+    if options.quick:
+        options.out, options.rounds = None, 2
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(options, Path(name))
+        cases = {
+            section: [case if options.part is None else replace(case, part=options.part) for case in chosen]
+            for section, chosen in (QUICK if options.quick else FULL).items()
+            if section in options.only
+        }
+        if "probe" in cases:
+            probe(bench, cases["probe"])
+        if "last-block" in cases:
+            last_block(bench, cases["last-block"])
+        if "gradual" in cases:
+            gradual(bench, cases["gradual"])
+        if "finetune" in cases:
+            finetune(bench, cases["finetune"], QUICK_PEERS if options.quick else tuple(PEERS))
         if options.quick:
-            options.out, options.rounds = None, 2
-            probe(bench, QUICK["PROBE"])
-            last_block(bench, QUICK["LAST_BLOCK"])
-            finetune(bench, QUICK["FINETUNE"], QUICK_PEERS)
             return
-        if "probe" in options.only:
-            probe(bench, PROBE)
-        if "last-block" in options.only:
-            last_block(bench, LAST_BLOCK)
-        if "gradual" in options.only:
-            gradual(bench, GRADUAL)
-        if "finetune" in options.only:
-            finetune(bench, FINETUNE, tuple(PEERS))
         if "reach" in options.only:
             reach(bench)
         if "accuracy" in options.only:

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -154,6 +155,7 @@ def race(entrants: Sequence[Entrant], *, rounds: int) -> dict[str, list[Reply]]:
             for entrant in list(running):
                 reply = _try(entrant, entrant.turn, running)
                 if reply is not None:
+                    _tell(entrant.name, reply)
                     replies[entrant.name].append(reply)
     finally:
         for entrant in started:
@@ -169,6 +171,12 @@ def _try(entrant: Entrant, work: Any, running: list[Entrant]) -> Reply | None:
         running.remove(entrant)
         return None
     return reply
+
+
+def _tell(name: str, reply: Reply) -> None:
+    rate = reply.get("images_per_second")
+    told = f"{rate:,.1f} images/s" if rate else f"{reply['train_seconds']:.1f} s"
+    print(f"  {name}: {told}", file=sys.stderr, flush=True)
 
 
 def _start(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
