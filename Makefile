@@ -65,7 +65,7 @@ pins: $(INSTALLED)  ## resolve requirements.txt anew from pyproject.toml, and th
 
 $(PEERS_INSTALLED): benchmarks/peers/requirements.txt | $(INSTALLED)
 	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
-	$(BIN)/uv pip install --quiet --python $(PEERS_VENV)/bin/python -r $<
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEERS_VENV)/bin/python -r $<
 	@touch $@
 
 $(INSTALLED): requirements.txt pyproject.toml
