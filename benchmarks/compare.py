@@ -298,7 +298,8 @@ def finetune(bench: Bench, cases: Sequence[Case], peers: Sequence[str]) -> None:
     bench.publish(
         "finetune",
         [
-            "Full fine-tuning with light augmentation, images/s over training steps in turns.",
+            f"Full fine-tuning with light augmentation, training steps in turns. Peers in fp32, {OURS} with "
+            f"{' '.join(SETTINGS['all allowed'])}.",
             "",
             *table(["images/s", *map(str, cases)], [*rows, [f"{OURS} beside the fastest peer", *ratios]]),
         ],

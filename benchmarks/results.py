@@ -30,7 +30,7 @@ def publish(
     if file is None:
         return
     text = file.read_text(encoding="utf-8") if file.exists() else TITLE
-    sections = dict(re.findall(r"^## (.+)\n\n(.*?)\n*(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    sections = dict(re.findall(r"^## ([^\n]+)\n\n(.*?)\n*(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     sections[section] = body
     ordered = sorted(sections, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
     file.write_text(TITLE + "".join(f"\n## {name}\n\n{sections[name]}\n" for name in ordered), encoding="utf-8")

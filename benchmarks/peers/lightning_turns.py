@@ -12,14 +12,16 @@ class TakeTurns(L.Callback):
 
     Args:
         packages: Whose versions are told.
+        left_out: Settings that were asked for and are not there.
     """
 
-    def __init__(self, packages: Sequence[str] = ("lightning",)) -> None:
+    def __init__(self, packages: Sequence[str] = ("lightning",), left_out: Sequence[str] = ()) -> None:
         self._packages = packages
+        self._left_out = left_out
         self._turns: Turns | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._turns = Turns(paced=True, packages=self._packages)
+        self._turns = Turns(paced=True, packages=self._packages, left_out=self._left_out)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._turns.begin_again()

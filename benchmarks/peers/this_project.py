@@ -86,13 +86,16 @@ def only_known(settings: list[str], typed: list[str]) -> list[str]:
     return known
 
 
-def train_in_turns(typed: list[str], run_dir: Path) -> None:
+def train_in_turns(typed: list[str], run_dir: Path, left_out: list[str]) -> None:
     """Train for ever, a slice whenever told."""
+    from omegaconf import OmegaConf
+
     from unfreeze.cli import _compose
     from unfreeze.run import check_values, execute, prepare
 
-    typed = [*typed, "+callbacks.turns._target_=lightning_turns.TakeTurns", "callbacks.progress=null"]
     raw = _compose(typed, None)
+    turns = {"_target_": "lightning_turns.TakeTurns", "left_out": left_out}
+    OmegaConf.update(raw, "callbacks.turns", turns, force_add=True)
     execute(prepare(check_values(raw, typed), raw, typed, run_dir), raw, run_dir)
 
 
@@ -161,7 +164,7 @@ def main() -> None:
         left_out = [setting for setting in options.set if setting not in known]
         typed += known
         if options.paced:
-            train_in_turns(typed, folder / "run")
+            train_in_turns(typed, folder / "run", left_out)
         else:
             print(json.dumps({**train_whole(typed, folder / "run"), "left_out": left_out}))
 
