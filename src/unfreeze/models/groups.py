@@ -155,7 +155,7 @@ def _family_parts(network: nn.Module) -> list[Part] | None:
         case tv.SwinTransformer():
             return _with_tail(_resolution_parts(network, "features"), ["norm"])
         case tv.Inception3() | tv.GoogLeNet():
-            return [part for part in _resolution_parts(network, "") if part[1] != ["fc"]]
+            return _without_classifier(_resolution_parts(network, ""))
         case tv.MNASNet():
             return _resolution_parts(network, "layers")
         case (
@@ -169,6 +169,12 @@ def _family_parts(network: nn.Module) -> list[Part] | None:
         ):
             return _resolution_parts(network, "features")
     return None
+
+
+def _without_classifier(parts: list[Part]) -> list[Part]:
+    """Leave the dropout before the head to the head, which it regularises."""
+    kept = [(name, [member for member in members if member not in ("dropout", "fc")]) for name, members in parts]
+    return [part for part in kept if part[1]]
 
 
 def _with_tail(parts: list[Part], tail: list[str]) -> list[Part]:
