@@ -22,4 +22,10 @@ class SeededSteps(L.Callback):
     ) -> None:
         """Seed the step."""
         place = [self._seed, trainer.current_epoch, batch_idx, trainer.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1)
+        seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1
+        # Not torch.manual_seed, which formats a stack for each kind of device that is not in use.
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif pl_module.device.type != "cpu":
+            torch.manual_seed(seed)
