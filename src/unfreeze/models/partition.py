@@ -1,0 +1,266 @@
+"""A network cut in two at the edge of a layer group: what comes before, and what comes after.
+
+Both parts call the modules of the network itself, so they share its weights, its modes and its hooks, and its
+state_dict stays what it was.
+"""
+
+import inspect
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from unfreeze.models.groups import LayerGroup
+
+Activations = tuple[Tensor, ...]
+
+
+class CannotPartitionError(Exception):
+    """A network can't be cut there; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """The two parts of a network.
+
+    Args:
+        prefix: Takes images, returns a tuple of activations.
+        suffix: Takes these activations, returns logits.
+        boundary: Names of the nodes whose values pass from one to the other.
+        groups: Names of the layer groups that lie in the prefix.
+    """
+
+    prefix: fx.GraphModule
+    suffix: fx.GraphModule
+    boundary: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What the boundary is called, such as "avgpool"."""
+        return " + ".join(self.boundary)
+
+
+def partition_network(network: nn.Module, groups: Collection[LayerGroup], live: Collection[str]) -> Partition | None:
+    """Cut a network before the deepest group that trains.
+
+    Only modules that lie on both sides are looked into; all others are called as they are. What has no parameters and
+    draws nothing stands in the prefix as far as it can.
+
+    Args:
+        network: A classifier of images.
+        groups: Its layer groups, from the head down.
+        live: Names of those that train.
+
+    Returns:
+        The parts; None where no group is frozen below the deepest live one.
+
+    Raises:
+        CannotPartitionError: If the network can't be traced, does in training what it does not in evaluation, or
+            passes on something else than tensors with a row per image.
+    """
+    ordered = list(groups)
+    deepest = max(index for index, group in enumerate(ordered) if group.name in live)
+    below = tuple(group.name for group in ordered[deepest + 1 :])
+    if not below:
+        return None
+    sides = _Sides(network, ordered[: deepest + 1])
+    graph = _trace(network, sides)
+    after = _nodes_after(graph, sides)
+    crossing = _crossing(graph, after)
+    if not crossing or any(node.op == "placeholder" for node in crossing):
+        raise CannotPartitionError("what trains sees the images themselves")
+    return Partition(
+        prefix=fx.GraphModule(network, _prefix_graph(crossing)),
+        suffix=fx.GraphModule(network, _suffix_graph(graph, crossing)),
+        boundary=tuple(_name_of(node) for node in crossing),
+        groups=below,
+    )
+
+
+class _Sides:
+    """Which modules and parameters of a network lie after the boundary, and which on both sides."""
+
+    def __init__(self, network: nn.Module, after: Collection[LayerGroup]) -> None:
+        self._parameters = {key for group in after for key in group.parameters}
+        owned = {key for group in after for key in group.modules}
+        every = [key for key, _ in network.named_parameters()]
+        self._after: dict[str, bool] = {}
+        self.spanning: set[str] = set()
+        for name, module in network.named_modules(remove_duplicate=False):
+            here = f"{name}." if name else ""
+            inside = {key in self._parameters for key in every if key.startswith(here)}
+            drawn = {f"{here}{key}".rstrip(".") in owned for key, child in module.named_modules() if _draws(child)}
+            sides = inside | drawn
+            self._after[name] = True in sides
+            if len(sides) > 1 or not name:
+                self.spanning.add(name)
+
+    def is_after(self, node: fx.Node) -> bool:
+        """Return whether a node uses something that lies after the boundary."""
+        if node.op == "call_module":
+            return self._after[str(node.target)]
+        return node.op == "get_attr" and str(node.target) in self._parameters
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, sides: _Sides) -> None:
+        super().__init__()
+        self._sides = sides
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name not in self._sides.spanning
+
+
+def _trace(network: nn.Module, sides: _Sides) -> fx.Graph:
+    """Return the graph of a network, which must be the same in training and in evaluation."""
+    graphs = []
+    for mode in (True, False):
+        with _modes_set(network, sides.spanning, mode):
+            try:
+                graphs.append(_Tracer(sides).trace(network, concrete_args=_defaults(network)))
+            except Exception as error:  # tracing runs the network's own code, which may raise anything
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise CannotPartitionError(f"it can't be traced ({reason})") from None
+    training, evaluation = ([_fingerprint(node) for node in graph.nodes] for graph in graphs)
+    if training != evaluation:
+        raise CannotPartitionError("outside its modules it does in training what it does not in evaluation")
+    return graphs[1]
+
+
+def _defaults(network: nn.Module) -> dict[str, Any]:
+    """Return the values of the arguments that a network takes beside the images."""
+    parameters = list(inspect.signature(network.forward).parameters.values())[1:]
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
+@contextmanager
+def _modes_set(network: nn.Module, names: Collection[str], mode: bool) -> Iterator[None]:
+    modules = [network.get_submodule(name) for name in names]
+    before = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = mode
+        yield
+    finally:
+        for module, kept in zip(modules, before, strict=True):
+            module.training = kept
+
+
+def _fingerprint(node: fx.Node) -> tuple[str, ...]:
+    return node.op, str(node.target), str(node.args), str(node.kwargs)
+
+
+def _draws(module: nn.Module) -> bool:
+    """Return whether a module without parameters may do something else in training: dropout and drop-path."""
+    is_leaf = not any(True for _ in module.children()) and not any(True for _ in module.parameters())
+    kind = type(module).__name__.lower()
+    return is_leaf and (isinstance(module, nn.modules.dropout._DropoutNd) or "drop" in kind or "stochastic" in kind)
+
+
+def _nodes_after(graph: fx.Graph, sides: _Sides) -> set[fx.Node]:
+    after: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "output" or sides.is_after(node) or any(used in after for used in node.all_input_nodes):
+            after.add(node)
+    return after
+
+
+def _crossing(graph: fx.Graph, after: set[fx.Node]) -> list[fx.Node]:
+    """Return the nodes before the boundary whose values are used after it, in the order of the graph."""
+    used = {value for node in after for value in node.all_input_nodes}
+    return [node for node in graph.nodes if node in used and node not in after and node.op != "get_attr"]
+
+
+def _prefix_graph(crossing: list[fx.Node]) -> fx.Graph:
+    graph, copied = fx.Graph(), dict[fx.Node, fx.Node]()
+    wanted = _with_ancestors(crossing)
+    for node in crossing[0].graph.nodes:
+        if node in wanted:
+            copied[node] = graph.node_copy(node, lambda used: copied[used])
+    graph.output(tuple(copied[node] for node in crossing))
+    return graph
+
+
+def _suffix_graph(whole: fx.Graph, crossing: list[fx.Node]) -> fx.Graph:
+    graph, copied = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in crossing:
+        copied[node] = graph.placeholder(node.name)
+    output = next(node for node in whole.nodes if node.op == "output")
+    wanted = _with_ancestors([output], stop=set(crossing))
+    for node in whole.nodes:
+        if node in wanted and node not in copied:
+            if node.op == "placeholder":
+                raise CannotPartitionError("what trains sees the images themselves")
+            copied[node] = graph.node_copy(node, lambda used: copied[used])
+    return graph
+
+
+def _with_ancestors(nodes: list[fx.Node], stop: Collection[fx.Node] = ()) -> set[fx.Node]:
+    seen: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in seen and node not in stop:
+            seen.add(node)
+            waiting += node.all_input_nodes
+    return seen
+
+
+def _name_of(node: fx.Node) -> str:
+    """Return the module that a value comes out of, looking back over what only changes its shape."""
+    while node.op != "call_module" and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+    return str(node.target)
+
+
+def activations_of(prefix: nn.Module, images: Tensor) -> Activations:
+    """Return what a prefix passes on for some images.
+
+    Args:
+        prefix: Of a partition.
+        images: Preprocessed, float32, shape (N, C, H, W).
+
+    Raises:
+        CannotPartitionError: If a value is no tensor with a row for each image.
+    """
+    values: tuple[Any, ...] = prefix(images)
+    for value in values:
+        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(images):
+            raise CannotPartitionError("it passes on something else than a row for each image")
+    return values
+
+
+@torch.no_grad()
+def check_partition(network: nn.Module, partition: Partition, images: Tensor) -> None:
+    """Refuse a partition that does not give the network's own logits, or whose prefix is not the same at all times.
+
+    Args:
+        network: In the modes in which it trains; it is left in them.
+        partition: Its parts.
+        images: Some images, preprocessed, float32, shape (N, C, H, W).
+
+    Raises:
+        CannotPartitionError: If the prefix gives other values in training than in evaluation, or a logit differs by
+            more than 1e-5 of the largest.
+    """
+    modes = {module: module.training for module in network.modules()}
+    in_training = activations_of(partition.prefix, images)
+    network.eval()
+    try:
+        in_evaluation = activations_of(partition.prefix, images)
+        whole, parts = network(images), partition.suffix(*in_evaluation)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if not all(_close(a, b) for a, b in zip(in_training, in_evaluation, strict=True)):
+        raise CannotPartitionError("its frozen part does in training what it does not in evaluation")
+    if not _close(whole, parts):
+        raise CannotPartitionError("its parts do not give the logits of the whole")
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-5, atol=1e-5 * float(a.abs().max()))

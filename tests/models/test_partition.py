@@ -1,0 +1,169 @@
+"""A network cut at any edge between its layer groups does what the whole does."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.models.families import FAMILIES
+from unfreeze.models.classifier import Classifier, build_classifier
+from unfreeze.models.groups import LayerGroup, build_layer_groups
+from unfreeze.models.partition import (
+    CannotPartitionError,
+    Partition,
+    activations_of,
+    check_partition,
+    partition_network,
+)
+
+CLASSES = ["a", "b", "c"]
+SIZES = {"inception_v3": 96, "maxvit_t": 224, "vit_b_32": 224}
+
+
+def edges(classifier: Classifier) -> Iterator[tuple[list[str], Partition]]:
+    names = [group.name for group in classifier.groups]
+    for depth in range(1, len(names)):
+        live = names[:depth]
+        partition = partition_network(classifier.network, classifier.groups, live)
+        assert partition is not None
+        assert partition.groups == tuple(names[depth:])
+        yield live, partition
+
+
+@pytest.mark.parametrize("name", FAMILIES.values())
+def test_parts_give_the_bits_of_the_whole_at_every_edge(name: str) -> None:
+    torch.manual_seed(0)
+    size = SIZES.get(name, 64)
+    classifier = build_classifier(name, classes=CLASSES, weights=None, image_size=size)
+    network, keys = classifier.network, list(classifier.network.state_dict())
+    images = torch.randn(2, 3, size, size)
+    for live, partition in edges(classifier):
+        classifier.network.train()
+        classifier.set_frozen_modes(live, "eval")
+        check_partition(network, partition, images)
+        with torch.no_grad():
+            activations = activations_of(partition.prefix, images)
+            torch.manual_seed(1)
+            parts = partition.suffix(*activations)
+            torch.manual_seed(1)
+            whole = network(images)
+        assert torch.equal(parts, whole), f"{name} trains otherwise when cut before {live}"
+        ours = {id(parameter) for parameter in network.parameters()}
+        assert {id(parameter) for parameter in partition.suffix.parameters()} <= ours
+        assert list(network.state_dict()) == keys
+
+
+def test_the_whole_network_is_not_cut() -> None:
+    classifier = build_classifier("tiny", classes=CLASSES, weights=None)
+    names = [group.name for group in classifier.groups]
+    assert partition_network(classifier.network, classifier.groups, names) is None
+
+
+def test_the_edge_is_below_the_deepest_live_group() -> None:
+    classifier = build_classifier("resnet18", classes=CLASSES, weights=None)
+    partition = partition_network(classifier.network, classifier.groups, ["head", "layer2"])
+    assert partition is not None
+    assert (partition.name, partition.groups) == ("layer1", ("layer1", "stem"))
+
+
+def test_gradients_reach_the_network_itself() -> None:
+    classifier = build_classifier("tiny", classes=CLASSES, weights=None, image_size=32)
+    partition = partition_network(classifier.network, classifier.groups, ["head"])
+    assert partition is not None
+    activations = activations_of(partition.prefix, torch.randn(2, 3, 32, 32))
+    partition.suffix(*(value.detach() for value in activations)).sum().backward()
+    head = classifier.network.get_submodule(classifier.head)
+    assert head.weight.grad is not None
+    assert all(p.grad is None for key, p in classifier.network.named_parameters() if not key.startswith("fc"))
+
+
+class Net(nn.Module):
+    """Two blocks and a head, with something odd in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.between(self.second(self.first(images)), images).mean((2, 3)))
+
+    def between(self, maps: Tensor, images: Tensor) -> Tensor:
+        return maps
+
+
+class Branches(Net):
+    def between(self, maps: Tensor, images: Tensor) -> Tensor:
+        return maps if maps.sum() > 0 else -maps
+
+
+class DropsInForward(Net):
+    def between(self, maps: Tensor, images: Tensor) -> Tensor:
+        return F.dropout(maps, 0.5, self.training)
+
+
+class MixesBatch(Net):
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = self.second(self.first(images)).mean((0, 2, 3))
+        return self.fc(pooled)[None]
+
+
+class Draws(nn.Module):
+    """A layer without parameters whose name tells nothing."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps + torch.randn_like(maps) if self.training else maps
+
+
+class DrawsInFrozenPart(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise = Draws()
+
+    def between(self, maps: Tensor, images: Tensor) -> Tensor:
+        return self.noise(maps)
+
+
+def cut(network: nn.Module, live: list[str]) -> Partition:
+    partition = partition_network(network, build_layer_groups(network, "fc"), live)
+    assert partition is not None
+    return partition
+
+
+@pytest.mark.parametrize(("kind", "told"), [(Branches, "traced"), (DropsInForward, "in training")])
+def test_what_can_not_be_traced_is_told(kind: type[Net], told: str) -> None:
+    with pytest.raises(CannotPartitionError, match=told):
+        cut(kind(), ["head"])
+
+
+def test_values_without_a_row_per_image_are_refused() -> None:
+    network = MixesBatch()
+    partition = cut(network, ["head"])
+    with pytest.raises(CannotPartitionError, match="row for each image"):
+        activations_of(partition.prefix, torch.randn(2, 3, 8, 8))
+
+
+def test_a_prefix_that_draws_is_refused() -> None:
+    network = DrawsInFrozenPart().train()
+    partition = cut(network, ["head"])
+    with pytest.raises(CannotPartitionError, match="in training"):
+        check_partition(network, partition, torch.randn(2, 3, 8, 8))
+    assert network.noise.training, "modes are put back"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto", "efficientnet_lite0"])
+def test_timm_modules_are_cut_as_well(name: str) -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    network = timm.create_model(name, num_classes=3).eval()
+    by_group = timm.models.group_parameters(network, network.group_matcher(coarse=True))
+    groups = [LayerGroup(f"group{number}", tuple(keys), ()) for number, keys in sorted(by_group.items(), reverse=True)]
+    images = torch.randn(2, 3, 224, 224)
+    for depth in range(1, len(groups)):
+        partition = partition_network(network, groups, [group.name for group in groups[:depth]])
+        assert partition is not None
+        with torch.no_grad():
+            parts = partition.suffix(*activations_of(partition.prefix, images))
+            assert torch.equal(parts, network(images))
