@@ -21,7 +21,7 @@ def announce(
     config: Config, data: "ImageDataModule", classifier: "Classifier", plan: "Plan", trainer: "Trainer"
 ) -> None:
     """Say what is about to happen: data, model, plan, device."""
-    from unfreeze.training.plan_text import format_plan
+    from unfreeze.forecast import forecast
 
     if not trainer.is_global_zero:
         return
@@ -43,7 +43,7 @@ def announce(
     if classifier.report is not None and classifier.report.unexpected:
         unexpected = classifier.report.unexpected
         log.info(f"  {'':<13} {len(unexpected)} entries of the weights had no place, such as {unexpected[0]}")
-    log.info(format_plan(plan, augment=config.augment.name))
+    log.info(forecast(config, plan, num_classes=len(classifier.classes), images=len(splits.train)))
     log.info(f"  {'device':<13} {trainer.num_devices} x {trainer.strategy.root_device.type} · {trainer.precision}")
     _warn_of_overlap(data)
 

@@ -1,8 +1,6 @@
 """From a configuration to objects."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ import numpy as np
 from unfreeze.cachefolder import cache_root
 from unfreeze.config import CacheConfig, Config, DataConfig
 from unfreeze.errors import UnfreezeError
+from unfreeze.terminal import counting_bar
 
 if TYPE_CHECKING:
     from unfreeze.data.audit.audit import AuditReport
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from unfreeze.models.preprocessing import Preprocessing
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.plan import Plan
+    from unfreeze.training.stage_features import PrefixCacheOptions
 
 
 def build_source(data: DataConfig) -> "ImageSource":
@@ -46,9 +46,12 @@ def build_source(data: DataConfig) -> "ImageSource":
             return digits_source()
 
 
-def class_count(data: DataConfig) -> int:
-    """Return the number of classes, without downloading anything for it."""
-    return 10 if data.name == "cifar10" else len(build_source(data).classes)
+def count_images(data: DataConfig) -> tuple[int, int]:
+    """Return the number of classes and of training images, without downloading anything for it."""
+    if data.name == "cifar10":
+        return 10, round(50_000 * data.fraction * (1 - data.val_fraction))
+    source = build_source(data)
+    return len(source.classes), len(build_splits(data, source).train)
 
 
 def build_data(config: Config, source: "ImageSource") -> "ImageDataModule":
@@ -100,6 +103,15 @@ def cache_folder(cache: CacheConfig) -> Path:
     return cache_root(cache.dir)
 
 
+def prefix_cache_options(cache: CacheConfig, *, sweep: Path | None) -> "PrefixCacheOptions":
+    """Return what is cached of a frozen prefix, and the folder of the sweep whose other runs will want all of it."""
+    from unfreeze.cachefolder import CacheFolder
+    from unfreeze.training.stage_features import PrefixCacheOptions
+
+    folder = CacheFolder(cache_folder(cache), cache.gb)
+    return PrefixCacheOptions(folder=folder, views=cache.views, exact=cache.exact, sweep=sweep)
+
+
 def build_module(config: Config, classifier: "Classifier", data: "ImageDataModule") -> "ImageClassifier":
     """Return the LightningModule of a configuration, to train on some data."""
     import torch
@@ -135,7 +147,7 @@ def resolve(config: Config, num_classes: int) -> "Plan":
         UnfreezeError: If model, weights, image size or stages are not to be had, or there are several tasks.
     """
     from unfreeze.models.backbones import find_architecture
-    from unfreeze.models.classifier import check_image_size, group_sizes
+    from unfreeze.models.dry import check_image_size, group_sizes
     from unfreeze.models.weights import resolve_weights
     from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
 
@@ -159,7 +171,7 @@ def resolve(config: Config, num_classes: int) -> "Plan":
 
 def decode(data: "ImageDataModule", preprocessing: "Preprocessing") -> None:
     """Decode all images, with a bar in a terminal."""
-    with _decoding_bar(len(data.source.images)) as progress:
+    with counting_bar("decoding", len(data.source.images)) as progress:
         data.build_store(preprocessing.resize_px, progress, interpolation=preprocessing.interpolation)
 
 
@@ -171,7 +183,7 @@ def audit_data(config: Config, *, min_per_class: int, near: bool) -> "AuditRepor
 
     source = build_source(config.data)
     preprocessing = find_architecture(config.model.name).preprocessing.at(config.data.image_size)
-    with _decoding_bar(len(source.images)) as progress:
+    with counting_bar("decoding", len(source.images)) as progress:
         store = build_store(
             source,
             resize_px=preprocessing.resize_px,
@@ -183,17 +195,6 @@ def audit_data(config: Config, *, min_per_class: int, near: bool) -> "AuditRepor
     unreadable = np.array(sorted(store.facts.unreadable), dtype=np.int64)
     splits = build_splits(config.data, source).without(unreadable)
     return audit(source, splits, store, min_per_class=min_per_class, near=near)
-
-
-@contextmanager
-def _decoding_bar(total: int) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("  decoding", total=total)
-        yield lambda done: progress.update(task, completed=done)
 
 
 def trainer_arguments(config: Config) -> dict[str, Any]:

@@ -44,12 +44,10 @@ ConfigDir = Annotated[
 @app.command(context_settings={"ignore_unknown_options": True})
 def plan(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     """Print the layer groups, what trains when and at which rates; train nothing."""
-    from unfreeze.run import check_values, plan_of
-    from unfreeze.training.plan_text import format_plan
+    from unfreeze.run import check_values, describe_plan
 
     typed = list(overrides or [])
-    config = check_values(_compose(typed, config_dir), typed)
-    sys.stdout.write(format_plan(plan_of(config), augment=config.augment.name) + "\n")
+    sys.stdout.write(describe_plan(check_values(_compose(typed, config_dir), typed)) + "\n")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

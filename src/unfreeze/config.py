@@ -126,6 +126,9 @@ class CacheConfig(_Section):
 
     dir: str | None = Field(examples=["~/.cache/unfreeze"])
     gb: float = Field(gt=0, examples=[50.0])
+    enabled: bool
+    views: int | None = Field(ge=1, le=1000, examples=[3])
+    exact: bool
 
 
 class ModelConfig(_Section):

@@ -65,7 +65,8 @@ def run_hydra_job(raw: DictConfig) -> float | None:
         STOP.release()
         if is_multirun:
             _refuse_distributed(raw)
-        return run_job(raw, typed, run_dir, _prepared.pop() if _prepared else None)
+        prepared = _prepared.pop() if _prepared else None
+        return run_job(raw, typed, run_dir, prepared, sweep=run_dir.parent if is_multirun else None)
     except Stopped:
         if is_multirun:
             sweep.write_summary(run_dir.parent)
@@ -115,6 +116,7 @@ class RunCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Test the winner of a search, show all jobs, and say by the exit code whether any failed."""
         folder = Path(config.hydra.sweep.dir)
+        _drop_shared_features(config, folder)
         jobs = sweep.read_jobs(folder)
         if config.search:
             STOP.release()
@@ -124,6 +126,16 @@ class RunCallback(Callback):
         print(sweep.format_jobs(jobs, folder))
         if any(job.status != "completed" for job in jobs):
             raise SystemExit(1)
+
+
+def _drop_shared_features(config: DictConfig, folder: Path) -> None:
+    """Remove the maps that the jobs of a multirun have shared; nobody will look for them again."""
+    from unfreeze.cachefolder import CacheFolder, cache_root
+
+    cache = CacheFolder(cache_root(config.cache.dir), config.cache.gb)
+    for item in cache.entries():
+        if item.meta.get("sweep") == str(folder.absolute()):
+            cache.remove(item)
 
 
 def _test_winner(jobs: "Sequence[sweep.Job]", monitor: str) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from unfreeze.allocator import keep_freed_pages
 from unfreeze.announce import announce, log_hyperparameters, shown_path
 from unfreeze.arguments import override_key
 from unfreeze.build import (
@@ -22,13 +21,15 @@ from unfreeze.build import (
     build_module,
     build_source,
     check_trainer,
-    class_count,
+    count_images,
     decode,
+    prefix_cache_options,
     resolve,
     trainer_arguments,
 )
 from unfreeze.config import Config, parse_config
 from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
+from unfreeze.memory import keep_freed_pages
 from unfreeze.sweep import UNENDED
 from unfreeze.training.interruption import STOP
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.plan import Plan
     from unfreeze.training.recorder import RunRecorder
-    from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 log = logging.getLogger("unfreeze.run")
 
@@ -88,9 +88,12 @@ def check_values(raw: DictConfig, typed: Sequence[str]) -> Config:
     return config
 
 
-def plan_of(config: Config) -> "Plan":
-    """Return the plan of a configuration, without loading weights or decoding images."""
-    return resolve(config, class_count(config.data))
+def describe_plan(config: Config) -> str:
+    """Return the plan of a configuration as text, without loading weights or decoding images."""
+    from unfreeze.forecast import forecast
+
+    num_classes, images = count_images(config.data)
+    return forecast(config, resolve(config, num_classes), num_classes=num_classes, images=images, timed=True)
 
 
 def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path | None = None) -> Experiment:
@@ -131,8 +134,14 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
     return experiment
 
 
-def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | None:
+def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Path | None = None) -> float | None:
     """Fit, test once, and leave a result, whatever happens.
+
+    Args:
+        experiment: What `prepare` has checked and loaded.
+        raw: What its values were parsed from.
+        run_dir: Where the run goes.
+        sweep: The folder of the sweep whose other runs will want the same features of a frozen backbone.
 
     Returns:
         The best monitored value.
@@ -154,8 +163,9 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path) -> float | N
     if is_first_process():
         # What a process that is killed leaves behind.
         write_json(run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": UNENDED})
-    module, stages, recorder = _build_training(experiment, run_dir)
-    trainer = build_trainer(config, raw, run_dir, [stages, recorder], start_step=experiment.start_step)
+    module = build_module(config, experiment.classifier, experiment.data)
+    recorder, callbacks = _build_callbacks(experiment, run_dir, sweep=sweep)
+    trainer = build_trainer(config, raw, run_dir, callbacks, start_step=experiment.start_step)
     if trainer.strategy.root_device.type == "cpu" and experiment.data.store.pixels.fits_in_memory:
         keep_freed_pages()
     announce(config, experiment.data, experiment.classifier, experiment.plan, trainer)
@@ -200,7 +210,14 @@ def judge_on_test(
     return judge(logits, labels, module.classifier.classes)
 
 
-def run_job(raw: DictConfig, typed: Sequence[str], run_dir: Path, experiment: Experiment | None = None) -> float | None:
+def run_job(
+    raw: DictConfig,
+    typed: Sequence[str],
+    run_dir: Path,
+    experiment: Experiment | None = None,
+    *,
+    sweep: Path | None = None,
+) -> float | None:
     """Prepare unless that was done, and execute; one line for what a person can mend.
 
     Raises:
@@ -209,7 +226,7 @@ def run_job(raw: DictConfig, typed: Sequence[str], run_dir: Path, experiment: Ex
     try:
         if experiment is None:
             experiment = prepare(check_values(raw, typed), raw, typed, run_dir)
-        return execute(experiment, raw, run_dir)
+        return execute(experiment, raw, run_dir, sweep=sweep)
     finally:
         del experiment
         gc.collect()
@@ -315,6 +332,9 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
         "model.name": experiment.classifier.architecture,
         "head.dropout": config.head.dropout,
         "objective.label_smoothing": config.objective.label_smoothing,
+        "cache.enabled": config.cache.enabled,
+        "cache.views": config.cache.views,
+        "cache.exact": config.cache.exact,
         "augment": config.augment.name,
         **{f"augment.{key}": value for key, value in config.augment.model_dump(exclude={"name"}).items()},
         "optimizer.weight_decay": config.optimizer.weight_decay,
@@ -366,7 +386,7 @@ def _check_resumable(experiment: Experiment, run_dir: Path) -> int:
 
 def _keep_request(experiment: Experiment, raw: DictConfig, run_dir: Path) -> None:
     """Write what was asked and what will be done."""
-    from unfreeze.training.plan_text import format_plan
+    from unfreeze.forecast import forecast
     from unfreeze.training.recorder import write_json
 
     if not is_first_process():
@@ -378,21 +398,28 @@ def _keep_request(experiment: Experiment, raw: DictConfig, run_dir: Path) -> Non
     OmegaConf.save(kept, run_dir / "config.yaml")
     typed = [override for override in experiment.typed if override_key(override) != "resume"]
     OmegaConf.save(OmegaConf.create(typed), run_dir / "overrides.yaml")
-    text = format_plan(experiment.plan, augment=experiment.config.augment.name)
+    data = experiment.data
+    text = forecast(experiment.config, experiment.plan, num_classes=len(data.classes), images=len(data.splits.train))
     write_json(run_dir / "splits.json", experiment.data.describe_splits())
     (run_dir / "plan.txt").write_text(text + "\n", encoding="utf-8")
 
 
-def _build_training(
-    experiment: Experiment, run_dir: Path
-) -> tuple["ImageClassifier", "StagedUnfreezing", "RunRecorder"]:
+def _build_callbacks(
+    experiment: Experiment, run_dir: Path, *, sweep: Path | None
+) -> "tuple[RunRecorder, list[Callback]]":
+    """Return the callbacks that make the run what it is, and the one among them that keeps its record."""
+    from unfreeze.training.prefix_cache import FrozenPrefixCache
     from unfreeze.training.recorder import RunRecorder
     from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
     config = experiment.config
     stages = StagedUnfreezing(experiment.plan, monitor=config.monitor, mode=config.monitor_mode)
     recorder = RunRecorder(run_dir, stages, identity=_identity(experiment))
-    return build_module(config, experiment.classifier, experiment.data), stages, recorder
+    callbacks: list[Callback] = [stages, recorder]
+    if config.cache.enabled:
+        options = prefix_cache_options(config.cache, sweep=sweep)
+        callbacks.append(FrozenPrefixCache(stages, options=options, on_ready=recorder.note_cache))
+    return recorder, callbacks
 
 
 def _build_loggers(raw: DictConfig, run_dir: Path, start_step: int) -> "list[Logger] | bool":

@@ -7,7 +7,7 @@ from torchvision.ops import StochasticDepth
 
 from tests.models.families import FAMILIES
 from unfreeze.models.backbones import classifier_names, find_architecture
-from unfreeze.models.classifier import describe_groups, group_sizes
+from unfreeze.models.dry import describe_groups, group_sizes
 from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups
 from unfreeze.models.heads import find_head, replace_head
 

@@ -1,6 +1,7 @@
 """Two ranks stay equal through every stage, and do what one process with the doubled batch does."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from tests.training.conftest import make_classifier, make_source, quiet_trainer, state_of
+from unfreeze.cachefolder import CacheFolder
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.param_groups import OptimizerSpec
 from unfreeze.training.plan import Rates, Stage
+from unfreeze.training.prefix_cache import FrozenPrefixCache
+from unfreeze.training.stage_features import PrefixCacheOptions
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 STAGES = [Stage("head", 1, 2), Stage("block", 2, 4, patience=1), Stage("all", "all", 2)]
@@ -43,19 +47,24 @@ def without_norms(classes: list[str]) -> Classifier:
     return build_classifier("squeezenet1_1", classes=classes, weights=None, dropout=0.0, image_size=64)
 
 
-def fit(folder: Path, *, network: str, batch_size: int, **trainer: Any) -> None:
+def fit(
+    folder: Path, *, network: str, batch_size: int, augment: str = "light", cached: bool = False, **trainer: Any
+) -> None:
     folder.mkdir()
     torch.manual_seed(0)
     classes = ["class0", "class1", "class2"]
     build = {"norms": lambda: make_classifier(dropout=None), "no norms": lambda: without_norms(classes)}[network]
-    module = ImageClassifier(build(), optimizer=OptimizerSpec("sgd"), augment="light")
+    module = ImageClassifier(build(), optimizer=OptimizerSpec("sgd"), augment=augment)
     source = make_source(per_class=12)
     source.splits[:] = np.tile(["train"] * 8 + ["val"] * 3 + ["test"], 3)
     data = ImageDataModule(source, batch_size=batch_size)
     callback = StagedUnfreezing(STAGES, rates=RATES, schedule="constant", monitor="val/loss", mode="min")
-    quiet_trainer(max_epochs=20, use_distributed_sampler=False, callbacks=[callback, Notes(folder)], **trainer).fit(
-        module, data
-    )
+    callbacks: list[L.Callback] = [callback, Notes(folder)]
+    if cached:
+        options = PrefixCacheOptions(folder=CacheFolder(folder / "cache", 1.0))
+        ready = folder / f"ready-{os.environ.get('LOCAL_RANK', 0)}.txt"
+        callbacks.append(FrozenPrefixCache(callback, options=options, on_ready=lambda row: ready.write_text(str(row))))
+    quiet_trainer(max_epochs=20, use_distributed_sampler=False, callbacks=callbacks, **trainer).fit(module, data)
 
 
 def read(folder: Path, rank: int) -> tuple[list[dict[str, torch.Tensor]], list[int]]:
@@ -70,11 +79,11 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fit_on_two_ranks(folder: Path, network: str, find_unused_parameters: bool) -> None:
+def fit_on_two_ranks(folder: Path, network: str, find_unused_parameters: bool, **options: Any) -> None:
     strategy = DDPStrategy(
         start_method="fork", process_group_backend="gloo", find_unused_parameters=find_unused_parameters
     )
-    fit(folder, network=network, batch_size=6, devices=2, strategy=strategy)
+    fit(folder, network=network, batch_size=6, devices=2, strategy=strategy, **options)
 
 
 @pytest.mark.parametrize("network", ["norms", "no norms"])
@@ -97,3 +106,21 @@ def test_ranks_agree(network: str, find_unused_parameters: bool, single: Path, t
         for key in a:
             torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
     assert not torch.equal(first[0]["features.0.weight"], first[-1]["features.0.weight"])
+
+
+@pytest.mark.parametrize("find_unused_parameters", [True, False], ids=["registers everything", "wraps anew"])
+def test_ranks_share_features_and_learn_what_one_process_learns_without(
+    find_unused_parameters: bool, tmp_path: Path
+) -> None:
+    fit(tmp_path / "alone", network="no norms", batch_size=12, devices=1, augment="none")
+    folder = tmp_path / "ranks"
+    fit_on_two_ranks(folder, "no norms", find_unused_parameters, augment="none", cached=True)
+    (alone, _), (first, _), (second, _) = read(tmp_path / "alone", 0), read(folder, 0), read(folder, 1)
+    for one, a, b in zip(alone, first, second, strict=True):
+        for key in a:
+            assert torch.equal(a[key], b[key]), f"{key} differs between ranks"
+            torch.testing.assert_close(
+                one[key], a[key], rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}"
+            )
+    assert list(folder.glob("ready-*.txt")), "the stages were fed from the cache"
+    assert not list((folder / "cache" / "features").glob("*/")), "maps are dropped with their stage"

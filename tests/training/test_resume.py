@@ -139,6 +139,20 @@ def test_killed_with_limited_epochs_and_resumed_elsewhere(tmp_path: Path) -> Non
     assert_same_run(tmp_path / "moved", tmp_path / "whole")
 
 
+def test_killed_on_cached_views(tmp_path: Path) -> None:
+    """Features that were in memory, and are gone with the process, are computed again to the same bits."""
+    views = ["cache.views=2", "augment=standard", "head.dropout=0.3"]
+    assert run(tmp_path / "whole", *views, "cache.dir=own").code == 0
+    block = result(tmp_path / "whole")["stages"][1]
+    assert block["cache"]["splits"] == ["train", "val"]
+    at = 2 * STEPS_PER_EPOCH + STEPS_PER_EPOCH + 4
+    killed = run(tmp_path / "killed", *views, "cache.dir=own", *KILL, f"+callbacks.kill.step={at}")
+    assert killed.code == -signal.SIGKILL
+    resumed = train(["resume=run", "callbacks.kill=null"], tmp_path / "killed")
+    assert resumed.code == 0, resumed.err
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
 def test_a_completed_run_says_so(uninterrupted: Path) -> None:
     again = train(["resume=run"], uninterrupted)
     assert again.code == 0

@@ -1,7 +1,7 @@
 """A LightningDataModule over a source: splits, store, loaders."""
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -56,6 +56,8 @@ class ImageDataModule(L.LightningDataModule):
         self._labels = torch.from_numpy(source.labels)
         self._store: ImageStore | None = None
         self._train_loader: TrainLoader | None = None
+        self._eval_loaders: dict[str, EvalLoader] = {}
+        self._without_images: frozenset[str] = frozenset()
         self._saved_position: dict[str, Any] | None = None
 
     @property
@@ -145,6 +147,7 @@ class ImageDataModule(L.LightningDataModule):
             balance=self.balance,
             limit=self.trainer.limit_train_batches if self.trainer is not None else 1.0,
         )
+        self._train_loader.serves_images = "train" not in self._without_images
         if self._saved_position is not None:
             self._train_loader.load_state_dict(self._saved_position)
             self._saved_position = None
@@ -160,15 +163,34 @@ class ImageDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> EvalLoader:
         """Return the validation batches of this rank."""
-        return self._eval_loader(self.splits.val)
+        return self._eval_loader("val")
 
     def test_dataloader(self) -> EvalLoader:
         """Return the test batches of this rank."""
-        return self._eval_loader(self.splits.test)
+        return self._eval_loader("test")
 
-    def _eval_loader(self, indices: Indices) -> EvalLoader:
+    def serve_images_but_for(self, splits: Collection[str]) -> None:
+        """Leave the images out of the batches of some splits, from their next epoch on; labels and indices remain."""
+        self._without_images = frozenset(splits)
+        if self._train_loader is not None:
+            self._train_loader.serves_images = "train" not in self._without_images
+        for split, loader in self._eval_loaders.items():
+            loader.serves_images = split not in self._without_images
+
+    @property
+    def is_within_epoch(self) -> bool:
+        """Whether some steps of a training epoch are done."""
+        return self._train_loader is not None and self._train_loader.is_within_epoch
+
+    def train_images_of(self, epochs: range) -> Indices:
+        """Return the images that stand in some training epochs, each once, over all ranks."""
+        assert self._train_loader is not None, "the trainer has asked for the training batches"
+        return self._train_loader.images_of(epochs)
+
+    def _eval_loader(self, split: Literal["val", "test"]) -> EvalLoader:
         rank, world_size = self._ranks()
-        return EvalLoader(
+        indices: Indices = getattr(self.splits, split)
+        loader = self._eval_loaders[split] = EvalLoader(
             self.store.pixels,
             self._labels,
             indices,
@@ -177,6 +199,8 @@ class ImageDataModule(L.LightningDataModule):
             world_size=world_size,
             pin_memory=self._on_gpu(),
         )
+        loader.serves_images = split not in self._without_images
+        return loader
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

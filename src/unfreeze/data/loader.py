@@ -1,6 +1,7 @@
 """Whole batches of uint8 images, in an order that is a function of seed and epoch."""
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +17,14 @@ class Batch(NamedTuple):
     """One batch.
 
     Args:
-        images: uint8 from a loader, float32 after the transforms, shape (N, C, H, W).
+        images: uint8 from a loader, float32 after the transforms, shape (N, C, H, W); empty, shape (0,), from a
+            loader that serves none.
         labels: int64, shape (N,).
         indices: Position of each image in its source, int64, shape (N,); always on the host.
         targets: Share of each class in a mixed image, float32, shape (N, C); None where nothing is mixed.
         draw_keys: What its augmentation is drawn by, beside seed and epoch, int64, shape (N,), on the host: the
             position, and another number each time that an image stands in the same epoch again; None for the position.
+        features: What a frozen prefix makes of the images, tensors with a row for each; empty where nothing is cached.
     """
 
     images: Tensor
@@ -29,6 +32,7 @@ class Batch(NamedTuple):
     indices: Tensor
     targets: Tensor | None = None
     draw_keys: Tensor | None = None
+    features: tuple[Tensor, ...] = ()
 
 
 class TrainLoader:
@@ -49,6 +53,9 @@ class TrainLoader:
         pin_memory: Put batches into page-locked memory.
         limit: Steps after which an epoch counts as done, or their share, as the Trainer's `limit_train_batches`.
         balance: Show each class equally often, as `epoch_order` does.
+
+    Attributes:
+        serves_images: Whether batches have images; without them they have labels and indices alone.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class TrainLoader:
         limit: float = 1.0,
         balance: bool = False,
     ) -> None:
+        self.serves_images = True
         self._pixels = pixels
         self._labels = labels
         self._pin_memory = pin_memory
@@ -93,7 +101,8 @@ class TrainLoader:
             order[start + self._rank : stop : self._world_size]
             for start, stop in zip(self._bounds[first:], self._bounds[first + 1 :], strict=False)
         ]
-        batches = _load(self._pixels, self._labels, chunks, pin_memory=self._pin_memory)
+        pixels = self._pixels if self.serves_images else None
+        batches = _load(pixels, self._labels, chunks, pin_memory=self._pin_memory)
         copies = torch.from_numpy(_copies(order) * len(self._labels))
         for step, batch in enumerate(batches, start=first):
             if step + 1 < self._steps:
@@ -102,6 +111,16 @@ class TrainLoader:
                 self._epoch, self._position = self._epoch + 1, 0
             mine = slice(self._bounds[step] + self._rank, self._bounds[step + 1], self._world_size)
             yield batch._replace(draw_keys=batch.indices + copies[mine])
+
+    @property
+    def is_within_epoch(self) -> bool:
+        """Whether some of the epoch's steps are done."""
+        return self._position > 0
+
+    def images_of(self, epochs: range) -> Indices:
+        """Return the images that stand in some epochs, each once, over all ranks."""
+        orders = [self._order(epoch) for epoch in epochs]
+        return np.unique(np.concatenate(orders)) if orders else self._indices[:0]
 
     def _order(self, epoch: int) -> Indices:
         order = epoch_order(self._indices, self._classes, seed=self._seed, epoch=epoch, balance=self._balance)
@@ -128,6 +147,9 @@ class EvalLoader:
         rank: This process.
         world_size: The number of processes.
         pin_memory: Put batches into page-locked memory.
+
+    Attributes:
+        serves_images: Whether batches have images; without them they have labels and indices alone.
     """
 
     def __init__(
@@ -141,6 +163,7 @@ class EvalLoader:
         world_size: int = 1,
         pin_memory: bool = False,
     ) -> None:
+        self.serves_images = True
         self._pixels = pixels
         self._labels = labels
         self._pin_memory = pin_memory
@@ -152,12 +175,15 @@ class EvalLoader:
         return len(self._chunks)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _load(self._pixels, self._labels, self._chunks, pin_memory=self._pin_memory)
+        # A generator: whether images are served is asked when the first batch is, not before.
+        pixels = self._pixels if self.serves_images else None
+        yield from _load(pixels, self._labels, self._chunks, pin_memory=self._pin_memory)
 
 
-def _load(pixels: Pixels, labels: Tensor, chunks: Sequence[Indices], *, pin_memory: bool) -> Iterator[Batch]:
+def _load(pixels: Pixels | None, labels: Tensor, chunks: Sequence[Indices], *, pin_memory: bool) -> Iterator[Batch]:
     """Yield a batch for each chunk of indices, in page-locked memory where a GPU will fetch it."""
-    for chunk, images in zip(chunks, pixels.batches(chunks), strict=True):
+    no_images = repeat(torch.empty(0, dtype=torch.uint8), len(chunks))
+    for chunk, images in zip(chunks, no_images if pixels is None else pixels.batches(chunks), strict=True):
         index = torch.from_numpy(np.ascontiguousarray(chunk))
         batch = Batch(images, labels[index], index)
         yield Batch(images.pin_memory(), batch.labels.pin_memory(), index) if pin_memory else batch

@@ -4,10 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from unfreeze.errors import UnfreezeError
 from unfreeze.models.backbones import Architecture, find_architecture, preprocessing_of
 from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups
 from unfreeze.models.heads import find_head, replace_head
@@ -174,38 +172,3 @@ def rebuild_classifier(record: Mapping[str, Any], state: Mapping[str, Tensor]) -
     classifier.network.load_state_dict(state)
     classifier.network.eval()
     return classifier
-
-
-def describe_groups(name: str, num_classes: int) -> tuple[LayerGroup, ...]:
-    """Return the layer groups of a backbone with a new head, without its memory or weights."""
-    return build_layer_groups(*_skeleton(name, num_classes))
-
-
-def group_sizes(name: str, num_classes: int) -> list[tuple[str, int]]:
-    """Return the names of a backbone's groups from the head down, with their numbers of parameters."""
-    network, head = _skeleton(name, num_classes)
-    sizes = {key: parameter.numel() for key, parameter in network.named_parameters()}
-    return [(group.name, sum(sizes[key] for key in group.parameters)) for group in build_layer_groups(network, head)]
-
-
-def check_image_size(name: str, size_px: int) -> None:
-    """Refuse an image size that an architecture can't take, without its memory or weights.
-
-    Raises:
-        UnfreezeError: Saying what the architecture said.
-    """
-    network, _ = _skeleton(name, 2)
-    try:
-        with torch.no_grad():
-            network.eval()(torch.empty(1, 3, size_px, size_px, device="meta"))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UnfreezeError(f"data.image_size: {name} can't take images of {size_px} px ({reason})") from None
-
-
-def _skeleton(name: str, num_classes: int) -> tuple[nn.Module, str]:
-    network = find_architecture(name).skeleton()
-    head = find_head(network)
-    with torch.device("meta"):
-        replace_head(network, head, num_classes=num_classes, dropout=None)
-    return network, head

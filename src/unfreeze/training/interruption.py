@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 from unfreeze.errors import Stopped
@@ -29,6 +30,20 @@ class StopSignals:
         self.deferring = False
         if self.received is not None:
             raise Stopped(self.received)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let a signal end at once what is done here, and one that came before it.
+
+        Raises:
+            Stopped: If a signal was or is received.
+        """
+        deferring = self.deferring
+        self.release()
+        try:
+            yield
+        finally:
+            self.deferring = deferring
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.deferring and self.received is None:

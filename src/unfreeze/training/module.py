@@ -23,6 +23,7 @@ from unfreeze.data.loader import Batch
 from unfreeze.errors import TrainingFailedError
 from unfreeze.models.classifier import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, Classifier, FrozenNorm
 from unfreeze.models.preprocessing import Preprocessing
+from unfreeze.training.features import CachedPrefix
 from unfreeze.training.losses import weighted_cross_entropy
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups
 
@@ -43,6 +44,9 @@ class ImageClassifier(L.LightningModule):
         class_weights: What an image of each class counts in the training loss, float32, shape (C,), as
             `training.losses.class_weights` gives them; None for all alike.
         seed: Decides the augmentation's draws.
+
+    Attributes:
+        cached: What takes the place of the frozen prefix in batches that come without images; None for nothing.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class ImageClassifier(L.LightningModule):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.seed = seed
+        self.cached: CachedPrefix | None = None
         self._live = frozenset(group.name for group in classifier.groups)
         self._frozen_norm: FrozenNorm = "eval"
         self.train_loss = MeanMetric(nan_strategy="disable")
@@ -123,17 +128,31 @@ class ImageClassifier(L.LightningModule):
 
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment and normalise a batch of uint8 images on its device."""
-        if self.trainer.training:
-            batch = self._augmented(batch)
-            images = self.preprocessing.normalize(batch.images)
-        else:
-            images = self.preprocessing(batch.images)
-        return batch._replace(images=images)
+        """Augment and normalise a batch of uint8 images on its device, or fetch what is cached of them."""
+        if batch.images.ndim == 1:
+            assert self.cached is not None, "a batch without images, and nothing cached"
+            table = self.cached.train if self.trainer.training else self.cached.evaluate
+            assert table is not None
+            return batch._replace(features=table.gather(batch.indices, self.device))
+        return self.prepared_for_training(batch) if self.trainer.training else self.prepared_for_evaluation(batch)
+
+    def prepared_for_training(self, batch: Batch, epoch: int | None = None) -> Batch:
+        """Return a batch of uint8 images on its device as the network trains on it, augmented and normalised.
+
+        Args:
+            batch: As a loader serves it.
+            epoch: The epoch whose draws augment it; None for the current one.
+        """
+        batch = self._augmented(batch, self.current_epoch if epoch is None else epoch)
+        return batch._replace(images=self.preprocessing.normalize(batch.images))
+
+    def prepared_for_evaluation(self, batch: Batch) -> Batch:
+        """Return a batch of uint8 images on its device as the network is judged on it."""
+        return batch._replace(images=self.preprocessing(batch.images))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, a scalar in nats per image; a mixed image is counted as what it shows most of."""
-        logits = self(batch.images)
+        logits = self._logits(batch)
         targets = batch.labels if batch.targets is None else batch.targets
         loss = weighted_cross_entropy(
             logits, targets, class_weights=self.class_weights, label_smoothing=self.label_smoothing
@@ -173,7 +192,7 @@ class ImageClassifier(L.LightningModule):
         """Judge a batch, in float32; with fewer images than ranks, some have none."""
         if not len(batch.labels):
             return
-        logits = self._logits_in_float32(batch.images)
+        logits = self._logits_in_float32(batch)
         self.val_metrics.update(logits, batch.labels)
         self.val_loss.update(F.cross_entropy(logits, batch.labels, reduction="none"))
 
@@ -187,7 +206,7 @@ class ImageClassifier(L.LightningModule):
         """Keep the logits of a batch, in float32; with fewer images than ranks, some have none."""
         if not len(batch.labels):
             return
-        self.test_logits.update(self._logits_in_float32(batch.images))
+        self.test_logits.update(self._logits_in_float32(batch))
         self.test_labels.update(batch.labels)
 
     def test_answers(self) -> tuple[Tensor, Tensor]:
@@ -204,11 +223,16 @@ class ImageClassifier(L.LightningModule):
         """Record in plain values what the model is, so that it can be rebuilt without this run's configuration."""
         checkpoint[CHECKPOINT_KEY] = {"schema": CHECKPOINT_SCHEMA, "classifier": self.classifier.to_record()}
 
-    def _augmented(self, batch: Batch) -> Batch:
+    @property
+    def augmentation(self) -> Augmentation:
+        """How training images are augmented now."""
+        return PRESETS[self.augment] if isinstance(self.augment, str) else self.augment
+
+    def _augmented(self, batch: Batch, epoch: int) -> Batch:
         """Return a batch of images in [0, 255] as the network trains on them, with targets where they are mixed."""
-        how = PRESETS[self.augment] if isinstance(self.augment, str) else self.augment
+        how = self.augmentation
         keys = batch.indices if batch.draw_keys is None else batch.draw_keys
-        draws = uniform_draws(seed=self.seed, epoch=self.current_epoch, indices=keys)
+        draws = uniform_draws(seed=self.seed, epoch=epoch, indices=keys)
         images = self.preprocessing.resize(batch.images)
         images = augment_batch(images, draws, how=how, crop_px=self.preprocessing.crop_px, mirror=self.mirror)
         if not how.is_mixing:
@@ -217,10 +241,18 @@ class ImageClassifier(L.LightningModule):
         targets = mixed_targets(batch.labels, shares, num_classes=len(self.classifier.classes))
         return batch._replace(images=images, targets=targets)
 
-    def _logits_in_float32(self, images: Tensor) -> Tensor:
+    def _logits(self, batch: Batch) -> Tensor:
+        if not batch.features:
+            whole: Tensor = self(batch.images)
+            return whole
+        assert self.cached is not None
+        logits: Tensor = self.cached.suffix(*batch.features)
+        return logits
+
+    def _logits_in_float32(self, batch: Batch) -> Tensor:
+        features = tuple(value.float() for value in batch.features)
         with torch.autocast(self.device.type, enabled=False):
-            logits: Tensor = self(images.float()).float()
-            return logits
+            return self._logits(batch._replace(images=batch.images.float(), features=features)).float()
 
 
 def _validation_metrics(num_classes: int) -> MetricCollection:

@@ -5,17 +5,20 @@ from collections.abc import Sequence
 from unfreeze.training.plan import Plan, PlannedStage
 
 
-def format_plan(plan: Plan, *, augment: str = "none") -> str:
+def format_plan(plan: Plan, *, augment: str = "none", cached: Sequence[str] = ()) -> str:
     """Return a plan as two tables: the layer groups, and what trains when at which rates.
 
     Args:
         plan: What to show.
         augment: The run's augmentation, which holds where a stage names none.
+        cached: For each stage, up to where its training images would be cached; empty to leave that out.
     """
     groups = [["group", "parameters"], *([group.name, f"{group.parameters:,}"] for group in plan.groups)]
     groups.append(["total", f"{plan.total:,}"])
     header = ["stage", "trains", "parameters", "epochs", "lr (head … deepest)", "schedule", "optimizer", "augment"]
     stages = [header, *(_stage_row(plan, index, augment) for index in range(len(plan.stages)))]
+    if cached:
+        stages = [[*row, cell] for row, cell in zip(stages, ["cached up to", *cached], strict=True)]
     tail = f"at most {plan.epochs} epochs; each stage starts from the {plan.restore} weights of the one before it"
     return f"{_table(groups, right={1})}\n\n{_table(stages, right={2})}\n\n  {tail}; frozen norms: {plan.frozen_norm}"
 

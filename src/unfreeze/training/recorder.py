@@ -110,6 +110,14 @@ class RunRecorder(L.Callback):
         if trainer.is_global_zero:
             self.write()
 
+    def note_cache(self, cache: Row) -> None:
+        """Keep what is said of the features that the current stage is fed; an epoch's time is counted without them."""
+        self._count_seconds()
+        if self.stages:
+            before = self.stages[-1]["cache"]
+            self._epoch_seconds -= cache["seconds"] - (before["seconds"] if before is not None else 0.0)
+            self.stages[-1]["cache"] = cache
+
     def write(self) -> None:
         """Write `metrics.csv` and `stages.json`, each whole or not at all."""
         columns = list(dict.fromkeys(key for row in self.history for key in row))
@@ -134,6 +142,7 @@ class RunRecorder(L.Callback):
                 "total": plan.total,
                 "images": len(trainer.datamodule.splits.train),  # type: ignore[attr-defined]
                 "memory_mb": 0,
+                "cache": None,
             }
         )
 

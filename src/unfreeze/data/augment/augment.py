@@ -49,6 +49,11 @@ class Augmentation:
     mix: float = 1.0
 
     @property
+    def is_random(self) -> bool:
+        """Whether an image is not the same in each epoch, mixing left aside."""
+        return self.crop != "centre" or self.jitter > 0 or self.ops != "none" or self.erase > 0
+
+    @property
     def is_mixing(self) -> bool:
         """Whether targets are mixed too."""
         return self.mix > 0 and (self.mixup > 0 or self.cutmix > 0)

@@ -26,6 +26,7 @@ from unfreeze.data.store.framing import Frame
 from unfreeze.data.store.pixels import MappedPixels, Pixels, ResidentPixels, StreamedPixels
 from unfreeze.data.store.survey import OtherSizeError, Progress, Sink, survey_images
 from unfreeze.errors import UnfreezeError
+from unfreeze.memory import free_memory_bytes
 
 log = logging.getLogger("unfreeze.data.store.store")
 
@@ -59,7 +60,7 @@ class StoreOptions:
     @property
     def memory_bytes(self) -> int:
         """The most memory that pixels may take."""
-        return int(self.memory_gb * 1e9) if self.memory_gb is not None else _free_memory_bytes() // 2
+        return int(self.memory_gb * 1e9) if self.memory_gb is not None else free_memory_bytes() // 2
 
     @property
     def worker_count(self) -> int:
@@ -314,15 +315,6 @@ def _check_fits(nbytes: int, memory_bytes: int) -> None:
             f"data.store: the decoded images take {nbytes / 1e9:.1f} GB and may take {memory_bytes / 1e9:.1f} GB of "
             "memory; type data.store=disk, data.store=off, a larger data.store_gb or a smaller data.image_size"
         )
-
-
-def _free_memory_bytes() -> int:
-    """Return what the kernel could give, or 16 GB where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 16 << 30
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 16 << 30)
 
 
 def _fingerprint(source: ImageSource, facts: ImageFacts) -> str:

@@ -1,7 +1,8 @@
-"""Memory that training on a CPU frees in one step and wants again in the next."""
+"""This machine's memory: what is free, and what training on a CPU frees in one step and wants in the next."""
 
 import ctypes
 import sys
+from pathlib import Path
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -19,3 +20,12 @@ def keep_freed_pages() -> None:
     if hasattr(library, "gnu_get_libc_version"):
         library.mallopt(_M_MMAP_MAX, 0)
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def free_memory_bytes() -> int:
+    """Return what the kernel could give, or 16 GB where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 16 << 30
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 16 << 30)

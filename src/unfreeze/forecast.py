@@ -1,0 +1,92 @@
+"""What a plan would cost and cache, said before anything is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unfreeze.cachefolder import size_text
+from unfreeze.config import Config
+
+if TYPE_CHECKING:
+    from unfreeze.models.dry import Edge
+    from unfreeze.training.plan import Plan
+
+
+@dataclass(frozen=True)
+class CachedEdge:
+    """What a stage would cache of its training images.
+
+    Args:
+        stage: Index of the stage.
+        edge: Where the network would be cut.
+        views: The versions of each image that would be kept.
+    """
+
+    stage: int
+    edge: "Edge"
+    views: int
+
+
+def cached_edges(config: Config, plan: "Plan", num_classes: int) -> list[CachedEdge]:
+    """Return what the stages of a plan would cache of their training images, without loading weights."""
+    from unfreeze.data.augment.augment import PRESETS, augmentation
+    from unfreeze.models.dry import find_edge
+    from unfreeze.training.stage_features import count_views
+
+    size, found = _crop_px(config), []
+    for index, stage in enumerate(plan.stages if config.cache.enabled else ()):
+        how = PRESETS[stage.augment] if stage.augment else augmentation(**config.augment.model_dump())  # type: ignore[index]
+        views = count_views(how, config.cache.views)
+        edge = find_edge(config.model.name, num_classes, size_px=size, live=stage.groups) if views else None
+        if edge is not None and views < stage.epochs:
+            found.append(CachedEdge(index, edge, views))
+    return found
+
+
+def describe_cache(edges: "Sequence[CachedEdge]", plan: "Plan", images: int) -> list[str]:
+    """Return for each stage of a plan up to where its training images would be cached, and what that takes."""
+    cells = ["-"] * len(plan.stages)
+    for cached in edges:
+        nbytes = cached.edge.row_bytes * cached.views * images
+        cells[cached.stage] = f"{cached.edge.name} ({size_text(nbytes)})"
+    return cells
+
+
+def estimate_savings(config: Config, edges: "Sequence[CachedEdge]", plan: "Plan", images: int, num_classes: int) -> str:
+    """Return a line that says what a cache would save, by a moment's timing with random weights on this CPU."""
+    from unfreeze.models.dry import prefix_seconds
+    from unfreeze.training.progress import format_seconds
+
+    told = []
+    for cached in edges:
+        stage = plan.stages[cached.stage]
+        each = prefix_seconds(config.model.name, num_classes, size_px=_crop_px(config), live=stage.groups)
+        passes = images * (stage.epochs - cached.views)
+        told.append(f"{stage.name} about {format_seconds(passes * each)}")
+    return f"cached features save {', '.join(told)} on this machine's CPU" if told else ""
+
+
+def _crop_px(config: Config) -> int:
+    from unfreeze.models.backbones import find_architecture
+    from unfreeze.models.classifier import preprocessing_for
+
+    architecture = find_architecture(config.model.name)
+    return preprocessing_for(architecture, config.model.weights).at(config.data.image_size).crop_px
+
+
+def forecast(config: Config, plan: "Plan", *, num_classes: int, images: int, timed: bool = False) -> str:
+    """Return a plan as text, with what its stages would cache.
+
+    Args:
+        config: What was asked for.
+        plan: What it comes to.
+        num_classes: Of the data.
+        images: To train on.
+        timed: Whether to try on this CPU what the cache would save, which takes a moment.
+    """
+    from unfreeze.training.plan_text import format_plan
+
+    edges = cached_edges(config, plan, num_classes)
+    text = format_plan(plan, augment=config.augment.name, cached=describe_cache(edges, plan, images))
+    savings = estimate_savings(config, edges, plan, images, num_classes) if timed and edges else ""
+    return f"{text}\n  {savings}" if savings else text

@@ -1,0 +1,232 @@
+"""Activations of a frozen prefix, a row for each image: on the device, in memory, or in files that are mapped."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unfreeze.cachefolder import CacheEntry
+from unfreeze.data.augment.draws import beside
+from unfreeze.data.sources.images import Indices
+from unfreeze.models.partition import Activations
+
+_LAYOUT = 1
+_DONE = "done.npy"
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How one activation of one image lies in memory.
+
+    Args:
+        shape: As the network sees it, without the batch.
+        order: Its dimensions as they follow each other in memory, so that channels last stay last.
+        dtype: Of its values.
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, activation: Tensor) -> "RowLayout":
+        """Return the layout of an activation, shape (N, ...)."""
+        strides = activation.stride()[1:]
+        order = tuple(sorted(range(len(strides)), key=lambda dimension: (-strides[dimension], dimension)))
+        return cls(tuple(activation.shape[1:]), order, activation.dtype)
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of a row as it is stored."""
+        return tuple(self.shape[dimension] for dimension in self.order)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a row."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a row is a vector."""
+        return prod(self.shape[1:]) == 1
+
+    def to_rows(self, activation: Tensor) -> Tensor:
+        """Return an activation, shape (N, ...), as it is stored."""
+        return activation.permute(0, *(dimension + 1 for dimension in self.order))
+
+    def from_rows(self, rows: Tensor) -> Tensor:
+        """Return stored rows as the network sees them."""
+        return rows.permute(0, *(self.order.index(dimension) + 1 for dimension in range(len(self.order))))
+
+
+class FeatureTable:
+    """Rows of the images of a source that batches are gathered from.
+
+    Args:
+        layouts: Of each activation.
+        rows: The rows of each activation, shape (n, *stored_shape).
+        slots: The row of each image of the source, int64, shape (N,), -1 for none; None where they are the same.
+        place: Where the rows are, in words.
+    """
+
+    def __init__(
+        self, layouts: Sequence[RowLayout], rows: Sequence[Tensor], *, slots: Tensor | None = None, place: str
+    ) -> None:
+        self.layouts = tuple(layouts)
+        self.place = place
+        self._rows = list(rows)
+        self._slots = slots
+
+    @classmethod
+    def allocate(
+        cls, layouts: Sequence[RowLayout], wanted: Indices, *, images: int, device: torch.device
+    ) -> "FeatureTable":
+        """Return a table with room for some images of a source, on a device."""
+        slots = slots_of(wanted, images=images)
+        rows = [torch.empty((len(wanted), *each.stored_shape), dtype=each.dtype, device=device) for each in layouts]
+        return cls(layouts, rows, slots=slots, place="in RAM" if device.type == "cpu" else f"on {device}")
+
+    def copy_of(self, wanted: Indices, *, images: int, device: torch.device) -> "FeatureTable":
+        """Return a table of some of these rows, on a device."""
+        table = FeatureTable.allocate(self.layouts, wanted, images=images, device=device)
+        for mine, theirs in zip(self._rows, table._rows, strict=True):
+            for start in range(0, len(wanted), 1024):
+                part = torch.from_numpy(wanted[start : start + 1024])
+                theirs[start : start + len(part)].copy_(mine.index_select(0, part))
+        return table
+
+    def put(self, indices: Tensor, activations: Activations) -> None:
+        """Keep the activations of some images."""
+        for rows, layout, activation in zip(self._rows, self.layouts, activations, strict=True):
+            slots = self._slots_of(indices).to(rows.device)
+            rows.index_copy_(0, slots, layout.to_rows(activation.detach()).to(rows.device, layout.dtype))
+
+    def gather(self, indices: Tensor, device: torch.device) -> Activations:
+        """Return the activations of some images on a device, which is not waited for.
+
+        Args:
+            indices: Images of the source, int64, shape (n,), on the host.
+            device: Where they are wanted.
+        """
+        slots = self._slots_of(indices)
+        gathered = []
+        for rows, layout in zip(self._rows, self.layouts, strict=True):
+            chosen = rows.index_select(0, beside(slots, rows))
+            if device.type == "cuda" and rows.device.type == "cpu":
+                chosen = chosen.pin_memory().to(device, non_blocking=True)
+            gathered.append(layout.from_rows(chosen.to(device)))
+        return tuple(gathered)
+
+    def _slots_of(self, indices: Tensor) -> Tensor:
+        return indices if self._slots is None else self._slots[indices]
+
+
+def slots_of(wanted: Indices, *, images: int) -> Tensor:
+    """Return the row of each image of a source, int64, shape (images,); -1 for those that are not wanted."""
+    slots = torch.full((images,), -1, dtype=torch.int64)
+    slots[torch.from_numpy(wanted)] = torch.arange(len(wanted))
+    return slots
+
+
+class FeatureFiles:
+    """Rows in the files of an entry, and which of them are done; rows that are not take no room on most disks.
+
+    Args:
+        entry: Where the files are, or will be.
+        layouts: Of each activation.
+        images: The number of images of the source.
+        wanted: The images that have a row, in order, shape (n,); None for all.
+    """
+
+    def __init__(
+        self, entry: CacheEntry, layouts: Sequence[RowLayout], *, images: int, wanted: Indices | None = None
+    ) -> None:
+        self._entry = entry
+        self._layouts = tuple(layouts)
+        self._images = images
+        self._wanted = wanted
+        self._rows = images if wanted is None else len(wanted)
+        self._paths = [entry.folder / f"rows{number}.bin" for number in range(len(layouts))]
+        self._sizes = [self._rows * layout.nbytes for layout in layouts]
+
+    @property
+    def missing_bytes(self) -> int:
+        """What the files will take when they are made; 0 where they are."""
+        return 0 if all(path.is_file() for path in self._paths) else sum(self._sizes)
+
+    def rows_of(self, images: Indices) -> Indices:
+        """Return the rows of some images."""
+        return images if self._wanted is None else np.searchsorted(self._wanted, images)
+
+    def create(self) -> None:
+        """Make the files where they are not there, without a row done."""
+        for path, size in zip(self._paths, self._sizes, strict=True):
+            if not path.is_file() or path.stat().st_size != size:
+                (self._entry.folder / _DONE).unlink(missing_ok=True)
+                with path.open("wb") as file:
+                    file.truncate(size)
+
+    def done(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which rows are done, shape (rows,); none where the files are not whole."""
+        nothing = np.zeros(self._rows, dtype=np.bool_)
+        try:
+            whole = all(path.stat().st_size == size for path, size in zip(self._paths, self._sizes, strict=True))
+            done = np.load(self._entry.folder / _DONE, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return nothing
+        return done if whole and done.shape == nothing.shape and done.dtype == np.bool_ else nothing
+
+    def mark_done(self, done: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
+        """Note which rows are done, after their values are on the disk."""
+        for path in self._paths:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        with self._entry.write(_DONE) as path:
+            np.save(path, done, allow_pickle=False)
+
+    def table(self) -> FeatureTable:
+        """Return the files as a table."""
+        rows = [
+            torch.from_file(str(path), shared=True, size=self._rows * prod(layout.shape), dtype=layout.dtype).view(
+                self._rows, *layout.stored_shape
+            )
+            for path, layout in zip(self._paths, self._layouts, strict=True)
+        ]
+        slots = None if self._wanted is None else slots_of(self._wanted, images=self._images)
+        return FeatureTable(self._layouts, rows, slots=slots, place="mapped from disk")
+
+
+@dataclass(frozen=True, eq=False)
+class CachedPrefix:
+    """What a stage trains and is judged on in place of its frozen prefix.
+
+    Args:
+        suffix: Takes activations, returns logits.
+        train: Of the training images; None where these pass through the whole network.
+        evaluate: Of the validation or test images, likewise.
+    """
+
+    suffix: nn.Module
+    train: FeatureTable | None
+    evaluate: FeatureTable | None
+
+
+def features_key(prefix: nn.Module, facts: Mapping[str, Any]) -> str:
+    """Return the name that the features of a prefix have: another one where anything has changed that decides them.
+
+    Args:
+        prefix: Of a partition.
+        facts: Beside its weights and modules, what its input is made of, in values that print.
+    """
+    total = blake2b(digest_size=16)
+    total.update(f"{_LAYOUT} {prefix} {sorted(facts.items())}".encode())
+    for name, tensor in prefix.state_dict().items():
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return total.hexdigest()

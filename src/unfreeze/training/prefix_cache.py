@@ -1,0 +1,219 @@
+"""A callback that computes what a stage keeps frozen once, and trains the stage on that."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+from torch import nn
+
+from unfreeze.cachefolder import size_text
+from unfreeze.data.datamodule import ImageDataModule
+from unfreeze.models.partition import CannotPartitionError, partition_network
+from unfreeze.training.extraction import Kind
+from unfreeze.training.features import CachedPrefix
+from unfreeze.training.module import ImageClassifier
+from unfreeze.training.progress import format_seconds
+from unfreeze.training.stage_features import (
+    JUDGED,
+    Demand,
+    PrefixCacheOptions,
+    StageFeatures,
+    count_views,
+    data_of,
+)
+from unfreeze.training.staged_unfreezing import StagedUnfreezing
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+class FrozenPrefixCache(L.Callback):
+    """Feeds a stage the activations at the edge of its frozen part, which it computes once.
+
+    Validation is fed wherever something is frozen; training where its images are the same in each epoch, or where
+    views stand for them. Where the network can't be cut, or it would not pay, the stage runs as it would without.
+
+    Args:
+        stages: The callback whose stages are fed; it must stand before this one.
+        options: What is cached, and where.
+        on_ready: Called with what stages.json says of a stage's cache, when features have been computed or found.
+    """
+
+    def __init__(
+        self,
+        stages: StagedUnfreezing,
+        *,
+        options: PrefixCacheOptions | None = None,
+        on_ready: Callable[[Row], None] | None = None,
+    ) -> None:
+        self._stages = stages
+        self._options = options or PrefixCacheOptions()
+        self._on_ready = on_ready
+        self._decisions: dict[str, dict[str, bool]] = {}
+        self._opened: int | None = None
+        self._features: StageFeatures | None = None
+        self._fed_splits: list[str] = []
+        self._reported: int | None = None
+        self._kept_at: frozenset[str] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was decided for each stage, which a resume must follow."""
+        return {"decisions": self._decisions}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what was decided."""
+        self._decisions = state_dict["decisions"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Feed a stage that is resumed in mid-epoch, where no epoch starts."""
+        if data_of(trainer).is_within_epoch:
+            self._feed(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Feed a stage that begins, or the next view."""
+        self._feed(trainer, pl_module)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Judge by kept features, where the part that they belong to has never trained."""
+        assert isinstance(pl_module, ImageClassifier)
+        data = data_of(trainer)
+        if self._kept_at is None or not _is_whole(trainer.limit_test_batches):
+            return
+        partition = partition_network(pl_module.network, pl_module.classifier.groups, self._kept_at)
+        assert partition is not None
+        features = StageFeatures(trainer, pl_module, partition, self._options)
+        features.want(Demand(JUDGED, data.splits.test, 0))
+        usable = trainer.is_global_zero and features.has(JUDGED, data.splits.val) and features.find_place() is None
+        if trainer.strategy.broadcast(usable):
+            self._features = features
+            pl_module.cached = CachedPrefix(partition.suffix, None, features.table(JUDGED))
+            data.serve_images_but_for(["test"])
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let go of everything."""
+        self._close(trainer, pl_module)
+
+    def _feed(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, ImageClassifier)
+        if self._opened != self._stages.stage:
+            self._close(trainer, module)
+            self._opened = self._stages.stage
+            self._features = self._open(trainer, module)
+        features = self._features
+        if features is None:
+            return
+        kinds = self._train_kinds(trainer, module)
+        train = (
+            features.table(kinds[self._stages.epochs_in_stage % len(kinds)]) if "train" in self._fed_splits else None
+        )
+        evaluate = features.table(JUDGED) if "val" in self._fed_splits else None
+        module.cached = CachedPrefix(features.partition.suffix, train, evaluate)
+        data_of(trainer).serve_images_but_for(self._fed_splits)
+        if features.computed != self._reported:
+            self._report(trainer, features)
+
+    def _open(self, trainer: L.Trainer, module: ImageClassifier) -> StageFeatures | None:
+        """Return the features that a stage is fed, None where it runs without; decide which they are."""
+        plan, planned = self._stages.plan, self._stages.plan.stages[self._stages.stage]
+        self._fed_splits, self._reported = [], None
+        try:
+            partition = partition_network(module.network, module.classifier.groups, planned.groups)
+            if partition is None:
+                return None
+            if plan.frozen_norm == "train" and _keeps_statistics(partition.prefix):
+                raise CannotPartitionError("frozen norms go on counting (strategy.frozen_norm=train)")
+            features = StageFeatures(trainer, module, partition, self._options)
+        except CannotPartitionError as problem:
+            _say(trainer, f"nothing in {planned.name}, since {problem}")
+            return None
+        demands = self._demands(trainer, module)
+        if planned.name not in self._decisions:
+            # Ranks measure different times, and must do the same.
+            pays = {split: features.pays(demand) for split, demand in demands.items()}
+            self._decisions[planned.name] = trainer.strategy.broadcast(pays)
+        decided = self._decisions[planned.name]
+        self._fed_splits = [split for split, demand in demands.items() if demand and decided.get(split)]
+        for demand in (one for split in self._fed_splits for one in demands[split]):
+            features.want(demand)
+        lack = features.find_place() if self._fed_splits and trainer.is_global_zero else None
+        lack = trainer.strategy.broadcast(lack)
+        if lack is not None:
+            _say(trainer, f"nothing in {planned.name}, since {lack}")
+            self._fed_splits = []
+        if "val" in self._fed_splits and features.is_kept(JUDGED):
+            self._kept_at = frozenset(planned.groups)
+        return features if self._fed_splits else None
+
+    def _demands(self, trainer: L.Trainer, module: ImageClassifier) -> dict[str, list[Demand]]:
+        """Return the features that a stage could be fed, by split."""
+        data, first = data_of(trainer), trainer.current_epoch - self._stages.epochs_in_stage
+        epochs = range(first, first + self._stages.plan.stages[self._stages.stage].epochs)
+        kinds = self._train_kinds(trainer, module)
+        train = [_train_demand(data, kind, epochs[view :: len(kinds)]) for view, kind in enumerate(kinds)]
+        val = [Demand(JUDGED, data.splits.val, len(data.splits.val) * len(epochs))]
+        return {
+            "train": [one for one in train if one.passes],
+            "val": val if _is_whole(trainer.limit_val_batches) else [],
+        }
+
+    def _train_kinds(self, trainer: L.Trainer, module: ImageClassifier) -> list[Kind]:
+        """Return the views that a stage trains on, one after the other; none where each epoch draws its own."""
+        how, first = module.augmentation, trainer.current_epoch - self._stages.epochs_in_stage
+        precision, exact = str(trainer.precision), self._options.exact
+        views = range(count_views(how, self._options.views))
+        return [Kind(first + view if how.is_random else None, precision, exact) for view in views]
+
+    def _report(self, trainer: L.Trainer, features: StageFeatures) -> None:
+        first = self._reported is None
+        self._reported = features.computed
+        name = self._stages.plan.stages[self._stages.stage].name
+        row = {
+            "boundary": features.partition.name,
+            "megabytes": round(features.nbytes / 1e6, 1),
+            "seconds": round(features.seconds, 3),
+            "images": features.computed,
+            "reused": features.computed == 0,
+            "place": features.place,
+            "faster": features.how or None,
+            "splits": self._fed_splits,
+        }
+        if first:
+            how = "found" if row["reused"] else f"{format_seconds(features.seconds)} for {features.computed:,} images"
+            how += f" ({features.how})" if features.how else ""
+            saved = f", saves about {format_seconds(features.saved_seconds)}" if features.saved_seconds >= 1 else ""
+            what = " and ".join(self._fed_splits)
+            _say(
+                trainer,
+                f"{name}: {what} up to {features.partition.name} · {size_text(features.nbytes)} {features.place} · "
+                f"{how}{saved}",
+            )
+        if self._on_ready is not None:
+            self._on_ready(row)
+
+    def _close(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self._features is not None:
+            assert isinstance(module, ImageClassifier)
+            module.cached = None
+            data_of(trainer).serve_images_but_for([])
+            self._features.close()
+        self._features, self._opened = None, None
+
+
+def _train_demand(data: ImageDataModule, kind: Kind, epochs: range) -> Demand:
+    images = data.train_images_of(epochs)
+    return Demand(kind, images, len(images) * len(epochs))
+
+
+def _keeps_statistics(prefix: nn.Module) -> bool:
+    return any(getattr(module, "running_mean", None) is not None for module in prefix.modules())
+
+
+def _is_whole(limit: float | None) -> bool:
+    return limit is None or (isinstance(limit, float) and limit == 1.0)
+
+
+def _say(trainer: L.Trainer, text: str) -> None:
+    if trainer.is_global_zero:
+        log.info(f"  {'cached':<13} {text}")

@@ -1,0 +1,361 @@
+"""The features at one edge of a network, for the images of a run: looked up, or computed and kept."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+import torchvision
+
+from unfreeze.cachefolder import CacheEntry, CacheFolder, NoRoomError
+from unfreeze.data.augment.augment import Augmentation
+from unfreeze.data.datamodule import ImageDataModule
+from unfreeze.data.sources.images import Indices
+from unfreeze.memory import free_memory_bytes
+from unfreeze.models.partition import Partition, check_partition
+from unfreeze.terminal import counting_bar
+from unfreeze.training.extraction import Extractor, Kind
+from unfreeze.training.faster import FasterPrefix, faster_prefix
+from unfreeze.training.features import FeatureFiles, FeatureTable, RowLayout, features_key
+from unfreeze.training.interruption import STOP
+from unfreeze.training.module import ImageClassifier
+
+JUDGED = Kind(epoch=None, precision="32-true", exact=True)
+"""What validation and the test see."""
+
+_FETCHED_BYTES_PER_S = 2e9
+"""How fast rows are fetched at least, from memory or from the page cache."""
+
+_SHARE_OF_GPU = 4
+"""Features stay on a GPU where they take less than this part of its free memory."""
+
+
+@dataclass(frozen=True)
+class PrefixCacheOptions:
+    """What is cached, and where.
+
+    Args:
+        folder: Where files go; None for memory alone.
+        views: How many augmented views of each training image stand for a new one in each epoch; None for none:
+            stages that augment at random see all of their images pass through the whole network.
+        exact: Whether features are those of the network itself; if not, a network that is faster and nearly equal
+            may compute those that are trained on, never those that are judged.
+        sweep: The folder of a sweep whose runs share files, which stay when a stage ends until it has ended; those
+            of pooled features always do.
+    """
+
+    folder: CacheFolder | None = None
+    views: int | None = None
+    exact: bool = True
+    sweep: Path | None = None
+
+
+def count_views(how: Augmentation, views: int | None) -> int:
+    """Return how many versions of each training image a stage is fed: 0 where it draws new ones in each epoch.
+
+    Args:
+        how: The stage's augmentation.
+        views: What `PrefixCacheOptions` say.
+    """
+    if how.is_mixing:
+        return 0
+    return (views or 0) if how.is_random else 1
+
+
+@dataclass(frozen=True, eq=False)
+class Demand:
+    """Features that a stage may ask for.
+
+    Args:
+        kind: Which of each image.
+        images: Of which images, each once, shape (n,).
+        passes: How often they would pass through the prefix without a cache, all together.
+    """
+
+    kind: Kind
+    images: Indices
+    passes: int
+
+
+class StageFeatures:
+    """Activations at the edge of a frozen prefix.
+
+    Args:
+        trainer: The trainer that runs the stage.
+        module: What it trains, its frozen part in eval mode.
+        partition: The network cut at the edge.
+        options: What is cached, and where.
+
+    Attributes:
+        computed: Images that passed through the prefix so far, on all ranks.
+        seconds: What that took.
+        saved_seconds: What all that is wanted and has to be computed will save, about.
+
+    Raises:
+        CannotPartitionError: If the parts do not do what the whole does.
+    """
+
+    def __init__(
+        self, trainer: L.Trainer, module: ImageClassifier, partition: Partition, options: PrefixCacheOptions
+    ) -> None:
+        self.partition = partition
+        self.computed = 0
+        self.seconds = 0.0
+        self.saved_seconds = 0.0
+        self._trainer = trainer
+        self._module = module
+        self._options = options
+        self._data = data_of(trainer)
+        self._place: Literal["memory", "files"] = "memory" if trainer.world_size == 1 else "files"
+        self._wanted: dict[Kind, Indices] = {}
+        self._tables: dict[Kind, FeatureTable] = {}
+        self._files: dict[Kind, tuple[CacheEntry, FeatureFiles, bool]] = {}
+        self._layouts_by_precision: dict[str, tuple[RowLayout, ...]] = {}
+        self._faster: FasterPrefix | None = None
+        check_partition(module.network, partition, module.preprocessing(self._sample(2).to(module.device)))
+
+    def pays(self, demands: Sequence[Demand]) -> bool:
+        """Return whether features save more than it costs to compute and fetch them, or are kept for later runs."""
+        if not demands:
+            return False
+        if all(self.is_kept(demand.kind) for demand in demands):
+            return True
+        fetched = sum(demand.passes * self.row_bytes(demand.kind) for demand in demands) / _FETCHED_BYTES_PER_S
+        return sum(map(self._saved_seconds, demands)) > fetched
+
+    def want(self, demand: Demand) -> None:
+        """Note that features will be asked for."""
+        if not self.has(demand.kind, demand.images):
+            self.saved_seconds += self._saved_seconds(demand)
+        self._wanted[demand.kind] = np.union1d(self._wanted.get(demand.kind, demand.images), demand.images)
+
+    def _saved_seconds(self, demand: Demand) -> float:
+        computed = 0 if self.has(demand.kind, demand.images) else len(demand.images)
+        return (demand.passes - computed) * self._seconds_per_image
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows that will be asked for."""
+        return sum(len(images) * self.row_bytes(kind) for kind, images in self._wanted.items())
+
+    def row_bytes(self, kind: Kind) -> int:
+        """Return the bytes of an image's row."""
+        return sum(layout.nbytes for layout in self._layouts(kind))
+
+    def is_kept(self, kind: Kind) -> bool:
+        """Return whether later runs find these features again."""
+        pooled = all(layout.is_pooled for layout in self._layouts(kind))
+        return self._options.folder is not None and (pooled or self._options.sweep is not None)
+
+    def has(self, kind: Kind, images: Indices) -> bool:
+        """Return whether the features of some images are there from an earlier run."""
+        return self.is_kept(kind) and bool(self._files_of(kind, kept=True)[1].done()[images].all())
+
+    @cached_property
+    def _seconds_per_image(self) -> float:
+        sample = self._data.splits.train[: self._extractor(JUDGED).batch_size]
+        return self._extractor(JUDGED).seconds_per_image(sample)
+
+    def find_place(self) -> str | None:
+        """Choose between memory and files; return why neither will do, or None.
+
+        Ranks share files, and so do runs; else memory is first, then a file that is mapped.
+        """
+        ranks, memory = self._trainer.world_size, free_memory_bytes() // 2
+        if self._trainer.num_nodes > 1:
+            return "it is not shared between nodes"
+        fits_in_memory = ranks == 1 and self.nbytes <= memory
+        kept = any(self.is_kept(kind) for kind in self._wanted)
+        if fits_in_memory and not kept:
+            return None
+        if self._options.folder is None:
+            needs = "needs a folder for files that all processes share" if ranks > 1 else "does not fit into memory"
+            return f"{_gigabytes(self.nbytes)} {needs}; name one (cache.dir)"
+        try:
+            self._make_room()
+        except (NoRoomError, OSError) as problem:
+            return None if fits_in_memory else str(problem)
+        self._place = "files"
+        return None
+
+    @property
+    def place(self) -> str:
+        """Where the rows are, in words."""
+        return next((table.place for table in self._tables.values()), "nowhere")
+
+    def table(self, kind: Kind) -> FeatureTable:
+        """Return the features that are wanted of a kind; those that are not there are computed first."""
+        if kind not in self._tables:
+            with STOP.at_once():
+                build = self._in_memory if self._place == "memory" else self._in_files
+                self._tables[kind] = build(kind, self._wanted[kind])
+        return self._tables[kind]
+
+    def close(self) -> None:
+        """Let go of all rows, and remove those that nobody will use again."""
+        self._tables.clear()
+        for entry, _, kept in self._files.values():
+            entry.release()
+            if not kept and self._trainer.local_rank == 0:
+                entry.remove()
+
+    def _in_memory(self, kind: Kind, wanted: Indices) -> FeatureTable:
+        nbytes = len(wanted) * self.row_bytes(kind)
+        table = FeatureTable.allocate(
+            self._layouts(kind), wanted, images=len(self._data.source.images), device=self._home(nbytes)
+        )
+        self._fill(table, kind, wanted)
+        return table
+
+    def _in_files(self, kind: Kind, wanted: Indices) -> FeatureTable:
+        entry, files, kept = self._files_of(kind, kept=self.is_kept(kind))
+        trainer, rank, ranks = self._trainer, self._trainer.local_rank, self._trainer.world_size
+        with entry.locked() if rank == 0 else nullcontext():
+            if rank == 0:
+                entry.clean()
+                files.create()
+                entry.use()  # by one rank for all: they live as long as it does
+            trainer.strategy.barrier()
+            done = files.done()
+            missing = wanted[~done[files.rows_of(wanted)]]
+            trainer.strategy.barrier()
+            table = files.table()
+            if len(missing):
+                self._fill(table, kind, missing[rank::ranks])
+                trainer.strategy.barrier()
+                if rank == 0:
+                    done[files.rows_of(missing)] = True
+                    files.mark_done(done)
+                    entry.describe(self._described(kind, int(done.sum())))
+                trainer.strategy.barrier()
+        nbytes = len(wanted) * self.row_bytes(kind)
+        home = self._home(nbytes)
+        if home.type == "cuda" or (ranks == 1 and nbytes <= free_memory_bytes() // 2 and kept):
+            return table.copy_of(wanted, images=len(self._data.source.images), device=home)
+        return table
+
+    def _fill(self, table: FeatureTable, kind: Kind, images: Indices) -> None:
+        started = time.perf_counter()
+        done = 0
+        extractor = self._extractor(kind)
+        if not kind.exact:
+            extractor = replace(extractor, prefix=self._faster_prefix(kind).module)
+        with counting_bar("caching", len(images), shown=self._trainer.is_global_zero) as progress:
+            for indices, activations in extractor.compute(images):
+                table.put(indices, activations)
+                done += len(indices)
+                progress(done)
+        self.computed += len(images) * self._trainer.world_size
+        self.seconds += time.perf_counter() - started
+
+    def _faster_prefix(self, kind: Kind) -> FasterPrefix:
+        """Return what computes features that need not be exact; tried once, on the batches that it will see."""
+        if self._faster is None:
+            images = self._module.preprocessing(self._sample(self._extractor(kind).batch_size).to(self._module.device))
+            passes = sum(len(images) for kind, images in self._wanted.items() if not kind.exact)
+            self._faster = faster_prefix(self.partition.prefix, images, passes=passes)
+        return self._faster
+
+    @property
+    def how(self) -> str:
+        """What was done to the prefix to compute sooner, in words."""
+        return "" if self._faster is None else self._faster.how
+
+    def _files_of(self, kind: Kind, *, kept: bool) -> tuple[CacheEntry, FeatureFiles, bool]:
+        """Return where rows of a kind are: kept ones have a row for each image, others for those wanted."""
+        if kind not in self._files:
+            assert self._options.folder is not None
+            wanted = None if kept else self._wanted[kind]
+            entry = self._options.folder.entry(
+                "features", features_key(self.partition.prefix, self._facts(kind, wanted))
+            )
+            images = len(self._data.source.images)
+            self._files[kind] = entry, FeatureFiles(entry, self._layouts(kind), images=images, wanted=wanted), kept
+        return self._files[kind]
+
+    def _make_room(self) -> None:
+        for kind in self._wanted:
+            entry, files, _ = self._files_of(kind, kept=self.is_kept(kind))
+            if files.missing_bytes:
+                entry.make_room(files.missing_bytes)
+
+    def _facts(self, kind: Kind, wanted: Indices | None) -> Mapping[str, Any]:
+        """Return what decides the features beside the prefix and its weights."""
+        module, store = self._module, self._data.store
+        augmented = None
+        if kind.epoch is not None:
+            augmented = {**asdict(module.augmentation), "mirror": module.mirror, "seed": module.seed}
+        return {
+            "boundary": self.partition.boundary,
+            "preprocessing": module.preprocessing.to_dict(),
+            "frame": store.frame,
+            "data": blake2b(store.facts.digests.tobytes(), digest_size=16).hexdigest(),
+            "images": None if wanted is None else blake2b(wanted.tobytes(), digest_size=16).hexdigest(),
+            "kind": kind,
+            "layouts": self._layouts(kind),
+            "augmented": augmented,
+            "device": _device_name(module.device),
+            "versions": (torch.__version__, torchvision.__version__),
+        }
+
+    def _described(self, kind: Kind, rows: int) -> dict[str, object]:
+        layouts = self._layouts(kind)
+        pooled = all(layout.is_pooled for layout in layouts)
+        return {
+            **({} if pooled or self._options.sweep is None else {"sweep": str(self._options.sweep)}),
+            "model": self._module.classifier.architecture,
+            "boundary": self.partition.name,
+            "source": self._data.source.name,
+            "images": rows,
+            "shape": [" x ".join(map(str, layout.shape)) for layout in layouts],
+            "dtype": str(layouts[0].dtype).removeprefix("torch."),
+        }
+
+    def _layouts(self, kind: Kind) -> tuple[RowLayout, ...]:
+        if kind.precision not in self._layouts_by_precision:
+            images = self._sample(2)
+            values = self._extractor(kind).activations(images, torch.zeros(len(images), dtype=torch.int64))
+            self._layouts_by_precision[kind.precision] = tuple(map(RowLayout.of, values))
+        return self._layouts_by_precision[kind.precision]
+
+    def _extractor(self, kind: Kind) -> Extractor:
+        context = self._trainer.precision_plugin.forward_context
+        return Extractor(self._module, self._data, self.partition.prefix, kind, autocast=context)
+
+    def _sample(self, count: int) -> torch.Tensor:
+        return self._data.store.read(np.resize(self._data.splits.train, count))
+
+    def _home(self, nbytes: int) -> torch.device:
+        device = self._module.device
+        if device.type == "cuda" and nbytes * _SHARE_OF_GPU > torch.cuda.mem_get_info(device)[0]:
+            return torch.device("cpu")
+        return device
+
+
+def data_of(trainer: L.Trainer) -> ImageDataModule:
+    """Return the data module of a trainer.
+
+    Raises:
+        TypeError: If it trains on something else.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, ImageDataModule):
+        raise TypeError(f"the cache feeds an ImageDataModule, not a {type(data).__name__}")
+    return data
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _gigabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB"

@@ -1,0 +1,276 @@
+"""A stage on cached features learns what it would learn without them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+
+from tests.training.conftest import Probe, equal, make_classifier, make_source, state_of
+from unfreeze.cachefolder import CacheFolder
+from unfreeze.data.datamodule import ImageDataModule
+from unfreeze.data.splits.splits import split_source
+from unfreeze.models.partition import partition_network
+from unfreeze.training.module import ImageClassifier
+from unfreeze.training.plan import Rates, Stage
+from unfreeze.training.prefix_cache import FrozenPrefixCache
+from unfreeze.training.stage_features import PrefixCacheOptions
+from unfreeze.training.staged_unfreezing import StagedUnfreezing
+
+Fit = Callable[..., L.Trainer]
+HEAD = Stage("head", 1, 3)
+BLOCK = Stage("block", 2, 3)
+
+
+class Look(L.Callback):
+    """Looks at test batches."""
+
+    def __init__(self, look: Callable[[Any], None]) -> None:
+        self._look = look
+
+    def on_test_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        self._look(batch)
+
+
+def make_data(seed: int = 0) -> ImageDataModule:
+    source = make_source(seed=seed)
+    return ImageDataModule(source, batch_size=8, splits=split_source(source, val_fraction=0.2))
+
+
+class Run:
+    """A fit with a cache, and what it left."""
+
+    def __init__(
+        self,
+        fit: Fit,
+        stages: list[Stage],
+        *,
+        options: PrefixCacheOptions | None = None,
+        cached: bool = True,
+        augment: str = "none",
+        data: ImageDataModule | None = None,
+        look: Callable[[L.Trainer, ImageClassifier], Any] = lambda trainer, module: None,
+        change: Callable[[ImageClassifier], None] = lambda module: None,
+        **rest: Any,
+    ) -> None:
+        torch.manual_seed(0)
+        self.module = ImageClassifier(make_classifier(), augment=augment)
+        change(self.module)
+        self.reports: list[dict[str, Any]] = []
+        unfreezing = StagedUnfreezing(stages, rates=Rates(head=1e-2, decay=0.3), restore="last", **rest)
+        self.cache = FrozenPrefixCache(unfreezing, options=options, on_ready=self.reports.append)
+        self.probe = Probe(look)
+        self.prefix_images = 0
+        stem = self.module.network.conv1
+        stem.register_forward_hook(lambda _module, inputs, _output: self._count(inputs[0]))
+        callbacks = [unfreezing, *([self.cache] if cached else []), self.probe]
+        self.trainer = fit(self.module, callbacks, data=data or make_data())
+
+    def _count(self, images: torch.Tensor) -> None:
+        self.prefix_images += len(images)
+
+    @property
+    def val_acc(self) -> float:
+        return float(self.trainer.callback_metrics["val/acc"])
+
+
+def assert_close(a: ImageClassifier, b: ImageClassifier) -> None:
+    for (key, x), y in zip(state_of(a).items(), state_of(b).values(), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.parametrize("stages", [[HEAD], [BLOCK], [HEAD, BLOCK], [Stage("both", ["head", "stage3"], 3)]])
+def test_a_cached_run_learns_what_an_uncached_one_learns(fit: Fit, stages: list[Stage]) -> None:
+    cached, uncached = Run(fit, stages), Run(fit, stages, cached=False)
+    assert_close(cached.module, uncached.module)
+    assert cached.val_acc == uncached.val_acc
+    assert sum(report["images"] for report in cached.reports) == len(stages) * 32, "each image once in each stage"
+    assert [report["splits"] for report in cached.reports] == [["train", "val"]] * len(stages)
+
+
+def test_batches_have_no_images_and_the_module_no_more_keys(fit: Fit) -> None:
+    run = Run(fit, [HEAD], look=lambda trainer, module: (module.cached is not None, len(module.state_dict())))
+    fed, keys = zip(*run.probe.seen, strict=True)
+    assert all(fed)
+    assert set(keys) == {len(run.module.state_dict())}
+    assert run.module.cached is None, "let go of when the fit ends"
+
+
+def test_logits_on_features_are_those_of_the_network_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    classifier = make_classifier()
+    module = ImageClassifier(classifier).eval()
+    images = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    for depth in range(1, len(classifier.groups)):
+        partition = partition_network(
+            module.network, classifier.groups, [group.name for group in classifier.groups[:depth]]
+        )
+        assert partition is not None
+        with torch.no_grad():
+            assert torch.equal(partition.suffix(*partition.prefix(images)), module.network(images))
+
+
+def test_random_augmentation_is_not_cached_but_validation_is(fit: Fit) -> None:
+    cached, uncached = (Run(fit, [BLOCK], augment="light", cached=on) for on in (True, False))
+    assert cached.reports[0]["splits"] == ["val"]
+    assert_close(cached.module, uncached.module)
+
+
+def test_views_are_the_draws_of_the_first_epochs(fit: Fit) -> None:
+    options = PrefixCacheOptions(views=2)
+    two = [replace(BLOCK, epochs=2, schedule="constant")]
+    cached = Run(fit, two, augment="standard", options=PrefixCacheOptions(views=2))
+    uncached = Run(fit, two, augment="standard", cached=False)
+    longer = Run(fit, [replace(BLOCK, epochs=5)], augment="standard", options=options)
+    assert_close(cached.module, uncached.module)
+    train = len(make_data().splits.train)
+    assert longer.reports[-1]["images"] == 2 * train + len(make_data().splits.val)
+
+
+def test_mixed_images_are_not_cached(fit: Fit) -> None:
+    run = Run(fit, [BLOCK], augment="strong", options=PrefixCacheOptions(views=2))
+    assert run.reports[0]["splits"] == ["val"]
+
+
+def test_norms_that_go_on_counting_are_not_cached(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run = Run(fit, [HEAD], frozen_norm="train")
+    assert run.reports == []
+    assert "frozen_norm=train" in caplog.text
+
+
+def test_features_of_pooled_maps_are_found_by_the_next_run(fit: Fit, tmp_path: Path) -> None:
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
+    first, second = (Run(fit, [HEAD], options=options) for _ in range(2))
+    assert [run.reports[0]["reused"] for run in (first, second)] == [False, True]
+    assert equal(state_of(first.module), state_of(second.module))
+    assert second.prefix_images <= 8, "some to check the parts by, no more"
+
+
+def test_maps_are_dropped_with_their_stage_unless_kept(fit: Fit, tmp_path: Path) -> None:
+    folder = CacheFolder(tmp_path / "cache", 1.0)
+    Run(fit, [BLOCK], options=PrefixCacheOptions(folder=folder))
+    assert folder.entries() == []
+    kept = PrefixCacheOptions(folder=folder, sweep=tmp_path)
+    assert [Run(fit, [BLOCK], options=kept).reports[0]["reused"] for _ in range(2)] == [False, True]
+    assert [item.kind for item in folder.entries()] == ["features"]
+
+
+def other_weights(module: ImageClassifier) -> None:
+    with torch.no_grad():
+        module.network.conv1[0].weight[0, 0, 0, 0] += 1e-3
+
+
+def other_statistics(module: ImageClassifier) -> None:
+    module.network.conv1[1].running_mean[0] += 1e-3
+
+
+def other_transforms(module: ImageClassifier) -> None:
+    old = module.classifier.preprocessing
+    object.__setattr__(module.classifier, "preprocessing", replace(old, mean=(0.5, 0.5, 0.5)))
+
+
+def other_resolution(module: ImageClassifier) -> None:
+    object.__setattr__(module.classifier, "preprocessing", module.classifier.preprocessing.at(40))
+
+
+CHANGES = {
+    "weights": {"change": other_weights},
+    "statistics": {"change": other_statistics},
+    "transforms": {"change": other_transforms},
+    "resolution": {"change": other_resolution},
+    "data": {"data": 1},
+    "boundary": {"stages": [BLOCK]},
+    "draws": {"augment": "light"},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_features_of_something_else_are_never_used(fit: Fit, tmp_path: Path, what: str) -> None:
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0), sweep=tmp_path, views=2)
+    Run(fit, [HEAD], options=options)
+    changed = dict(CHANGES[what])
+    stages = changed.pop("stages", [HEAD])
+    if "data" in changed:
+        changed["data"] = make_data(seed=changed["data"])
+    run = Run(fit, stages, options=options, **changed)
+    assert run.reports[0]["images"] > 0, f"features from before the change of {what} were taken"
+
+
+@pytest.mark.parametrize("library", ["torch", "torchvision"])
+def test_features_of_another_version_are_never_used(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
+    Run(fit, [HEAD], options=options)
+    monkeypatch.setattr(f"{library}.__version__", "99.0")
+    assert not Run(fit, [HEAD], options=options).reports[0]["reused"]
+
+
+def test_features_of_another_precision_are_never_used(fit: Fit, tmp_path: Path) -> None:
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
+    run = Run(lambda *a, **k: fit(*a, trainer={"precision": "bf16-mixed"}, **k), [HEAD], options=options)
+    sizes = {item.key: item.nbytes for item in options.folder.entries()}
+    assert len(sizes) == 2, "trained on in bf16, judged in float32"
+    assert run.reports[0]["images"] == len(make_data().splits.train) + len(make_data().splits.val)
+    assert not Run(fit, [HEAD], options=options).reports[0]["reused"]
+
+
+def test_damaged_files_are_computed_anew(fit: Fit, tmp_path: Path) -> None:
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
+    first = Run(fit, [HEAD], options=options)
+    entry = next((tmp_path / "cache" / "features").glob("*/rows0.bin"))
+    entry.write_bytes(entry.read_bytes()[:100])
+    second = Run(fit, [HEAD], options=options)
+    assert not second.reports[0]["reused"]
+    assert equal(state_of(first.module), state_of(second.module))
+
+
+def test_what_does_not_fit_into_memory_goes_to_files(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resident = Run(fit, [BLOCK])
+    monkeypatch.setattr("unfreeze.training.stage_features.free_memory_bytes", lambda: 1000)
+    folder = CacheFolder(tmp_path / "cache", 1.0)
+    mapped = Run(fit, [BLOCK], options=PrefixCacheOptions(folder=folder))
+    assert (resident.reports[0]["place"], mapped.reports[0]["place"]) == ("in RAM", "mapped from disk")
+    assert equal(state_of(resident.module), state_of(mapped.module))
+    assert folder.entries() == []
+
+
+@pytest.mark.parametrize("gb", [None, 1e-6], ids=["no folder", "a cap too small"])
+def test_what_fits_nowhere_is_told_and_the_run_goes_on(
+    fit: Fit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    gb: float | None,
+) -> None:
+    uncached = Run(fit, [BLOCK], cached=False)
+    monkeypatch.setattr("unfreeze.training.stage_features.free_memory_bytes", lambda: 1000)
+    options = PrefixCacheOptions(folder=None if gb is None else CacheFolder(tmp_path / "cache", gb))
+    with caplog.at_level("INFO"):
+        run = Run(fit, [BLOCK], options=options)
+    assert run.reports == []
+    assert "cache." in caplog.text
+    assert equal(state_of(run.module), state_of(uncached.module))
+
+
+@pytest.mark.parametrize(("stages", "fed"), [([HEAD], True), ([HEAD, BLOCK], False)], ids=["head", "block too"])
+def test_the_test_is_judged_by_features_where_the_backbone_never_trained(
+    fit: Fit, tmp_path: Path, stages: list[Stage], fed: bool
+) -> None:
+    data = make_data()
+    data.splits = replace(data.splits, test=np.arange(0, 36, 5))
+    run = Run(fit, stages, options=PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0)), data=data)
+    had_images = []
+    run.trainer.callbacks.append(Look(lambda batch: had_images.append(batch.images.ndim == 4)))
+    run.trainer.test(run.module, data, verbose=False)
+    assert had_images == [not fed]
+    logits, labels = run.module.test_answers()
+    images = run.module.preprocessing(data.store.read(data.splits.test))
+    with torch.no_grad():
+        torch.testing.assert_close(logits, run.module.network.eval()(images), rtol=1e-5, atol=1e-5)
+    assert labels.tolist() == data.source.labels[data.splits.test].tolist()
