@@ -220,6 +220,15 @@ def test_features_of_another_precision_are_never_used(fit: Fit, tmp_path: Path) 
     assert not Run(fit, [HEAD], options=options).reports[0]["reused"]
 
 
+def test_what_is_judged_is_exact_where_what_is_trained_on_need_not_be(fit: Fit, tmp_path: Path) -> None:
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0), exact=False)
+    near, exact = Run(fit, [HEAD], options=options), Run(fit, [HEAD])
+    assert len(options.folder.entries()) == 2
+    assert near.val_acc == pytest.approx(exact.val_acc, abs=0.3)
+    for a, b in zip(state_of(near.module).values(), state_of(exact.module).values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0.1, atol=0.02)
+
+
 def test_damaged_files_are_computed_anew(fit: Fit, tmp_path: Path) -> None:
     options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
     first = Run(fit, [HEAD], options=options)
