@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from unfreeze import sweep
 from unfreeze.arguments import AlreadyCompletedError, expand_arguments
+from unfreeze.cores import share_cores
 from unfreeze.errors import Stopped, UnfreezeError
 from unfreeze.resolvers import register_resolvers
 from unfreeze.training.interruption import STOP
@@ -65,6 +66,7 @@ def run_hydra_job(raw: DictConfig) -> float | None:
         STOP.release()
         if is_multirun:
             _refuse_distributed(raw)
+            share_cores(hydra_config.launcher.get("n_jobs", 1))  # joblib's; other launchers give each job its own
         prepared = _prepared.pop() if _prepared else None
         return run_job(raw, typed, run_dir, prepared, sweep=run_dir.parent if is_multirun else None)
     except Stopped:

@@ -1,7 +1,6 @@
 """Images decoded once, on all cores, and kept as uint8: in memory, or in a file that later runs map."""
 
 import logging
-import os
 import time
 import weakref
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unfreeze.cachefolder import CacheFolder, NoRoomError
+from unfreeze.cores import MOST_WORKERS, usable_cores
 from unfreeze.data.sources.decoding import UnreadableImageError, quiet_decoders
 from unfreeze.data.sources.images import ArrayImages, Images, Indices
 from unfreeze.data.sources.source import ImageSource
@@ -48,7 +48,7 @@ class StoreOptions:
         memory_gb: The most memory that pixels may take, in 10^9 bytes; None for half of what is free.
         folder: The cache folder, where files go; None where none may be written.
         folder_gb: The most that all in the folder may take, in 10^9 bytes; what was used longest ago is removed first.
-        workers: Processes that decode; 0 for this one alone, None for one per core.
+        workers: Processes that decode; 0 for this one alone, None for one per core that this process may use, up to 16.
     """
 
     place: Place = "ram"
@@ -67,7 +67,7 @@ class StoreOptions:
         """The number of processes that decode."""
         if self.workers is not None:
             return self.workers
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(MOST_WORKERS, usable_cores())
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,60 @@
+"""How many cores this process may use: all that it is allowed, shared with the jobs that run beside it."""
+
+import os
+from pathlib import Path
+
+MOST_WORKERS = 16
+"""More processes than this are seldom fed by one disk."""
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+
+_jobs_at_once = 1
+
+
+def share_cores(jobs: int) -> None:
+    """Note that so many jobs like this process run on the machine at once; a negative number leaves cores free.
+
+    Args:
+        jobs: As joblib counts them: -1 for as many as there are cores, -2 for one fewer.
+    """
+    global _jobs_at_once
+    _jobs_at_once = max(1, jobs if jobs > 0 else _allowed_cores() + 1 + jobs)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may keep busy, 1 or more."""
+    return max(1, _allowed_cores() // _jobs_at_once)
+
+
+def limit_torch_threads() -> None:
+    """Let PyTorch start no more threads than there are cores for."""
+    import torch
+
+    if usable_cores() < torch.get_num_threads():
+        torch.set_num_threads(usable_cores())
+
+
+def _allowed_cores() -> int:
+    """Return the cores that the process may be scheduled on, or fewer where a container's quota says so."""
+    scheduled = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([scheduled, *_quotas()]))
+
+
+def _quotas() -> list[int]:
+    """Return the quotas in cores, rounded up, of the process's control group and of those around it (cgroup v2)."""
+    try:
+        lines = _OWN_CGROUP.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
+    if own is None:
+        return []
+    quotas = []
+    for folder in [Path(own), *Path(own).parents]:
+        try:
+            quota, period = (_CGROUPS / folder / "cpu.max").read_text(encoding="utf-8").split()
+            quotas.append(-(-int(quota) // int(period)))
+        except (OSError, ValueError):  # no such file at the root, or "max"
+            continue
+    return quotas
