@@ -11,7 +11,10 @@ import unfreeze
 PACKAGE = Path(unfreeze.__file__).parent
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MAY_IMPORT_HYDRA = {"run.py", "entry.py", "cli.py"}
-OUTER = {f"unfreeze.{name}" for name in ("run", "entry", "cli", "sweep", "config", "arguments", "resolvers")}
+OUTER = {
+    f"unfreeze.{name}"
+    for name in ("run", "experiment", "compute", "entry", "cli", "sweep", "config", "arguments", "resolvers")
+}
 FORBIDDEN = {
     "models": {"unfreeze.data", "unfreeze.training", "unfreeze.evaluation", "unfreeze.inference", "lightning", *OUTER},
     "data": {"unfreeze.models", "unfreeze.training", "unfreeze.evaluation", "unfreeze.inference", "lightning", *OUTER},

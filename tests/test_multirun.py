@@ -17,6 +17,7 @@ QUICK = [
     "model=tiny",
     "model.weights=null",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
     "trainer.max_epochs=1",
     "hydra.sweep.dir=sweep",
 ]

@@ -16,7 +16,14 @@ from tests.test_refusals import write_images
 from unfreeze.inference.checkpoint import load_classifier
 from unfreeze.training.plan import Plan
 
-TINY = ["model=tiny", "model.weights=null", "data.image_size=32", "trainer.accelerator=cpu", "hydra.run.dir=run"]
+TINY = [
+    "model=tiny",
+    "model.weights=null",
+    "data.image_size=32",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "hydra.run.dir=run",
+]
 TWO_STAGES = ["strategy.stages=[{name: head, train: 1, epochs: 1}, {name: all, train: all, epochs: 1}]"]
 FIGURES = {"acc", "acc_top5", "acc_balanced", "precision_macro", "recall_macro", "f1_macro", "ece", "n", "per_class"}
 

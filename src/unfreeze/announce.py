@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from unfreeze.data.store.store import ImageStore
     from unfreeze.models.classifier import Classifier
     from unfreeze.training.plan import Plan
+    from unfreeze.training.precision import Verdict
 
 log = logging.getLogger("unfreeze.announce")
 
 
 def announce(
-    config: Config, data: "ImageDataModule", classifier: "Classifier", plan: "Plan", trainer: "Trainer"
+    config: Config,
+    data: "ImageDataModule",
+    classifier: "Classifier",
+    plan: "Plan",
+    trainer: "Trainer",
+    verdict: "Verdict",
 ) -> None:
     """Say what is about to happen: data, model, plan, device."""
     from unfreeze.forecast import forecast
@@ -44,7 +50,7 @@ def announce(
         unexpected = classifier.report.unexpected
         log.info(f"  {'':<13} {len(unexpected)} entries of the weights had no place, such as {unexpected[0]}")
     log.info(forecast(config, plan, num_classes=len(classifier.classes), images=len(splits.train)))
-    log.info(f"  {'device':<13} {trainer.num_devices} x {trainer.strategy.root_device.type} · {trainer.precision}")
+    log.info(f"  {'device':<13} {trainer.num_devices} x {trainer.strategy.root_device.type} · {verdict}")
     _warn_of_overlap(data)
 
 

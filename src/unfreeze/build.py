@@ -10,8 +10,11 @@ from unfreeze.cachefolder import cache_root
 from unfreeze.config import CacheConfig, Config, DataConfig
 from unfreeze.errors import UnfreezeError
 from unfreeze.terminal import counting_bar
+from unfreeze.training.precision import AUTO, FLOAT32
 
 if TYPE_CHECKING:
+    import torch
+
     from unfreeze.data.audit.audit import AuditReport
     from unfreeze.data.datamodule import ImageDataModule
     from unfreeze.data.sources.source import ImageSource
@@ -112,7 +115,9 @@ def prefix_cache_options(cache: CacheConfig, *, sweep: Path | None) -> "PrefixCa
     return PrefixCacheOptions(folder=folder, views=cache.views, exact=cache.exact, sweep=sweep)
 
 
-def build_module(config: Config, classifier: "Classifier", data: "ImageDataModule") -> "ImageClassifier":
+def build_module(
+    config: Config, classifier: "Classifier", data: "ImageDataModule", *, channels_last: bool = True
+) -> "ImageClassifier":
     """Return the LightningModule of a configuration, to train on some data."""
     import torch
 
@@ -125,7 +130,7 @@ def build_module(config: Config, classifier: "Classifier", data: "ImageDataModul
     if config.data.balance == "weights":
         labels = torch.from_numpy(data.source.labels[data.splits.train])
         weights = class_weights(labels, num_classes=len(data.classes))
-    return ImageClassifier(
+    module = ImageClassifier(
         classifier,
         optimizer=OptimizerSpec(
             name=config.optimizer.name,
@@ -137,7 +142,12 @@ def build_module(config: Config, classifier: "Classifier", data: "ImageDataModul
         label_smoothing=config.objective.label_smoothing,
         class_weights=weights,
         seed=config.seed,
+        channels_last=channels_last,
     )
+    if config.trainer.get("compile"):
+        # In place: torch.compile(network) would rename every key of the checkpoint.
+        module.network.compile()
+    return module
 
 
 def resolve(config: Config, num_classes: int) -> "Plan":
@@ -199,7 +209,10 @@ def audit_data(config: Config, *, min_per_class: int, near: bool) -> "AuditRepor
 
 def trainer_arguments(config: Config) -> dict[str, Any]:
     """Return the arguments of a Trainer, but for its callbacks and loggers."""
-    arguments = {key: value for key, value in config.trainer.items() if value is not None}
+    own = ("compile", "tf32")
+    arguments = {key: value for key, value in config.trainer.items() if value is not None and key not in own}
+    if arguments.get("precision") == AUTO:
+        arguments["precision"] = FLOAT32  # until a probe has settled it
     arguments |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "use_distributed_sampler": False}
     arguments["max_epochs"] = min(config.trainer.get("max_epochs") or 10**6, _most_epochs(config))
     if not (config.callbacks or {}).get("progress"):
@@ -207,16 +220,17 @@ def trainer_arguments(config: Config) -> dict[str, Any]:
     return arguments
 
 
-def check_trainer(config: Config) -> None:
-    """Let Lightning look at its arguments before anything is loaded."""
+def check_trainer(config: Config) -> "torch.device":
+    """Let Lightning look at its arguments before anything is loaded; return the device that this process trains on."""
     from lightning import Trainer
 
     # Set when Lightning is there, which chooses INFO for itself: what it would say, `announce` says.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
-        Trainer(**{**trainer_arguments(config), "logger": False, "enable_checkpointing": False})
+        trainer = Trainer(**{**trainer_arguments(config), "logger": False, "enable_checkpointing": False})
     except Exception as error:
         raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+    return trainer.strategy.root_device
 
 
 def _check_is_one_task(config: Config) -> None:

@@ -27,7 +27,7 @@ _COUNTS = (
     "check_val_every_n_epoch",
 )
 _LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "val_check_interval")
-_PRECISIONS = ("32", "32-true", "16-mixed", "bf16-mixed")
+_PRECISIONS = ("auto", "32", "32-true", "16-mixed", "bf16-mixed")
 _RESERVED = frozenset(
     {
         "barebones",
@@ -271,6 +271,11 @@ class Config(_Section):
             raise ValueError(
                 f"trainer.precision: got {self.trainer['precision']!r}, want one of {', '.join(_PRECISIONS)}"
             )
+        for key, wanted in (("compile", (True, False)), ("tf32", (True, False, None))):
+            if (value := self.trainer.get(key, False)) not in wanted or type(value) is int:
+                raise ValueError(
+                    f"trainer.{key}: got {value!r}, want true{', null' if None in wanted else ''} or false"
+                )
         every = self.trainer.get("check_val_every_n_epoch") or 1
         shortest = min(stage.epochs for stage in self.strategy.stages)
         if every > shortest:

@@ -21,7 +21,7 @@ from unfreeze.resolvers import register_resolvers
 from unfreeze.training.interruption import STOP
 
 if TYPE_CHECKING:
-    from unfreeze.run import Experiment
+    from unfreeze.experiment import Experiment
 
 log = logging.getLogger("unfreeze.entry")
 

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,11 @@ from unfreeze.build import (
     resolve,
     trainer_arguments,
 )
+from unfreeze.compute import allow_tf32, bequeath, read_verdict, settle_compute, with_verdict
 from unfreeze.config import Config, parse_config
+from unfreeze.cores import limit_torch_threads
 from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
+from unfreeze.experiment import Experiment, check_is_free, check_resumable, describe_data, identity_of, keep_request
 from unfreeze.memory import keep_freed_pages
 from unfreeze.sweep import UNENDED
 from unfreeze.training.interruption import STOP
@@ -38,33 +41,10 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
     from unfreeze.data.datamodule import ImageDataModule
-    from unfreeze.models.classifier import Classifier
     from unfreeze.training.module import ImageClassifier
-    from unfreeze.training.plan import Plan
     from unfreeze.training.recorder import RunRecorder
 
 log = logging.getLogger("unfreeze.run")
-
-
-@dataclass(frozen=True, eq=False)
-class Experiment:
-    """All that a run needs, checked and loaded.
-
-    Args:
-        config: What was asked for.
-        typed: The overrides it was asked with.
-        plan: What trains when.
-        classifier: The network with its weights.
-        data: Decoded images and their splits.
-        start_step: The optimizer step that a resumed run goes on from.
-    """
-
-    config: Config
-    typed: tuple[str, ...]
-    plan: "Plan"
-    classifier: "Classifier"
-    data: "ImageDataModule"
-    start_step: int = 0
 
 
 def check_values(raw: DictConfig, typed: Sequence[str]) -> Config:
@@ -114,7 +94,8 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
 
     from unfreeze.models.classifier import build_classifier
 
-    check_trainer(config)
+    limit_torch_threads()
+    device = check_trainer(config)
     _check_nodes(raw)
     source = build_source(config.data)
     plan = resolve(config, len(source.classes))
@@ -128,9 +109,11 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
         image_size=config.data.image_size,
     )
     decode(data, classifier.preprocessing)
-    experiment = Experiment(config=config, typed=tuple(typed), plan=plan, classifier=classifier, data=data)
+    verdict = settle_compute(config, plan=plan, classifier=classifier, batch_size=data.batch_size, device=device)
+    config = with_verdict(config, verdict)
+    experiment = Experiment(config, tuple(typed), plan, classifier, data, verdict)
     if config.resume and run_dir is not None:
-        return replace(experiment, start_step=_check_resumable(experiment, run_dir))
+        return replace(experiment, start_step=check_resumable(experiment, run_dir))
     return experiment
 
 
@@ -152,23 +135,29 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Pa
 
     config = experiment.config
     started = time.monotonic()
-    _keep_request(experiment, raw, run_dir)
+    if is_first_process():
+        keep_request(experiment, raw, run_dir)
     result = RunResult(
         monitor=config.monitor,
         mode=config.monitor_mode,
         seed=config.seed,
         overrides=list(experiment.typed),
-        data=_describe_data(experiment.data),
+        data=describe_data(experiment.data),
+        compute=experiment.verdict.to_dict(),
     )
     if is_first_process():
         # What a process that is killed leaves behind.
         write_json(run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": UNENDED})
-    module = build_module(config, experiment.classifier, experiment.data)
+    verdict = experiment.verdict
+    module = build_module(config, experiment.classifier, experiment.data, channels_last=verdict.channels_last)
     recorder, callbacks = _build_callbacks(experiment, run_dir, sweep=sweep)
     trainer = build_trainer(config, raw, run_dir, callbacks, start_step=experiment.start_step)
     if trainer.strategy.root_device.type == "cpu" and experiment.data.store.pixels.fits_in_memory:
         keep_freed_pages()
-    announce(config, experiment.data, experiment.classifier, experiment.plan, trainer)
+    allow_tf32(config, trainer.strategy.root_device)
+    if trainer.world_size > 1:
+        bequeath(verdict)
+    announce(config, experiment.data, experiment.classifier, experiment.plan, trainer, verdict)
     last = run_dir / "checkpoints" / LAST
     try:
         trainer.fit(module, experiment.data, ckpt_path=last if last.is_file() else None, weights_only=True)
@@ -253,24 +242,6 @@ def build_trainer(
     )
 
 
-def check_is_free(run_dir: Path) -> None:
-    """Refuse a directory that holds a run, or that can't be made.
-
-    Raises:
-        UnfreezeError: If it does, or can't.
-    """
-    if any((run_dir / name).exists() for name in ("config.yaml", "result.json", "checkpoints")):
-        raise UnfreezeError(
-            f"hydra.run.dir: {str(run_dir)!r} holds a run; type resume={shown_path(run_dir)} to go on with it, "
-            "or name another directory"
-        )
-    parent = next(folder for folder in [run_dir, *run_dir.parents] if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UnfreezeError(
-            f"hydra.run.dir: can't make {str(run_dir)!r}, since {str(parent)!r} is not a folder to write in"
-        )
-
-
 def _without_weights_from_scratch(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     """Let `strategy=scratch` imply random weights, unless others were typed beside it."""
     strategy, model = values.get("strategy"), values.get("model")
@@ -307,103 +278,6 @@ def _check_nodes(raw: DictConfig) -> None:
                 raise UnfreezeError(f"callbacks.{name}: {node._target_} is no lightning.Callback")
 
 
-def _identity(experiment: Experiment) -> dict[str, Any]:
-    """Return what must be the same when a run is resumed, beside its plan."""
-    config = experiment.config
-    described = experiment.data.describe_splits()["splits"]
-    trainer = (
-        "precision",
-        "devices",
-        "num_nodes",
-        "accumulate_grad_batches",
-        "gradient_clip_val",
-        "gradient_clip_algorithm",
-        "limit_train_batches",
-        "sync_batchnorm",
-    )
-    return {
-        "data.fingerprint": experiment.data.store.fingerprint,
-        **{f"the images of {name}": split["hash"] for name, split in described.items()},
-        "data.batch_size": experiment.data.batch_size,
-        "data.image_size": experiment.classifier.preprocessing.crop_px,
-        "data.mirror": config.data.mirror,
-        "data.balance": config.data.balance,
-        "seed": config.seed,
-        "model.name": experiment.classifier.architecture,
-        "head.dropout": config.head.dropout,
-        "objective.label_smoothing": config.objective.label_smoothing,
-        "cache.enabled": config.cache.enabled,
-        "cache.views": config.cache.views,
-        "cache.exact": config.cache.exact,
-        "augment": config.augment.name,
-        **{f"augment.{key}": value for key, value in config.augment.model_dump(exclude={"name"}).items()},
-        "optimizer.weight_decay": config.optimizer.weight_decay,
-        "optimizer.momentum": config.optimizer.momentum,
-        "monitor": config.monitor,
-        **{f"trainer.{key}": config.trainer.get(key) for key in trainer},
-    }
-
-
-def _describe_data(data: "ImageDataModule") -> dict[str, Any]:
-    """Return what result.json says of the data."""
-    from unfreeze.data.store.store import shared_images
-
-    splits, store = data.splits, data.store
-    return {
-        "fingerprint": store.fingerprint,
-        "train": len(splits.train),
-        "val": len(splits.val),
-        "test": len(splits.test),
-        "unreadable": len(store.facts.unreadable),
-        "also_in_train": {
-            "val": shared_images(store, splits.train, splits.val),
-            "test": shared_images(store, splits.train, splits.test),
-        },
-    }
-
-
-def _check_resumable(experiment: Experiment, run_dir: Path) -> int:
-    """Refuse to go on with another plan, other data or another model; return the step to go on from."""
-    from unfreeze.inference.checkpoint import read_checkpoint
-    from unfreeze.training.checkpointing import LAST
-    from unfreeze.training.plan import Plan, plan_differences
-    from unfreeze.training.recorder import check_identity
-
-    last = run_dir / "checkpoints" / LAST
-    if not last.is_file():
-        return 0
-    checkpoint = read_checkpoint(last)
-    callbacks = checkpoint["callbacks"]
-    saved = Plan.from_dict(callbacks["StagedUnfreezing"]["plan"])
-    if saved != experiment.plan:
-        raise UnfreezeError(
-            f"resume: the plan has changed: {'; '.join(plan_differences(saved, experiment.plan))}. "
-            "Resume without these overrides, or start a new run"
-        )
-    check_identity(callbacks["RunRecorder"]["identity"], _identity(experiment))
-    return int(checkpoint["global_step"])
-
-
-def _keep_request(experiment: Experiment, raw: DictConfig, run_dir: Path) -> None:
-    """Write what was asked and what will be done."""
-    from unfreeze.forecast import forecast
-    from unfreeze.training.recorder import write_json
-
-    if not is_first_process():
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    kept = OmegaConf.create(OmegaConf.to_container(raw, resolve=True))
-    kept.model.weights = experiment.config.model.weights
-    kept.resume = None
-    OmegaConf.save(kept, run_dir / "config.yaml")
-    typed = [override for override in experiment.typed if override_key(override) != "resume"]
-    OmegaConf.save(OmegaConf.create(typed), run_dir / "overrides.yaml")
-    data = experiment.data
-    text = forecast(experiment.config, experiment.plan, num_classes=len(data.classes), images=len(data.splits.train))
-    write_json(run_dir / "splits.json", experiment.data.describe_splits())
-    (run_dir / "plan.txt").write_text(text + "\n", encoding="utf-8")
-
-
 def _build_callbacks(
     experiment: Experiment, run_dir: Path, *, sweep: Path | None
 ) -> "tuple[RunRecorder, list[Callback]]":
@@ -414,7 +288,7 @@ def _build_callbacks(
 
     config = experiment.config
     stages = StagedUnfreezing(experiment.plan, monitor=config.monitor, mode=config.monitor_mode)
-    recorder = RunRecorder(run_dir, stages, identity=_identity(experiment))
+    recorder = RunRecorder(run_dir, stages, identity=identity_of(experiment))
     callbacks: list[Callback] = [stages, recorder]
     if config.cache.enabled:
         options = prefix_cache_options(config.cache, sweep=sweep)
@@ -466,6 +340,8 @@ def test_run(run_dir: Path) -> dict[str, Any]:
     if not len(data.splits.test):
         return result
     trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
-    result["test"] = judge_on_test(trainer, build_module(config, classifier, data), data, checkpoint)
+    verdict = read_verdict(run_dir)
+    module = build_module(config, classifier, data, channels_last=verdict is None or verdict.channels_last)
+    result["test"] = judge_on_test(trainer, module, data, checkpoint)
     write_json(file, result)
     return result

@@ -30,6 +30,7 @@ REQUEST = [
     "strategy.lr={head: 3e-3, decay: 0.5}",
     f"strategy.stages={STAGES}",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
 ]
 KILL = ["+callbacks.kill._target_=tests.killing.KillAt"]
 

@@ -26,6 +26,7 @@ class RunResult:
         seed: The run's seed.
         overrides: What was typed.
         data: The data's fingerprint, the number of images per split, and what is odd about them.
+        compute: In which precision and memory layout it trained, and why.
     """
 
     monitor: str
@@ -33,6 +34,7 @@ class RunResult:
     seed: int
     overrides: list[str]
     data: dict[str, Any]
+    compute: dict[str, Any] = field(default_factory=dict)
     status: Literal["completed", "stopped", "failed"] = "failed"
     reason: str | None = None
     best: Row | None = None
@@ -76,6 +78,7 @@ class RunResult:
             "overrides": self.overrides,
             "versions": {"python": python_version(), **{name: version(name) for name in _LIBRARIES}},
             "data": self.data,
+            "compute": self.compute,
         }
 
     def hyperparameter_metrics(self) -> dict[str, float]:

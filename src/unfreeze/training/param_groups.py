@@ -48,17 +48,22 @@ def build_param_groups(classifier: Classifier, *, weight_decay: float) -> list[d
     return groups
 
 
-def build_optimizer(spec: OptimizerSpec, groups: list[dict[str, Any]]) -> Optimizer:
-    """Return an optimizer over groups that `build_param_groups` made."""
-    # On the CPU one fused kernel per step; on GPUs PyTorch's default, which lets gradients be clipped under fp16 too.
-    fused = True if groups[0]["params"][0].device.type == "cpu" else None
+def build_optimizer(spec: OptimizerSpec, groups: list[dict[str, Any]], *, fused: bool = True) -> Optimizer:
+    """Return an optimizer over groups that `build_param_groups` made.
+
+    Args:
+        spec: Which one.
+        groups: All of them, frozen ones too.
+        fused: Whether a step may be one kernel, where the device has such; else PyTorch's default.
+    """
+    kernel = True if fused and groups[0]["params"][0].device.type in ("cpu", "cuda") else None
     match spec.name:
         case "adamw":
-            return AdamW(groups, lr=0.0, betas=(spec.momentum, 0.999), fused=fused)
+            return AdamW(groups, lr=0.0, betas=(spec.momentum, 0.999), fused=kernel)
         case "adam":
-            return Adam(groups, lr=0.0, betas=(spec.momentum, 0.999), fused=fused)
+            return Adam(groups, lr=0.0, betas=(spec.momentum, 0.999), fused=kernel)
         case "sgd":
-            return SGD(groups, lr=0.0, momentum=spec.momentum, fused=fused)
+            return SGD(groups, lr=0.0, momentum=spec.momentum, fused=kernel)
 
 
 def drop_frozen_state(optimizer: Optimizer) -> None:

@@ -295,6 +295,7 @@ class StageFeatures:
         return {
             "boundary": self.partition.boundary,
             "preprocessing": module.preprocessing.to_dict(),
+            "channels_last": module.channels_last,
             "frame": store.frame,
             "data": blake2b(store.facts.digests.tobytes(), digest_size=16).hexdigest(),
             "images": None if wanted is None else blake2b(wanted.tobytes(), digest_size=16).hexdigest(),

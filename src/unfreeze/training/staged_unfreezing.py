@@ -19,7 +19,7 @@ from unfreeze.data.augment.augment import Augmentation, AugmentName
 from unfreeze.errors import UnfreezeError
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, is_better
-from unfreeze.training.param_groups import build_optimizer, build_param_groups, drop_frozen_state
+from unfreeze.training.param_groups import drop_frozen_state
 from unfreeze.training.plan import Group, Plan, Rates, Stage, plan_differences, resolve_plan
 
 log = logging.getLogger(__name__)
@@ -256,9 +256,7 @@ class StagedUnfreezing(L.Callback):
         self._advance_pending = False
         self._apply(freeze=True)
         if self.plan.stages[self.stage].optimizer != before.optimizer:
-            spec = self._attached.optimizer_spec
-            groups = build_param_groups(self._attached.classifier, weight_decay=spec.weight_decay)
-            trainer.optimizers = [build_optimizer(spec, groups)]
+            trainer.optimizers = [self._attached.configure_optimizers()]
         drop_frozen_state(trainer.optimizers[0])
         if isinstance(trainer.strategy, DDPStrategy) and not _registers_everything(trainer.strategy):
             _rewrap(trainer.strategy)

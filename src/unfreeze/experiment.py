@@ -1,0 +1,158 @@
+"""One run: what it consists of, what it writes down before it starts, and what a resume must find unchanged."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from unfreeze.announce import shown_path
+from unfreeze.arguments import override_key
+from unfreeze.compute import COMPUTE_FILE
+from unfreeze.config import Config
+from unfreeze.errors import UnfreezeError
+
+if TYPE_CHECKING:
+    from unfreeze.data.datamodule import ImageDataModule
+    from unfreeze.models.classifier import Classifier
+    from unfreeze.training.plan import Plan
+    from unfreeze.training.precision import Verdict
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """All that a run needs, checked and loaded.
+
+    Args:
+        config: What was asked for.
+        typed: The overrides it was asked with.
+        plan: What trains when.
+        classifier: The network with its weights.
+        data: Decoded images and their splits.
+        verdict: In which precision and memory layout it trains.
+        start_step: The optimizer step that a resumed run goes on from.
+    """
+
+    config: Config
+    typed: tuple[str, ...]
+    plan: "Plan"
+    classifier: "Classifier"
+    data: "ImageDataModule"
+    verdict: "Verdict"
+    start_step: int = 0
+
+
+def check_is_free(run_dir: Path) -> None:
+    """Refuse a directory that holds a run, or that can't be made.
+
+    Raises:
+        UnfreezeError: If it does, or can't.
+    """
+    if any((run_dir / name).exists() for name in ("config.yaml", "result.json", "checkpoints")):
+        raise UnfreezeError(
+            f"hydra.run.dir: {str(run_dir)!r} holds a run; type resume={shown_path(run_dir)} to go on with it, "
+            "or name another directory"
+        )
+    parent = next(folder for folder in [run_dir, *run_dir.parents] if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UnfreezeError(
+            f"hydra.run.dir: can't make {str(run_dir)!r}, since {str(parent)!r} is not a folder to write in"
+        )
+
+
+def keep_request(experiment: Experiment, raw: DictConfig, run_dir: Path) -> None:
+    """Write what was asked and what will be done."""
+    from unfreeze.forecast import forecast
+    from unfreeze.training.recorder import write_json
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    kept = OmegaConf.create(OmegaConf.to_container(raw, resolve=True))
+    kept.model.weights = experiment.config.model.weights
+    kept.resume = None
+    OmegaConf.save(kept, run_dir / "config.yaml")
+    typed = [override for override in experiment.typed if override_key(override) != "resume"]
+    OmegaConf.save(OmegaConf.create(typed), run_dir / "overrides.yaml")
+    data = experiment.data
+    text = forecast(experiment.config, experiment.plan, num_classes=len(data.classes), images=len(data.splits.train))
+    write_json(run_dir / "splits.json", experiment.data.describe_splits())
+    write_json(run_dir / COMPUTE_FILE, experiment.verdict.to_dict())
+    (run_dir / "plan.txt").write_text(text + "\n", encoding="utf-8")
+
+
+def describe_data(data: "ImageDataModule") -> dict[str, Any]:
+    """Return what result.json says of the data."""
+    from unfreeze.data.store.store import shared_images
+
+    splits, store = data.splits, data.store
+    return {
+        "fingerprint": store.fingerprint,
+        "train": len(splits.train),
+        "val": len(splits.val),
+        "test": len(splits.test),
+        "unreadable": len(store.facts.unreadable),
+        "also_in_train": {
+            "val": shared_images(store, splits.train, splits.val),
+            "test": shared_images(store, splits.train, splits.test),
+        },
+    }
+
+
+def check_resumable(experiment: Experiment, run_dir: Path) -> int:
+    """Refuse to go on with another plan, other data or another model; return the step to go on from."""
+    from unfreeze.inference.checkpoint import read_checkpoint
+    from unfreeze.training.checkpointing import LAST
+    from unfreeze.training.plan import Plan, plan_differences
+    from unfreeze.training.recorder import check_identity
+
+    last = run_dir / "checkpoints" / LAST
+    if not last.is_file():
+        return 0
+    checkpoint = read_checkpoint(last)
+    callbacks = checkpoint["callbacks"]
+    saved = Plan.from_dict(callbacks["StagedUnfreezing"]["plan"])
+    if saved != experiment.plan:
+        raise UnfreezeError(
+            f"resume: the plan has changed: {'; '.join(plan_differences(saved, experiment.plan))}. "
+            "Resume without these overrides, or start a new run"
+        )
+    check_identity(callbacks["RunRecorder"]["identity"], identity_of(experiment))
+    return int(checkpoint["global_step"])
+
+
+def identity_of(experiment: Experiment) -> dict[str, Any]:
+    """Return what must be the same when a run is resumed, beside its plan."""
+    config = experiment.config
+    described = experiment.data.describe_splits()["splits"]
+    trainer = (
+        "precision",
+        "devices",
+        "num_nodes",
+        "accumulate_grad_batches",
+        "gradient_clip_val",
+        "gradient_clip_algorithm",
+        "limit_train_batches",
+        "sync_batchnorm",
+    )
+    return {
+        "data.fingerprint": experiment.data.store.fingerprint,
+        **{f"the images of {name}": split["hash"] for name, split in described.items()},
+        "data.batch_size": experiment.data.batch_size,
+        "data.image_size": experiment.classifier.preprocessing.crop_px,
+        "data.mirror": config.data.mirror,
+        "data.balance": config.data.balance,
+        "seed": config.seed,
+        "model.name": experiment.classifier.architecture,
+        "head.dropout": config.head.dropout,
+        "objective.label_smoothing": config.objective.label_smoothing,
+        "cache.enabled": config.cache.enabled,
+        "cache.views": config.cache.views,
+        "cache.exact": config.cache.exact,
+        "augment": config.augment.name,
+        **{f"augment.{key}": value for key, value in config.augment.model_dump(exclude={"name"}).items()},
+        "optimizer.weight_decay": config.optimizer.weight_decay,
+        "optimizer.momentum": config.optimizer.momentum,
+        "monitor": config.monitor,
+        "channels_last": experiment.verdict.channels_last,
+        **{f"trainer.{key}": config.trainer.get(key) for key in trainer},
+    }
