@@ -23,8 +23,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # half of what `unfreeze --help` would take is the import of what draws its boxes
 )
-cache_app = typer.Typer(help="What later runs use again: decoded images, features of frozen backbones.")
+cache_app = typer.Typer(
+    help="What later runs use again: decoded images, features of frozen backbones.", rich_markup_mode=None
+)
 app.add_typer(cache_app, name="cache")
 
 

@@ -61,8 +61,9 @@ def estimate_savings(config: Config, edges: "Sequence[CachedEdge]", plan: "Plan"
     for cached in edges:
         stage = plan.stages[cached.stage]
         each = prefix_seconds(config.model.name, num_classes, size_px=_crop_px(config), live=stage.groups)
-        passes = images * (stage.epochs - cached.views)
-        told.append(f"{stage.name} about {format_seconds(passes * each)}")
+        saved = each * images * (stage.epochs - cached.views)
+        if saved >= 1:
+            told.append(f"{stage.name} about {format_seconds(saved)}")
     return f"cached features save {', '.join(told)} on this machine's CPU" if told else ""
 
 

@@ -124,7 +124,7 @@ class FeatureTable:
         return tuple(gathered)
 
     def _slots_of(self, indices: Tensor) -> Tensor:
-        return indices if self._slots is None else self._slots[indices]
+        return indices if self._slots is None else self._slots.index_select(0, indices)
 
 
 def slots_of(wanted: Indices, *, images: int) -> Tensor:

@@ -1,5 +1,6 @@
 """A LightningModule around a classifier."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.training.features import CachedPrefix
 from unfreeze.training.losses import weighted_cross_entropy
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups
+from unfreeze.training.train_means import TrainMeans
 
 
 class ImageClassifier(L.LightningModule):
@@ -78,16 +80,20 @@ class ImageClassifier(L.LightningModule):
         self.seed = seed
         self.cached: CachedPrefix | None = None
         self._live = frozenset(group.name for group in classifier.groups)
+        self._live_parameters = list(self.network.parameters())
         self._frozen_norm: FrozenNorm = "eval"
-        self.train_loss = MeanMetric(nan_strategy="disable")
-        self.train_acc = MeanMetric(nan_strategy="disable")
-        # In the checkpoint, so that a resume in mid-epoch reports the whole epoch.
-        self.train_loss.persistent(True)
-        self.train_acc.persistent(True)
+        self.train_means = TrainMeans()
         self.val_metrics = _validation_metrics(len(classifier.classes))
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.test_logits = CatMetric(nan_strategy="disable")
         self.test_labels = CatMetric(nan_strategy="disable")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the name of the running hook, which is set 20 times a step, as a plain one."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -103,6 +109,7 @@ class ImageClassifier(L.LightningModule):
         """Let some layer groups train and freeze the others; doing it twice changes nothing."""
         self._live, self._frozen_norm = live, frozen_norm
         self.classifier.freeze_all_but(live)
+        self._live_parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "ImageClassifier":
@@ -162,9 +169,7 @@ class ImageClassifier(L.LightningModule):
             logits, targets, class_weights=self.class_weights, label_smoothing=self.label_smoothing
         )
         labels = batch.labels if batch.targets is None else batch.targets.argmax(dim=1)
-        # For each image: torchmetrics leaves weights out where NaN checks are disabled (its aggregation.py).
-        self.train_loss.update(loss.detach().expand(len(labels)))
-        self.train_acc.update((logits.detach().argmax(dim=1) == labels).float())
+        self.train_means.update(loss.detach(), logits.detach(), labels)
         return loss
 
     def on_validation_start(self) -> None:
@@ -178,7 +183,7 @@ class ImageClassifier(L.LightningModule):
         Raises:
             TrainingFailedError: Naming the epoch and what to try.
         """
-        if self.train_loss.update_called and not torch.isfinite(self.train_loss.compute()):
+        if self.train_means.update_called and not math.isfinite(self.train_means.compute()["loss"]):
             raise TrainingFailedError(
                 f"the training loss is not finite in epoch {self.current_epoch + 1}; the last good checkpoint is kept. "
                 "Try a lower rate (strategy.lr.head=1e-4), or trainer.gradient_clip_val=1.0"
@@ -186,11 +191,10 @@ class ImageClassifier(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training loss and accuracy."""
-        if self.train_loss.update_called:
+        if self.train_means.update_called:
             self.check_loss_is_finite()
-            self.log_dict({"train/loss": self.train_loss.compute(), "train/acc": self.train_acc.compute()})
-            self.train_loss.reset()
-            self.train_acc.reset()
+            self.log_dict({f"train/{name}": value for name, value in self.train_means.compute().items()})
+            self.train_means.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Judge a batch, in float32; with fewer images than ranks, some have none."""
@@ -225,6 +229,11 @@ class ImageClassifier(L.LightningModule):
         trainer = self._trainer
         fused = trainer is None or not (trainer.gradient_clip_val and "mixed" in trainer.precision)
         return build_optimizer(self.optimizer_spec, [{**group, "lr": self.lr} for group in groups], fused=fused)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Drop the gradients of what is live; what is frozen has none."""
+        for parameter in self._live_parameters:
+            parameter.grad = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record in plain values what the model is, so that it can be rebuilt without this run's configuration."""

@@ -99,8 +99,7 @@ class RunRecorder(L.Callback):
             "stage": stage["name"],
             "seconds": round(seconds, 3),
             "images_per_second": round(stage["images"] / seconds, 1),
-            "train/loss": float(pl_module.train_loss.compute()),
-            "train/acc": float(pl_module.train_acc.compute()),
+            **{f"train/{name}": float(value) for name, value in pl_module.train_means.compute().items()},
             **(val if validated else {}),
             **_rates(trainer),
         }
