@@ -167,6 +167,7 @@ def resolve(config: Config, num_classes: int) -> "Plan":
     if config.data.image_size is not None:
         check_image_size(config.model.name, config.data.image_size)
     strategy = config.strategy
+    _check_solvers(config)
     return resolve_plan(
         [Stage(**stage.model_dump(exclude={"lr"}), lr=_stage_lr(stage.lr)) for stage in strategy.stages],
         [Group(name, parameters) for name, parameters in group_sizes(config.model.name, num_classes)],
@@ -240,6 +241,20 @@ def _check_is_one_task(config: Config) -> None:
             f"data.columns.label: head={config.head.name} learns one task, but {len(set(labels))} columns are named: "
             f"{', '.join(labels)}; type data.columns.label={labels[0]}"
         )
+
+
+def _check_solvers(config: Config) -> None:
+    """Refuse what a head that is solved can't follow."""
+    for index, stage in enumerate(config.strategy.stages):
+        if stage.solver is None:
+            continue
+        where = f"strategy.stages[{index}] {stage.name!r}: solver lbfgs"
+        if (stage.augment or config.augment.name) != "none":
+            raise UnfreezeError(f"{where} sees each image once, as it is; give the stage augment: none")
+        if not config.cache.enabled:
+            raise UnfreezeError(f"{where} works on cached features; leave out cache.enabled=false")
+        if config.objective.label_smoothing:
+            raise UnfreezeError(f"{where} minimises the cross entropy itself; leave out objective.label_smoothing")
 
 
 def _stage_lr(lr: Any) -> Any:

@@ -177,6 +177,7 @@ class StageConfig(_Section):
     schedule: ScheduleName | None = None
     optimizer: OptimizerName | None = None
     augment: AugmentName | None = None
+    solver: Literal["lbfgs"] | None = None
 
 
 class StrategyConfig(_Section):

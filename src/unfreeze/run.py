@@ -108,6 +108,10 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
         dropout=config.head.dropout,
         image_size=config.data.image_size,
     )
+    if any(stage.solver for stage in plan.stages):
+        from unfreeze.training.head_solver import find_linear_head
+
+        find_linear_head(classifier)
     decode(data, classifier.preprocessing)
     verdict = settle_compute(config, plan=plan, classifier=classifier, batch_size=data.batch_size, device=device)
     config = with_verdict(config, verdict)
@@ -293,6 +297,10 @@ def _build_callbacks(
     if config.cache.enabled:
         options = prefix_cache_options(config.cache, sweep=sweep)
         callbacks.append(FrozenPrefixCache(stages, options=options, on_ready=recorder.note_cache))
+    if any(stage.solver for stage in experiment.plan.stages):
+        from unfreeze.training.head_solver import HeadSolver
+
+        callbacks.append(HeadSolver(stages, on_solved=recorder.note_solution))
     return recorder, callbacks
 
 

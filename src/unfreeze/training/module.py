@@ -83,7 +83,7 @@ class ImageClassifier(L.LightningModule):
         self._live_parameters = list(self.network.parameters())
         self._frozen_norm: FrozenNorm = "eval"
         self.train_means = TrainMeans()
-        self.val_metrics = _validation_metrics(len(classifier.classes))
+        self.val_metrics = validation_metrics(len(classifier.classes))
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.test_logits = CatMetric(nan_strategy="disable")
         self.test_labels = CatMetric(nan_strategy="disable")
@@ -271,7 +271,8 @@ class ImageClassifier(L.LightningModule):
             return self._logits(batch._replace(images=batch.images.float(), features=features)).float()
 
 
-def _validation_metrics(num_classes: int) -> MetricCollection:
+def validation_metrics(num_classes: int) -> MetricCollection:
+    """Return what validation measures beside the loss, from logits and labels."""
     options: Mapping[str, Any] = {"num_classes": num_classes, "validate_args": False}
     return MetricCollection(
         {

@@ -58,6 +58,7 @@ class Stage:
         schedule: A name out of `SCHEDULES`; null for the run's.
         optimizer: Name of another optimizer for this stage; null for the run's.
         augment: Name of another augmentation for this stage; null for the run's.
+        solver: "lbfgs" for a head that is solved instead of trained step by step; it has no rate.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Stage:
     schedule: str | None = None
     optimizer: str | None = None
     augment: str | None = None
+    solver: Literal["lbfgs"] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class PlannedStage:
     schedule: str
     optimizer: str
     augment: str | None
+    solver: Literal["lbfgs"] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,12 @@ class Plan:
         """Return the learning rate of a group.
 
         Args:
-            group: A group's name; one that is frozen in the stage gets 0.
+            group: A group's name; one that is frozen in the stage, or solved, gets 0.
             stage: Index of the stage.
             progress: Share of the stage that is done, in [0, 1]; steps count at their middle.
         """
         peak = self._peaks[stage].get(group)
-        return 0.0 if peak is None else peak * self.multiplier(stage, progress)
+        return 0.0 if peak is None or self.stages[stage].solver else peak * self.multiplier(stage, progress)
 
     def multiplier(self, stage: int, progress: float) -> float:
         """Return what warm-up and schedule make of the peak rates, the same for every group of the stage."""
@@ -220,6 +223,8 @@ def _plan_stage(
             f"{where}: trains nothing (train: {stage.train!r}). "
             f"Want a number from 1 to {len(available)}, 'all', or groups of {architecture}: {' '.join(available)}"
         )
+    if stage.solver is not None:
+        _check_solver(where, stage, live, available[0])
     return PlannedStage(
         name=stage.name,
         groups=tuple(live),
@@ -230,7 +235,22 @@ def _plan_stage(
         schedule=stage.schedule or schedule,
         optimizer=stage.optimizer or optimizer,
         augment=stage.augment,
+        solver=stage.solver,
     )
+
+
+def _check_solver(where: str, stage: Stage, live: Sequence[str], head: str) -> None:
+    """Refuse what has no meaning where a head is solved at once."""
+    if list(live) != [head]:
+        raise UnfreezeError(f"{where}: solver lbfgs solves the head alone; want train: 1, got {stage.train!r}")
+    given = {"epochs": stage.epochs != 1, "patience": stage.patience is not None, "warmup": stage.warmup != 0}
+    given |= {key: getattr(stage, key) is not None for key in ("lr", "schedule", "optimizer")}
+    meaningless = [key for key, is_given in given.items() if is_given]
+    if meaningless:
+        raise UnfreezeError(
+            f"{where}: {', '.join(meaningless)} beside solver lbfgs, which solves the head in one epoch; "
+            "want {name: head, train: 1, epochs: 1, augment: none, solver: lbfgs}"
+        )
 
 
 def _check_stage(where: str, stage: Stage, schedule: str) -> None:

@@ -30,11 +30,14 @@ def _stage_row(plan: Plan, index: int, augment: str) -> list[str]:
         _trains(plan, index),
         f"{plan.trainable(index):,}",
         _epochs(stage),
-        format_rates(stage.rates),
-        stage.schedule + (f", warm-up {stage.warmup:.0%}" if stage.warmup else ""),
-        stage.optimizer,
+        *(("-", "-", "L-BFGS") if stage.solver else _steps(stage)),
         stage.augment or augment,
     ]
+
+
+def _steps(stage: PlannedStage) -> tuple[str, str, str]:
+    warmup = f", warm-up {stage.warmup:.0%}" if stage.warmup else ""
+    return format_rates(stage.rates), stage.schedule + warmup, stage.optimizer
 
 
 def _trains(plan: Plan, index: int) -> str:

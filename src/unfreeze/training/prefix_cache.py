@@ -131,7 +131,7 @@ class FrozenPrefixCache(L.Callback):
         demands = self._demands(trainer, module)
         if planned.name not in self._decisions:
             # Ranks measure different times, and must do the same.
-            pays = {split: features.pays(demand) for split, demand in demands.items()}
+            pays = {split: bool(planned.solver) or features.pays(demand) for split, demand in demands.items()}
             self._decisions[planned.name] = trainer.strategy.broadcast(pays)
         decided = self._decisions[planned.name]
         self._fed_splits = [split for split, demand in demands.items() if demand and decided.get(split)]

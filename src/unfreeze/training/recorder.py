@@ -117,6 +117,10 @@ class RunRecorder(L.Callback):
             self._epoch_seconds -= cache["seconds"] - (before["seconds"] if before is not None else 0.0)
             self.stages[-1]["cache"] = cache
 
+    def note_solution(self, solution: Row) -> None:
+        """Keep how the head of the current stage was solved."""
+        self.stages[-1]["solved"] = solution
+
     def write(self) -> None:
         """Write `metrics.csv` and `stages.json`, each whole or not at all."""
         columns = list(dict.fromkeys(key for row in self.history for key in row))
