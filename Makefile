@@ -2,7 +2,7 @@
 .PHONY: help setup demo test test-all lint format tensorboard bench bench-quick bench-accuracy peers clean pins
 
 VENV := .venv
-BENCH ?= loading splits compare
+BENCH ?= loading splits overheads compare
 BIN := $(VENV)/bin
 PEERS_VENV := .venv-peers
 PEERS_INSTALLED := $(PEERS_VENV)/.installed
@@ -21,7 +21,7 @@ demo: $(INSTALLED)  ## train, test and explain a model on embedded data, in a mi
 	$(BIN)/python train.py experiment=demo
 
 test: $(INSTALLED)  ## the tests, offline
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-all: $(INSTALLED)  ## the slow tests too
 	$(BIN)/python -m pytest

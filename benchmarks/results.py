@@ -11,7 +11,10 @@ from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLE = "# Measured\n\nWritten by `make bench`; [docs/benchmarks.md](../docs/benchmarks.md) says how.\n"
-ORDER = ("probe", "last block", "gradual", "finetune", "reach", "accuracy", "gpu", "loading", "splits")
+ORDER = (
+    *("probe", "last block", "gradual", "finetune", "reach", "accuracy", "gpu", "head step", "second start", "sweep"),
+    *("command", "loading", "splits"),
+)
 
 
 def publish(

@@ -4,6 +4,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+# Tests that run side by side, and the processes they start, take a core each; before anything imports torch.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

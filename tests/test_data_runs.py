@@ -47,7 +47,7 @@ def test_a_run_is_the_same_wherever_the_pixels_are(photos: Path, tmp_path: Path)
     splits = {(tmp_path / place / "splits.json").read_text() for place in results}
     assert len(splits) == 1
     assert "streamed from the files" in results["off"]["out"]
-    assert len(list((tmp_path / "kept = here").rglob("*.npy"))) == 1
+    assert len(list((tmp_path / "kept = here" / "decoded").rglob("*.npy"))) == 1
 
 
 def test_a_streamed_run_that_was_ended_in_mid_epoch_goes_on_exactly(photos: Path, tmp_path: Path) -> None:

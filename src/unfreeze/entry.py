@@ -116,7 +116,7 @@ class RunCallback(Callback):
             sweep.write_summary(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Test the winner of a search, show all jobs, and say by the exit code whether any failed."""
+        """Test the winner of a search, draw the best run, show all, and say by the exit code whether any failed."""
         folder = Path(config.hydra.sweep.dir)
         _drop_shared_features(config, folder)
         jobs = sweep.read_jobs(folder)
@@ -125,6 +125,11 @@ class RunCallback(Callback):
             _test_winner(jobs, config.monitor)
             jobs = sweep.read_jobs(folder)
         sweep.write_summary(folder)
+        winner = sweep.best_job(jobs, config.monitor)
+        if winner is not None and (config.callbacks or {}).get("curves"):
+            from unfreeze.evaluation.curves import draw_run
+
+            draw_run(winner.folder)
         print(sweep.format_jobs(jobs, folder))
         if any(job.status != "completed" for job in jobs):
             raise SystemExit(1)

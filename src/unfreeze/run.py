@@ -292,7 +292,7 @@ def _build_callbacks(
 
     config = experiment.config
     stages = StagedUnfreezing(experiment.plan, monitor=config.monitor, mode=config.monitor_mode)
-    recorder = RunRecorder(run_dir, stages, identity=identity_of(experiment))
+    recorder = RunRecorder(run_dir, stages, identity=identity_of(experiment), in_sweep=sweep is not None)
     callbacks: list[Callback] = [stages, recorder]
     if config.cache.enabled:
         options = prefix_cache_options(config.cache, sweep=sweep)

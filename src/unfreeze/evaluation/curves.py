@@ -1,6 +1,8 @@
 """Learning curves with the stage changes marked."""
 
+import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,42 @@ _LEGEND = {"train": "train", "val": "validation"}
 
 
 class LearningCurves(L.Callback):
-    """Draws `figures/learning_curves.png` when training ends, and shows it in TensorBoard."""
+    """Draws `figures/learning_curves.png` when training ends, and shows it in TensorBoard; not for a sweep's runs."""
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw, on the first rank."""
         recorder = next((callback for callback in trainer.callbacks if isinstance(callback, RunRecorder)), None)  # type: ignore[attr-defined]
-        if not trainer.is_global_zero or recorder is None or not any("val/acc" in row for row in recorder.history):
+        if not trainer.is_global_zero or recorder is None or recorder.in_sweep:
             return
-        figure = plot_learning_curves(recorder.history)
-        save_figure(figure, recorder.folder / "figures" / "learning_curves.png")
+        figure = draw_curves(recorder.folder, recorder.history)
+        if figure is None:
+            return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure("learning_curves", figure, trainer.global_step, close=False)
+
+
+def draw_run(run_dir: Path) -> None:
+    """Draw `figures/learning_curves.png` of a run that has ended, from its metrics.csv."""
+    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+    draw_curves(run_dir, [{key: _number(value) for key, value in row.items()} for row in rows])
+
+
+def draw_curves(run_dir: Path, history: Sequence[dict[str, Any]]) -> Figure | None:
+    """Draw `figures/learning_curves.png` from the rows of the epochs; None where none was validated."""
+    if not any("val/acc" in row for row in history):
+        return None
+    figure = plot_learning_curves(history)
+    save_figure(figure, run_dir / "figures" / "learning_curves.png")
+    return figure
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def plot_learning_curves(history: Sequence[dict[str, Any]]) -> Figure:

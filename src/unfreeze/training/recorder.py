@@ -26,10 +26,14 @@ class RunRecorder(L.Callback):
         folder: The run's directory.
         stages: The callback whose stages are recorded.
         identity: What must be the same when the run is resumed, in plain values.
+        in_sweep: Whether the run is one of many, the best of which is drawn when all have ended.
     """
 
-    def __init__(self, folder: Path, stages: StagedUnfreezing, *, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, stages: StagedUnfreezing, *, identity: Mapping[str, Any], in_sweep: bool = False
+    ) -> None:
         self.folder = folder
+        self.in_sweep = in_sweep
         self._stages = stages
         self._identity = dict(identity)
         self.history: list[Row] = []

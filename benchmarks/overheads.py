@@ -1,0 +1,240 @@
+"""What this project adds to the work itself: a head's step, a start from kept features, a sweep of heads, its command.
+
+    make bench BENCH=overheads
+    make bench BENCH=overheads ARGS="--only step start --rounds 3"
+
+Images are noise and weights random: only time counts.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch.nn import functional as F
+
+from photos import write_noise
+from results import RESULTS, publish, spread, table
+
+ROOT = Path(__file__).parents[1]
+SECTIONS = ("step", "start", "sweep", "command")
+IMAGES = 5000
+HEADS = ("strategy.lr.head=1e-4,3e-4,1e-3,2e-3,3e-3,5e-3,1e-2,3e-2", "optimizer.weight_decay=0,1e-3,1e-2,1e-1")
+JOBS = 32
+
+
+class PairedSteps(L.Callback):
+    """Lets a bare loop of the same head take its turn after each slice of the run's steps.
+
+    Args:
+        file: Where the milliseconds per step go, by turn.
+        batch_size: Of both.
+        images: That the bare loop draws from.
+    """
+
+    SLICE = 20
+
+    def __init__(self, file: str, *, batch_size: int, images: int) -> None:
+        self._file = Path(file)
+        self._batch_size = batch_size
+        self._images = images
+        self._marks: list[float] = []
+        self._turns: list[dict[str, float]] = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self._marks.append(time.perf_counter())
+        if len(self._marks) > self.SLICE:
+            ours = statistics.median(_differences_ms(self._marks))
+            self._turns.append({"ours": ours, "bare": self._bare(pl_module)})
+            self._marks = []
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._file.write_text(json.dumps(self._turns[2:]))
+
+    @torch.enable_grad()
+    def _bare(self, module: Any) -> float:
+        """Return the milliseconds of a step of the tutorials' loop on features in memory."""
+        width, classes = module.network.fc.in_features, module.network.fc.out_features
+        if not hasattr(self, "_head"):
+            self._head = torch.nn.Linear(width, classes)
+            self._optimizer = torch.optim.AdamW(self._head.parameters(), lr=1e-3, fused=True)
+            self._rows = torch.randn(self._images, width)
+            self._labels = torch.arange(self._images) % classes
+        order = torch.randperm(self._images, generator=torch.Generator().manual_seed(0))
+        marks = [time.perf_counter()]
+        for index in order[: self.SLICE * self._batch_size].split(self._batch_size):
+            self._optimizer.zero_grad()
+            loss = F.cross_entropy(self._head(self._rows[index]), self._labels[index])
+            loss.backward()
+            self._optimizer.step()
+            marks.append(time.perf_counter())
+        return statistics.median(_differences_ms(marks))
+
+
+class FirstStep(L.Callback):
+    """Leaves the seconds from the model being built to the first training step in a file, and ends the run.
+
+    Args:
+        file: Where.
+    """
+
+    def __init__(self, file: str) -> None:
+        from unfreeze.data.datamodule import ImageDataModule
+
+        self._file = Path(file)
+        self._built_at = 0.0
+        build_store = ImageDataModule.build_store
+
+        def note_and_build(data: ImageDataModule, *arguments: Any, **options: Any) -> None:
+            # What a run does once the model is built.
+            self._note()
+            build_store(data, *arguments, **options)
+
+        ImageDataModule.build_store = note_and_build
+
+    def _note(self) -> None:
+        self._built_at = self._built_at or time.perf_counter()
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if not self._file.exists():
+            self._file.write_text(str(time.perf_counter() - self._built_at))
+
+
+def head_steps(folder: Path, options: argparse.Namespace) -> None:
+    """A step of a linear head with everything on beside one of the bare loop."""
+    images = write_noise(folder / "images", train=IMAGES, test=100)
+    turns: list[dict[str, float]] = []
+    for number in range(options.rounds):
+        file = folder / f"steps{number}"
+        clock = f"{{_target_: overheads.PairedSteps, file: '{file}', batch_size: 128, images: {IMAGES}}}"
+        typed = ["data.image_size=64", "data.batch_size=128", "strategy.stages=[{name: head, train: 1, epochs: 30}]"]
+        train([*_request(images, folder), *typed, "augment=none", f"+callbacks.clock={clock}"], folder)
+        turns += json.loads(file.read_text())
+    ours, bare = ([turn[name] for turn in turns] for name in ("ours", "bare"))
+    rows = [
+        ["a step of the bare loop", spread(bare, 2)],
+        ["a step of a run: features gathered, metrics, rates, seeds, TensorBoard", spread(ours, 2)],
+        ["more", spread([a - b for a, b in zip(ours, bare, strict=True)], 2)],
+        ["times as long", spread([a / b for a, b in zip(ours, bare, strict=True)], 2)],
+    ]
+    _publish(
+        options,
+        "head step",
+        "A linear head on 512 features, batch 128: medians of 20 steps, the two in turns within one process.",
+        ["milliseconds", "median (least–most)"],
+        rows,
+    )
+
+
+def second_start(folder: Path, options: argparse.Namespace) -> None:
+    """Seconds from the model being built to the first step, where the features are there already."""
+    images = write_noise(folder / "images", train=IMAGES, test=100)
+    seconds = []
+    for number in range(options.rounds + 1):
+        file = folder / f"start{number}"
+        clock = f"{{_target_: overheads.FirstStep, file: '{file}'}}"
+        typed = ["data.image_size=96", "strategy=feature_extraction", f"+callbacks.clock={clock}"]
+        train([*_request(images, folder), *typed, "trainer.max_epochs=1"], folder)
+        seconds.append(float(file.read_text()))
+    _publish(
+        options,
+        "second start",
+        f"From the model being built to the first training step, {IMAGES:,} images at 96 px; each in a new process.",
+        ["seconds", "median (least–most)"],
+        [["features computed", spread(seconds[:1], 2)], ["features found", spread(seconds[1:], 2)]],
+    )
+
+
+def sweep_of_heads(folder: Path, options: argparse.Namespace) -> None:
+    """The wall clock of a sweep beside that of one of its runs, each from an empty cache."""
+    images = write_noise(folder / "images", train=IMAGES, test=100)
+    rows, took = [], []
+    size = f"data.image_size={options.image_size}"
+    for what, typed in (("one head", []), (f"{JOBS} heads", ["-m", *HEADS, "search=true"])):
+        request = [*_request(images, folder, cache=what), size, "strategy=feature_extraction", *typed]
+        started = time.perf_counter()
+        train(request, folder)
+        took.append(time.perf_counter() - started)
+        rows.append([what, f"{took[-1]:.0f}", f"{took[-1] / took[0]:.2f}"])
+    _publish(
+        options,
+        "sweep",
+        f"ResNet-18 at {options.image_size} px, {IMAGES:,} images, 10 epochs a head; whole processes, empty caches.",
+        ["train.py", "s", "of one"],
+        rows,
+    )
+
+
+def command(folder: Path, options: argparse.Namespace) -> None:
+    """Seconds until the package is imported, and until the command has printed its help."""
+    python = Path(sys.executable)
+    commands = {
+        "python -c pass": [str(python), "-c", "pass"],
+        "import unfreeze": [str(python), "-c", "import unfreeze"],
+        "unfreeze --help": [str(python.with_name("unfreeze")), "--help"],
+    }
+    took: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(max(5, options.rounds)):
+        for name, arguments in commands.items():
+            started = time.perf_counter()
+            subprocess.run(arguments, check=True, capture_output=True, cwd=folder)
+            took[name].append(time.perf_counter() - started)
+    rows = [[name, spread(values, 2)] for name, values in took.items()]
+    _publish(options, "command", "Whole processes, in turns.", ["seconds", "median (least–most)"], rows)
+
+
+def train(typed: Sequence[str], folder: Path) -> None:
+    """Run train.py to its end."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *typed], check=True, cwd=folder, env=environment, stdout=sys.stderr
+    )
+
+
+def _request(images: Path, folder: Path, cache: str = "cache") -> list[str]:
+    return [
+        *["data=imagefolder", f"data.root={images}", "model=resnet18", "model.weights=null"],
+        f"cache.dir={folder / cache}",
+    ]
+
+
+def _differences_ms(marks: Sequence[float]) -> list[float]:
+    return [1e3 * (after - before) for before, after in itertools.pairwise(marks)]
+
+
+def _publish(
+    options: argparse.Namespace, section: str, what: str, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    publish(section, [what, "", *table(header, rows)], versions={"torch": torch.__version__}, file=options.out)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--rounds", type=int, default=5, help="processes of each")
+    parser.add_argument("--image-size", type=int, default=224, help="of the sweep, in px")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where sections are kept")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_options()
+    measures = {"step": head_steps, "start": second_start, "sweep": sweep_of_heads, "command": command}
+    for section in options.only:
+        with tempfile.TemporaryDirectory() as name:
+            measures[section](Path(name), options)
+
+
+if __name__ == "__main__":
+    main()
