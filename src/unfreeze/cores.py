@@ -35,6 +35,15 @@ def limit_torch_threads() -> None:
         torch.set_num_threads(usable_cores())
 
 
+def ask_for_gpus_cheaply() -> None:
+    """Let PyTorch ask the CUDA runtime whether there is a GPU, which Adam does in each step; for runs on the CPU.
+
+    Lightning makes it load NVIDIA's management library for that each time, so that processes may be forked before CUDA
+    is used: https://docs.pytorch.org/docs/stable/notes/cuda.html (environment variables). Here it is not used.
+    """
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+
 def _allowed_cores() -> int:
     """Return the cores that the process may be scheduled on, or fewer where a container's quota says so."""
     scheduled = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

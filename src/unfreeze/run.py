@@ -29,7 +29,7 @@ from unfreeze.build import (
 )
 from unfreeze.compute import allow_tf32, bequeath, read_verdict, settle_compute, with_verdict
 from unfreeze.config import Config, parse_config
-from unfreeze.cores import limit_torch_threads
+from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads
 from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
 from unfreeze.experiment import Experiment, check_is_free, check_resumable, describe_data, identity_of, keep_request
 from unfreeze.memory import keep_freed_pages
@@ -156,8 +156,10 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Pa
     module = build_module(config, experiment.classifier, experiment.data, channels_last=verdict.channels_last)
     recorder, callbacks = _build_callbacks(experiment, run_dir, sweep=sweep)
     trainer = build_trainer(config, raw, run_dir, callbacks, start_step=experiment.start_step)
-    if trainer.strategy.root_device.type == "cpu" and experiment.data.store.pixels.fits_in_memory:
-        keep_freed_pages()
+    if trainer.strategy.root_device.type == "cpu":
+        ask_for_gpus_cheaply()
+        if experiment.data.store.pixels.fits_in_memory:
+            keep_freed_pages()
     allow_tf32(config, trainer.strategy.root_device)
     if trainer.world_size > 1:
         bequeath(verdict)
@@ -234,12 +236,13 @@ def build_trainer(
 
     from unfreeze.training.checkpointing import BestCheckpoint, LastCheckpoint
     from unfreeze.training.seeding import SeededSteps
+    from unfreeze.training.unprofiled import Unprofiled
 
     folder = run_dir / "checkpoints"
     extra = [instantiate(node) for node in (raw.callbacks or {}).values() if node is not None]
     best = BestCheckpoint(folder, monitor=config.monitor, mode=config.monitor_mode)
     return Trainer(
-        **trainer_arguments(config),
+        **{"profiler": Unprofiled(), **trainer_arguments(config)},
         callbacks=[*callbacks, SeededSteps(config.seed), *extra, best, LastCheckpoint(folder)],
         logger=_build_loggers(raw, run_dir, start_step),
         default_root_dir=run_dir,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
@@ -64,7 +65,8 @@ def _skeleton(name: str, num_classes: int) -> tuple[nn.Module, str]:
     return network, head
 
 
-def find_edge(name: str, num_classes: int, *, size_px: int, live: Collection[str]) -> Edge | None:
+@cache
+def find_edge(name: str, num_classes: int, *, size_px: int, live: tuple[str, ...]) -> Edge | None:
     """Return where a network would be cut below the groups that train; None where it would or could not be."""
     network, head = _skeleton(name, num_classes)
     images = torch.empty(2, 3, size_px, size_px, device="meta")

@@ -16,6 +16,8 @@ from unfreeze.training.staged_unfreezing import monitored_value
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
+_MOST_SHARE = 0.1
+"""Of a run's time, about, that goes into checkpoints of epochs."""
 
 
 class BestCheckpoint(Checkpoint):
@@ -54,7 +56,9 @@ class BestCheckpoint(Checkpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps the newest state on disk: at each epoch's end, every few minutes within one, and when asked to stop.
+    """Keeps the newest state on disk: at epochs' ends, every few minutes within one, and when asked to stop.
+
+    Where an epoch is shorter than ten checkpoints it is not saved, unless it is the last: it is soon done again.
 
     Lightning calls it after all other callbacks, so that what it saves is complete.
 
@@ -67,6 +71,7 @@ class LastCheckpoint(Checkpoint):
         self._path = folder / LAST
         self._every_s = every_min * 60
         self._saved_at = time.monotonic()
+        self._took_s = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over from Lightning, which would end with exit code 0."""
@@ -96,8 +101,11 @@ class LastCheckpoint(Checkpoint):
         STOP.deferring = trainer.state.fn == "fit"
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the epoch."""
-        self._save(trainer, pl_module)
+        """Save the epoch: the last, and those that take long enough for a checkpoint not to matter."""
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        is_due = time.monotonic() - self._saved_at >= self._took_s / _MOST_SHARE
+        if is_last or _on_any_rank(trainer, is_due or STOP.received is not None):
+            self._save(trainer, pl_module)
         self._stop_if_requested(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -108,8 +116,10 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ImageClassifier)
         pl_module.check_loss_is_finite()
+        started = time.monotonic()
         trainer.save_checkpoint(self._path)
         self._saved_at = time.monotonic()
+        self._took_s = self._saved_at - started
 
     def _stop_if_requested(self, trainer: L.Trainer) -> None:
         if _on_any_rank(trainer, STOP.received is not None):

@@ -133,6 +133,8 @@ class ImageClassifier(L.LightningModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Send images and labels; the indices stay, so that what they draw is known without waiting for the device."""
+        if batch.images.device == batch.labels.device == device:
+            return batch
         images, labels = super().transfer_batch_to_device((batch.images, batch.labels), device, dataloader_idx)
         return batch._replace(images=images, labels=labels)
 

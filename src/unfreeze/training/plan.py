@@ -126,8 +126,12 @@ class Plan:
             stage: Index of the stage.
             progress: Share of the stage that is done, in [0, 1]; steps count at their middle.
         """
-        peak = self._peaks[stage].get(group)
-        return 0.0 if peak is None or self.stages[stage].solver else peak * self.multiplier(stage, progress)
+        return self.rates(stage, progress).get(group, 0.0)
+
+    def rates(self, stage: int, progress: float) -> dict[str, float]:
+        """Return the learning rate of each live group, as `lr` has them."""
+        factor = 0.0 if self.stages[stage].solver else self.multiplier(stage, progress)
+        return {group: peak * factor for group, peak in self._peaks[stage].items()}
 
     def multiplier(self, stage: int, progress: float) -> float:
         """Return what warm-up and schedule make of the peak rates, the same for every group of the stage."""

@@ -1,9 +1,10 @@
 """Random draws that a resume repeats: every step's are a function of seed, epoch, batch and rank."""
 
+import struct
+from hashlib import blake2b
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 
 
@@ -21,8 +22,8 @@ class SeededSteps(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the step."""
-        place = [self._seed, trainer.current_epoch, batch_idx, trainer.global_rank]
-        seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]) >> 1
+        place = struct.pack("<4q", self._seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        seed = int.from_bytes(blake2b(place, digest_size=8).digest(), "little") >> 1
         # Not torch.manual_seed, which formats a stack for each kind of device that is not in use.
         torch.default_generator.manual_seed(seed)
         if pl_module.device.type == "cuda":

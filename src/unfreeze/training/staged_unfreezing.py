@@ -193,8 +193,9 @@ class StagedUnfreezing(L.Callback):
         """Set every group's rate for the coming step."""
         batches = int(trainer.num_training_batches) * self.plan.stages[self.stage].epochs
         progress = min(1.0, (self._steps_in_stage + 0.5) / batches)
+        rates = self.plan.rates(self.stage, progress)
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = self.plan.lr(group["layer_group"], self.stage, progress)
+            group["lr"] = rates.get(group["layer_group"], 0.0)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
