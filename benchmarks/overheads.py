@@ -130,8 +130,8 @@ def head_steps(folder: Path, options: argparse.Namespace) -> None:
     _publish(
         options,
         "head step",
-        "A linear head on 512 features, batch 128: medians of 20 steps, the two in turns within one process; the quarter "
-        "of the turns in which the bare loop was fastest.",
+        "A linear head on 512 features, batch 128: medians of 20 steps, the two in turns within one process; the "
+        "quarter of the turns in which the bare loop was fastest.",
         ["milliseconds", "median (least–most)"],
         rows,
     )
@@ -162,7 +162,7 @@ def sweep_of_heads(folder: Path, options: argparse.Namespace) -> None:
     rows, took = [], []
     size = f"data.image_size={options.image_size}"
     for what, typed in (("one head", []), (f"{JOBS} heads", ["-m", *HEADS, "search=true"])):
-        request = [*_request(images, folder, cache=what), size, "strategy=feature_extraction", *typed]
+        request = [*typed, *_request(images, folder, cache=what), size, "strategy=feature_extraction"]
         started = time.perf_counter()
         train(request, folder)
         took.append(time.perf_counter() - started)

@@ -1,5 +1,6 @@
 """A network cut at any edge between its layer groups does what the whole does."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,8 @@ from unfreeze.models.partition import (
     CannotPartitionError,
     Partition,
     activations_of,
+    bridge_network,
+    check_bridge,
     check_partition,
     partition_network,
 )
@@ -53,6 +56,33 @@ def test_parts_give_the_bits_of_the_whole_at_every_edge(name: str) -> None:
         ours = {id(parameter) for parameter in network.parameters()}
         assert {id(parameter) for parameter in partition.suffix.parameters()} <= ours
         assert list(network.state_dict()) == keys
+
+
+@pytest.mark.parametrize("name", ["tiny", "resnet18", "mobilenet_v2", "densenet121", "googlenet", "vit_b_32", "swin_t"])
+def test_a_bridge_gives_the_bits_of_the_later_edge(name: str) -> None:
+    torch.manual_seed(0)
+    size = SIZES.get(name, 64)
+    classifier = build_classifier(name, classes=CLASSES, weights=None, image_size=size)
+    classifier.network.eval()
+    images = torch.randn(2, 3, size, size)
+    found = list(edges(classifier))
+    for (live, later), (start, deeper) in itertools.combinations(found, 2):
+        bridge = bridge_network(classifier.network, classifier.groups, live, start=start)
+        check_bridge(deeper, bridge, later, images)
+        with torch.no_grad():
+            direct = activations_of(later.prefix, images)
+            bridged = bridge(*activations_of(deeper.prefix, images))
+        assert len(direct) == len(bridged)
+        assert all(torch.equal(a, b) for a, b in zip(direct, bridged, strict=True)), f"{name}: {start} to {live}"
+
+
+def test_a_bridge_to_another_place_is_refused() -> None:
+    classifier = build_classifier("tiny", classes=CLASSES, weights=None, image_size=32)
+    classifier.network.eval()
+    (_, later), (middle, _), (deep, deeper) = list(edges(classifier))[:3]
+    bridge = bridge_network(classifier.network, classifier.groups, middle, start=deep)
+    with pytest.raises(CannotPartitionError, match="do not give the activations"):
+        check_bridge(deeper, bridge, later, torch.randn(2, 3, 32, 32))
 
 
 def test_the_whole_network_is_not_cut() -> None:

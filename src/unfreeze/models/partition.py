@@ -62,23 +62,45 @@ def partition_network(network: nn.Module, groups: Collection[LayerGroup], live: 
         CannotPartitionError: If the network can't be traced, does in training what it does not in evaluation, or
             passes on something else than tensors with a row per image.
     """
-    ordered = list(groups)
-    deepest = max(index for index, group in enumerate(ordered) if group.name in live)
-    below = tuple(group.name for group in ordered[deepest + 1 :])
+    above, below = _around(groups, live)
     if not below:
         return None
-    sides = _Sides(network, ordered[: deepest + 1])
-    graph = _trace(network, sides)
-    after = _nodes_after(graph, sides)
-    crossing = _crossing(graph, after)
-    if not crossing or any(node.op == "placeholder" for node in crossing):
-        raise CannotPartitionError("what trains sees the images themselves")
+    sides = _Sides(network, above)
+    graph = _trace(network, sides.spanning)
+    crossing = _crossing(graph, sides)
     return Partition(
         prefix=fx.GraphModule(network, _prefix_graph(crossing)),
         suffix=fx.GraphModule(network, _suffix_graph(graph, crossing)),
         boundary=tuple(_name_of(node) for node in crossing),
-        groups=below,
+        groups=tuple(group.name for group in below),
     )
+
+
+def bridge_network(
+    network: nn.Module, groups: Collection[LayerGroup], live: Collection[str], *, start: Collection[str]
+) -> fx.GraphModule:
+    """Return what lies between two edges: it takes the activations at the deeper one, and returns those at the other.
+
+    Args:
+        network: A classifier of images.
+        groups: Its layer groups, from the head down.
+        live: Names of those that train above the later edge.
+        start: Names of those that would train above the edge to start from, which lies deeper.
+
+    Raises:
+        CannotPartitionError: If the network can't be cut at both.
+    """
+    ends = _Sides(network, _around(groups, live)[0])
+    starts = _Sides(network, _around(groups, start)[0])
+    graph = _trace(network, ends.spanning | starts.spanning)
+    return fx.GraphModule(network, _suffix_graph(graph, _crossing(graph, starts), ends=_crossing(graph, ends)))
+
+
+def _around(groups: Collection[LayerGroup], live: Collection[str]) -> tuple[list[LayerGroup], list[LayerGroup]]:
+    """Return the groups from the head down to the deepest live one, and those before it."""
+    ordered = list(groups)
+    deepest = max(index for index, group in enumerate(ordered) if group.name in live)
+    return ordered[: deepest + 1], ordered[deepest + 1 :]
 
 
 class _Sides:
@@ -107,21 +129,26 @@ class _Sides:
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, sides: _Sides) -> None:
+    def __init__(self, spanning: Collection[str]) -> None:
         super().__init__()
-        self._sides = sides
+        self._spanning = spanning
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self._sides.spanning
+        return module_qualified_name not in self._spanning
 
 
-def _trace(network: nn.Module, sides: _Sides) -> fx.Graph:
-    """Return the graph of a network, which must be the same in training and in evaluation."""
+def _trace(network: nn.Module, spanning: Collection[str]) -> fx.Graph:
+    """Return the graph of a network, which must be the same in training and in evaluation.
+
+    Args:
+        network: What is traced.
+        spanning: Names of the modules that are looked into.
+    """
     graphs = []
     for mode in (True, False):
-        with _modes_set(network, sides.spanning, mode):
+        with _modes_set(network, spanning, mode):
             try:
-                graphs.append(_Tracer(sides).trace(network, concrete_args=_defaults(network)))
+                graphs.append(_Tracer(spanning).trace(network, concrete_args=_defaults(network)))
             except Exception as error:  # tracing runs the network's own code, which may raise anything
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 raise CannotPartitionError(f"it can't be traced ({reason})") from None
@@ -169,10 +196,14 @@ def _nodes_after(graph: fx.Graph, sides: _Sides) -> set[fx.Node]:
     return after
 
 
-def _crossing(graph: fx.Graph, after: set[fx.Node]) -> list[fx.Node]:
+def _crossing(graph: fx.Graph, sides: _Sides) -> list[fx.Node]:
     """Return the nodes before the boundary whose values are used after it, in the order of the graph."""
+    after = _nodes_after(graph, sides)
     used = {value for node in after for value in node.all_input_nodes}
-    return [node for node in graph.nodes if node in used and node not in after and node.op != "get_attr"]
+    crossing = [node for node in graph.nodes if node in used and node not in after and node.op != "get_attr"]
+    if not crossing or any(node.op == "placeholder" for node in crossing):
+        raise CannotPartitionError("what trains sees the images themselves")
+    return crossing
 
 
 def _prefix_graph(crossing: list[fx.Node]) -> fx.Graph:
@@ -185,17 +216,20 @@ def _prefix_graph(crossing: list[fx.Node]) -> fx.Graph:
     return graph
 
 
-def _suffix_graph(whole: fx.Graph, crossing: list[fx.Node]) -> fx.Graph:
+def _suffix_graph(whole: fx.Graph, crossing: list[fx.Node], ends: list[fx.Node] | None = None) -> fx.Graph:
+    """Return what comes after some nodes: up to the output, or to the values of other nodes."""
     graph, copied = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in crossing:
         copied[node] = graph.placeholder(node.name)
-    output = next(node for node in whole.nodes if node.op == "output")
-    wanted = _with_ancestors([output], stop=set(crossing))
+    output = [node for node in whole.nodes if node.op == "output"]
+    wanted = _with_ancestors(output if ends is None else ends, stop=set(crossing))
     for node in whole.nodes:
         if node in wanted and node not in copied:
             if node.op == "placeholder":
                 raise CannotPartitionError("what trains sees the images themselves")
             copied[node] = graph.node_copy(node, lambda used: copied[used])
+    if ends is not None:
+        graph.output(tuple(copied[node] for node in ends))
     return graph
 
 
@@ -262,5 +296,23 @@ def check_partition(network: nn.Module, partition: Partition, images: Tensor) ->
         raise CannotPartitionError("its parts do not give the logits of the whole")
 
 
+@torch.no_grad()
+def check_bridge(deeper: Partition, bridge: nn.Module, later: Partition, images: Tensor) -> None:
+    """Refuse a bridge that does not lead from the activations at one edge to those at another.
+
+    Args:
+        deeper: Where it starts.
+        bridge: What leads on.
+        later: Where it ends.
+        images: Some images, preprocessed, float32, shape (N, C, H, W).
+
+    Raises:
+        CannotPartitionError: If a value differs by more than 1e-5 of the largest.
+    """
+    bridged, direct = bridge(*activations_of(deeper.prefix, images)), activations_of(later.prefix, images)
+    if len(bridged) != len(direct) or not all(_close(a, b) for a, b in zip(bridged, direct, strict=True)):
+        raise CannotPartitionError("its parts do not give the activations of the whole")
+
+
 def _close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-5, atol=1e-5 * float(a.abs().max()))
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-5, atol=1e-5 * float(a.abs().max()))

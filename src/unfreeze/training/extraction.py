@@ -13,6 +13,7 @@ from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
 from unfreeze.data.sources.images import Indices
 from unfreeze.models.partition import Activations, activations_of
+from unfreeze.training.features import FeatureTable
 from unfreeze.training.module import ImageClassifier
 
 _CACHED_PIXELS = 1 << 20
@@ -78,6 +79,25 @@ class Extractor:
             rest -= size
 
     @torch.no_grad()
+    def compute_from(
+        self, table: FeatureTable, bridge: nn.Module, indices: Indices
+    ) -> Iterator[tuple[Tensor, Activations]]:
+        """Yield what `compute` does, from the activations at a deeper edge, in the same batches.
+
+        Args:
+            table: Has them.
+            bridge: Leads on from them.
+            indices: Images of the source, shape (n,).
+        """
+        size, rest = self.batch_size, len(indices)
+        for start in range(0, len(indices), size):
+            index = torch.from_numpy(np.resize(indices[start : start + size], size))
+            with self._context():
+                activations: Activations = bridge(*table.gather(index, self.module.device))
+            yield index[:rest], tuple(activation[:rest] for activation in activations)
+            rest -= size
+
+    @torch.no_grad()
     def activations(self, images: Tensor, index: Tensor) -> Activations:
         """Return the activations of uint8 images, shape (n, 3, H, W), that stand at some positions of the source."""
         device = self.module.device
@@ -86,9 +106,13 @@ class Extractor:
             prepared = self.module.prepared_for_evaluation(batch)
         else:
             prepared = self.module.prepared_for_training(batch, self.kind.epoch)
-        in_float32 = torch.autocast(device.type, enabled=False)
-        with in_float32 if self.kind.precision.startswith("32") else self.autocast():
+        with self._context():
             return activations_of(self.prefix, prepared.images)
+
+    def _context(self) -> AbstractContextManager[object]:
+        if self.kind.precision.startswith("32"):
+            return torch.autocast(self.module.device.type, enabled=False)
+        return self.autocast()
 
     def seconds_per_image(self, indices: Indices) -> float:
         """Return what one image costs, by a batch of them."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -57,6 +58,7 @@ class FrozenPrefixCache(L.Callback):
         self._fed_splits: list[str] = []
         self._reported: int | None = None
         self._kept_at: frozenset[str] | None = None
+        self._ahead: tuple[int, StageFeatures] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was decided for each stage, which a resume must follow."""
@@ -94,6 +96,7 @@ class FrozenPrefixCache(L.Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Let go of everything."""
         self._close(trainer, pl_module)
+        self._drop_ahead()
 
     def _feed(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, ImageClassifier)
@@ -124,7 +127,7 @@ class FrozenPrefixCache(L.Callback):
                 return None
             if plan.frozen_norm == "train" and _keeps_statistics(partition.prefix):
                 raise CannotPartitionError("frozen norms go on counting (strategy.frozen_norm=train)")
-            features = StageFeatures(trainer, module, partition, self._options)
+            features = self._take_ahead(trainer, module) or StageFeatures(trainer, module, partition, self._options)
         except CannotPartitionError as problem:
             _say(trainer, f"nothing in {planned.name}, since {problem}")
             return None
@@ -142,9 +145,78 @@ class FrozenPrefixCache(L.Callback):
         if lack is not None:
             _say(trainer, f"nothing in {planned.name}, since {lack}")
             self._fed_splits = []
+        if self._fed_splits:
+            self._look_ahead(trainer, module, features, [one for split in self._fed_splits for one in demands[split]])
         if "val" in self._fed_splits and features.is_kept(JUDGED):
             self._kept_at = frozenset(planned.groups)
         return features if self._fed_splits else None
+
+    def _look_ahead(
+        self, trainer: L.Trainer, module: ImageClassifier, features: StageFeatures, wanted: list[Demand]
+    ) -> None:
+        """Let features be computed by way of those that a later stage is fed, which are then there.
+
+        What lies before that stage's edge must be frozen until then, and its images be the same.
+        """
+        if trainer.world_size > 1 or all(features.has(demand.kind, demand.images) for demand in wanted):
+            return
+        plan, now = self._stages.plan, self._stages.stage
+        if self._ahead is None:
+            for later in range(len(plan.stages) - 1, now, -1):
+                ahead = self._open_ahead(trainer, module, later, wanted)
+                if ahead is not None:
+                    self._ahead = later, ahead
+                    break
+        if self._ahead is None:
+            return
+        later, ahead = self._ahead
+        if len(ahead.partition.groups) >= len(features.partition.groups) or not ahead.covers(wanted):
+            return
+        with suppress(CannotPartitionError):
+            features.start_from(ahead, plan.stages[now].groups, deeper_live=plan.stages[later].groups)
+
+    def _open_ahead(
+        self, trainer: L.Trainer, module: ImageClassifier, later: int, wanted: list[Demand]
+    ) -> StageFeatures | None:
+        """Return the features of a later stage where it is worth it to have them now."""
+        stages, plan = self._stages, self._stages.plan
+        planned, meanwhile = plan.stages[later], plan.stages[stages.stage : later]
+        views = count_views(module.augmentation, self._options.views)
+        same_images = stages.augmentation_of(later) == stages.augmentation_of(stages.stage)
+        if "train" not in self._fed_splits or not same_images or views >= planned.epochs:
+            return None
+        try:
+            partition = partition_network(module.network, module.classifier.groups, planned.groups)
+            if partition is None or any(set(stage.groups) & set(partition.groups) for stage in meanwhile):
+                return None
+            ahead = StageFeatures(trainer, module, partition, self._options)
+        except CannotPartitionError:
+            return None
+        for demand in wanted:
+            ahead.want(demand)
+        passes = sum(len(demand.images) for demand in wanted) / max(1, views) * planned.epochs
+        shared = [Demand(demand.kind, demand.images, int(passes / len(wanted))) for demand in wanted]
+        if not ahead.pays(shared) or ahead.find_place() is not None:
+            ahead.close()
+            return None
+        return ahead
+
+    def _take_ahead(self, trainer: L.Trainer, module: ImageClassifier) -> StageFeatures | None:
+        """Return the features of this stage where they were computed on the way to those of an earlier one."""
+        if self._ahead is None or self._ahead[0] != self._stages.stage:
+            return None
+        _, features = self._ahead
+        if not features.covers([one for demands in self._demands(trainer, module).values() for one in demands]):
+            self._drop_ahead()
+            return None
+        self._ahead = None
+        features.forget_costs()
+        return features
+
+    def _drop_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead[1].close()
+            self._ahead = None
 
     def _demands(self, trainer: L.Trainer, module: ImageClassifier) -> dict[str, list[Demand]]:
         """Return the features that a stage could be fed, by split."""
@@ -160,10 +232,9 @@ class FrozenPrefixCache(L.Callback):
 
     def _train_kinds(self, trainer: L.Trainer, module: ImageClassifier) -> list[Kind]:
         """Return the views that a stage trains on, one after the other; none where each epoch draws its own."""
-        how, first = module.augmentation, trainer.current_epoch - self._stages.epochs_in_stage
-        precision, exact = str(trainer.precision), self._options.exact
+        how, precision = module.augmentation, str(trainer.precision)
         views = range(count_views(how, self._options.views))
-        return [Kind(first + view if how.is_random else None, precision, exact) for view in views]
+        return [Kind(view if how.is_random else None, precision, self._options.exact) for view in views]
 
     def _report(self, trainer: L.Trainer, features: StageFeatures) -> None:
         first = self._reported is None

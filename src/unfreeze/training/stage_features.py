@@ -1,7 +1,7 @@
 """The features at one edge of a network, for the images of a run: looked up, or computed and kept."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -13,13 +13,14 @@ import lightning as L
 import numpy as np
 import torch
 import torchvision
+from torch import Tensor, nn
 
 from unfreeze.cachefolder import CacheEntry, CacheFolder, NoRoomError
 from unfreeze.data.augment.augment import Augmentation
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.sources.images import Indices
 from unfreeze.memory import free_memory_bytes
-from unfreeze.models.partition import Partition, check_partition
+from unfreeze.models.partition import Activations, Partition, bridge_network, check_bridge, check_partition
 from unfreeze.terminal import counting_bar
 from unfreeze.training.extraction import Extractor, Kind
 from unfreeze.training.faster import FasterPrefix, faster_prefix
@@ -119,7 +120,33 @@ class StageFeatures:
         self._files: dict[Kind, tuple[CacheEntry, FeatureFiles, bool]] = {}
         self._layouts_by_precision: dict[str, tuple[RowLayout, ...]] = {}
         self._faster: FasterPrefix | None = None
+        self._start: tuple[StageFeatures, nn.Module] | None = None
         check_partition(module.network, partition, module.preprocessing(self._sample(2).to(module.device)))
+
+    def start_from(self, deeper: "StageFeatures", live: Collection[str], *, deeper_live: Collection[str]) -> None:
+        """Compute from what another edge's features are, which are computed first and kept by it.
+
+        Args:
+            deeper: Whose edge lies deeper; the same features are wanted of it.
+            live: Names of the groups that train above this edge.
+            deeper_live: Names of those that will train above that one.
+
+        Raises:
+            CannotPartitionError: If the way from there does not give the same.
+        """
+        groups = self._module.classifier.groups
+        bridge = bridge_network(self._module.network, groups, live, start=deeper_live)
+        images = self._module.preprocessing(self._sample(2).to(self._module.device))
+        check_bridge(deeper.partition, bridge, self.partition, images)
+        self._start = deeper, bridge
+
+    def covers(self, demands: Sequence[Demand]) -> bool:
+        """Return whether the rows that are there already are all that is demanded of their kinds."""
+        return all(np.isin(demand.images, self._wanted.get(demand.kind, demand.images)).all() for demand in demands)
+
+    def forget_costs(self) -> None:
+        """Count from nothing what is computed, and what it takes."""
+        self.computed, self.seconds, self.saved_seconds = 0, 0.0, 0.0
 
     def pays(self, demands: Sequence[Demand]) -> bool:
         """Return whether features save more than it costs to compute and fetch them, or are kept for later runs."""
@@ -132,12 +159,13 @@ class StageFeatures:
 
     def want(self, demand: Demand) -> None:
         """Note that features will be asked for."""
-        if not self.has(demand.kind, demand.images):
+        if not self.has(demand.kind, demand.images) or demand.kind in self._tables:
             self.saved_seconds += self._saved_seconds(demand)
         self._wanted[demand.kind] = np.union1d(self._wanted.get(demand.kind, demand.images), demand.images)
 
     def _saved_seconds(self, demand: Demand) -> float:
-        computed = 0 if self.has(demand.kind, demand.images) else len(demand.images)
+        is_there = demand.kind in self._tables or self.has(demand.kind, demand.images)
+        computed = 0 if is_there else len(demand.images)
         return (demand.passes - computed) * self._seconds_per_image
 
     @property
@@ -248,12 +276,19 @@ class StageFeatures:
         if not kind.exact:
             extractor = replace(extractor, prefix=self._faster_prefix(kind).module)
         with counting_bar("caching", len(images), shown=self._trainer.is_global_zero) as progress:
-            for indices, activations in extractor.compute(images):
+            for indices, activations in self._rows_from_start(extractor, images) or extractor.compute(images):
                 table.put(indices, activations)
                 done += len(indices)
                 progress(done)
         self.computed += len(images) * self._trainer.world_size
         self.seconds += time.perf_counter() - started
+
+    def _rows_from_start(self, extractor: Extractor, images: Indices) -> Iterator[tuple[Tensor, Activations]] | None:
+        """Return an iterator over activations that are computed from those at a deeper edge; None without such."""
+        if self._start is None or not extractor.kind.exact:
+            return None
+        deeper, bridge = self._start
+        return extractor.compute_from(deeper.table(extractor.kind), bridge, images)
 
     def _faster_prefix(self, kind: Kind) -> FasterPrefix:
         """Return what computes features that need not be exact; tried once, on the batches that it will see."""

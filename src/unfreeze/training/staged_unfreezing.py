@@ -231,6 +231,10 @@ class StagedUnfreezing(L.Callback):
             self._complete = True
             trainer.should_stop = True
 
+    def augmentation_of(self, stage: int) -> "AugmentName | Augmentation":
+        """Return how the training images of a stage are augmented."""
+        return cast("AugmentName | Augmentation", self.plan.stages[stage].augment or self._run_augment)
+
     # What the hooks do.
 
     @property
@@ -241,7 +245,7 @@ class StagedUnfreezing(L.Callback):
         module, planned = self._attached, self.plan.stages[self.stage]
         if freeze:
             module.set_live_groups(frozenset(planned.groups), self.plan.frozen_norm)
-        module.augment = cast("AugmentName | Augmentation", planned.augment or self._run_augment)
+        module.augment = self.augmentation_of(self.stage)
         module.optimizer_spec = replace(self._run_optimizer, name=planned.optimizer)
 
     def _advance(self, trainer: L.Trainer) -> None:
