@@ -213,3 +213,8 @@ class TestResume:
         run = make_run(tmp_path / "run", ["model=tiny"])
         with pytest.raises(UnfreezeError, match="one run at a time goes on; leave -m out"):
             expand_arguments([flag, f"resume={run}"])
+
+
+def test_flags_may_stand_between_overrides() -> None:
+    typed = ["model=tiny", "-m", "seed=0,1", "--config-dir", "mine", "trainer=cpu"]
+    assert expand_arguments(typed) == ["-m", "--config-dir", "mine", "model=tiny", "seed=0,1", "trainer=cpu"]

@@ -23,8 +23,9 @@ class AlreadyCompletedError(Exception):
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """Return arguments that Hydra understands.
 
-    Paths become absolute and quoted; `resume=<run>` brings back the overrides that the run was started with, before
-    the ones typed now, and sends the output into the run's own directory. Doing it twice changes nothing.
+    Paths become absolute and quoted, flags stand first; `resume=<run>` brings back the overrides that the run was
+    started with, before the ones typed now, and sends the output into the run's own directory. Doing it twice changes
+    nothing.
 
     Raises:
         UnfreezeError: If there is no run to resume.
@@ -32,14 +33,15 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """
     typed = [_with_quoted_path(argument) for argument in arguments]
     resume = next((_unquote(argument.partition("=")[2]) for argument in typed if argument.startswith("resume=")), None)
+    # Flags first, wherever they were typed: argparse takes overrides in one piece only.
+    flags = [argument for argument in typed if not _is_override(argument)]
+    overrides = [argument for argument in typed if _is_override(argument)]
     if resume in (None, "null", ""):
-        return typed
+        return [*flags, *overrides]
     assert resume is not None
     if any(flag in typed for flag in _MULTIRUN_FLAGS):
         raise UnfreezeError("resume: one run at a time goes on; leave -m out")
     saved = _saved_overrides(Path(resume))
-    flags = [argument for argument in typed if not _is_override(argument)]
-    overrides = [argument for argument in typed if _is_override(argument)]
     overrides.append(f"hydra.run.dir={_quote(resume)}")
     chosen = {override_key(override): override for override in [*saved, *overrides]}
     return [*flags, *chosen.values()]
