@@ -48,7 +48,7 @@ bench-quick: $(INSTALLED) $(PEERS_INSTALLED)  ## a few of the comparisons, in mi
 	@$(BIN)/python benchmarks/compare.py --quick $(IMAGES) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 bench-accuracy: $(INSTALLED) $(PEERS_INSTALLED)  ## whole runs with their accuracy, hours (ROOT=photos WEIGHTS=file)
-	@$(BIN)/python benchmarks/compare.py --only accuracy $(IMAGES) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+	@$(BIN)/python benchmarks/accuracy.py $(IMAGES) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 peers: $(PEERS_INSTALLED)  ## make .venv-peers, what benchmarks compare with
 

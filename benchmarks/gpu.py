@@ -9,11 +9,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from compare import LOOP, OURS, Bench, Case, faster, rates
-from results import RESULTS, spread, table
+from contest import LOOP, OURS, Bench, Case, add_options, faster, rates, shortest_run
+from results import spread, table
 
 CASES = (Case("resnet18", 224, 128), Case("resnet50", 224, 128))
 TASKS = {"everything": ("finetune", "light"), "linear probe": ("probe", "none"), "last block": ("last_block", "none")}
@@ -74,25 +73,16 @@ def synthetic_rate(case: Case) -> float:
 def time_to_goal(bench: Bench, root: Path) -> list[str]:
     """Return a table of runs, the shortest first, until one is right on as many test images as wanted."""
     bench.options.rounds = 1
-    rows: list[Sequence[str]] = []
-    for epochs in BUDGETS:
-        runs = bench.race([bench.whole(OURS, REACH, root, "--epochs", str(epochs), ours=SETTINGS)])
-        if OURS not in runs:
-            break
-        reply = runs[OURS][0]
-        rows.append([f"{epochs}", f"{reply['train_seconds']:.0f}", f"{reply['test_accuracy']:.4f}"])
-        if reply["test_accuracy"] >= GOAL:
-            break
+    runs = shortest_run(bench, REACH, root, goal=GOAL, budgets=BUDGETS, settings=SETTINGS)
+    rows = [[f"{epochs}", f"{seconds:.0f}", f"{right:.4f}"] for epochs, seconds, right in runs]
     return ["", *table([f"{REACH}, all images: epochs", "s of training", "test accuracy"], rows)]
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, help="train/ and test/ of class folders; noise without it")
-    parser.add_argument("--weights", type=Path, help="a state_dict of torchvision's mobilenet_v2")
+    add_options(parser)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--steps", type=int, default=40, help="timed steps in a turn")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the section is kept")
     options = parser.parse_args()
     options.peers_python = Path(sys.executable)  # the plain loop needs torch and torchvision alone
     return options

@@ -12,8 +12,9 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLE = "# Measured\n\nWritten by `make bench`; [docs/benchmarks.md](../docs/benchmarks.md) says how.\n"
 ORDER = (
-    *("probe", "last block", "gradual", "finetune", "reach", "accuracy", "gpu", "head step", "second start", "sweep"),
-    *("command", "loading", "splits"),
+    *("probe", "last block", "gradual", "finetune", "reach"),
+    *(f"accuracy, {task}" for task in ("probe", "last_block", "gradual", "finetune")),
+    *("gpu", "head step", "second start", "sweep", "command", "loading", "splits"),
 )
 
 

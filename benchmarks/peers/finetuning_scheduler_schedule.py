@@ -1,20 +1,10 @@
-"""finetuning-scheduler with an explicit schedule whose phases end by epochs.
-
-Without a progress bar, validation, a logger, and the restoring of best weights that needs validation.
-"""
-
-import tempfile
-import time
+"""finetuning-scheduler with an explicit schedule whose phases end by epochs."""
 
 import lightning as L
 from finetuning_scheduler import FinetuningScheduler
 from lightning_module import TransferModel
-from lightning_turns import TakeTurns
-from task import BACKBONE_LR, HEAD_LR, WORKERS, Task, read_task
-from torch.utils.data import DataLoader
-from turns import Turns
-
-PACKAGES = ("lightning", "finetuning-scheduler")
+from lightning_turns import fit_and_say
+from task import BACKBONE_LR, HEAD_LR, Task, read_task
 
 
 def schedule(task: Task, model: L.LightningModule) -> dict[int, dict[str, object]]:
@@ -36,19 +26,7 @@ def schedule(task: Task, model: L.LightningModule) -> dict[int, dict[str, object
 
 task = read_task()
 images = task.train_images()
-loader = DataLoader(images, task.batch_size, shuffle=True, num_workers=WORKERS)
 model = TransferModel(task, len(images.classes))
+# Best weights can't be restored without validation.
 scheduler = FinetuningScheduler(schedule(task, model), epoch_transitions_only=True, restore_best=False)
-with tempfile.TemporaryDirectory() as folder:
-    trainer = L.Trainer(
-        max_epochs=sum(stage.epochs for stage in task.stages),
-        callbacks=[scheduler, *([TakeTurns(PACKAGES)] if task.paced else [])],
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    started = time.perf_counter()
-    trainer.fit(model, loader)
-    seconds = time.perf_counter() - started
-Turns(paced=False, packages=PACKAGES).say(train_seconds=seconds, **task.accuracy(model))
+fit_and_say(task, images, model, scheduler, ("lightning", "finetuning-scheduler"))

@@ -1,18 +1,9 @@
-"""Lightning's `BackboneFinetuning`, and `BaseFinetuning` where there are more than two stages.
+"""Lightning's `BackboneFinetuning`, and `BaseFinetuning` where there are more than two stages."""
 
-Without a progress bar, validation and a logger, which would only cost it time.
-"""
-
-import tempfile
-import time
-
-import lightning as L
 from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning
 from lightning_module import TransferModel
-from lightning_turns import TakeTurns
-from task import BACKBONE_LR, PARTS, WORKERS, Task, read_task
-from torch.utils.data import DataLoader
-from turns import Turns
+from lightning_turns import fit_and_say
+from task import BACKBONE_LR, PARTS, Task, read_task
 
 NEVER = 1_000_000
 
@@ -46,18 +37,4 @@ def finetuning(task: Task) -> BaseFinetuning:
 
 task = read_task()
 images = task.train_images()
-loader = DataLoader(images, task.batch_size, shuffle=True, num_workers=WORKERS)
-model = TransferModel(task, len(images.classes))
-with tempfile.TemporaryDirectory() as folder:
-    trainer = L.Trainer(
-        max_epochs=sum(stage.epochs for stage in task.stages),
-        callbacks=[finetuning(task), *([TakeTurns()] if task.paced else [])],
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    started = time.perf_counter()
-    trainer.fit(model, loader)
-    seconds = time.perf_counter() - started
-Turns(paced=False, packages=("lightning",)).say(train_seconds=seconds, **task.accuracy(model))
+fit_and_say(task, images, TransferModel(task, len(images.classes)), finetuning(task))

@@ -1,9 +1,14 @@
-"""Turns for trainers of Lightning's, this project's among them."""
+"""Turns for trainers of Lightning's, this project's among them, and the fit that its peers share."""
 
+import tempfile
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+from task import WORKERS, Task
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
 from turns import Turns
 
 
@@ -12,16 +17,14 @@ class TakeTurns(L.Callback):
 
     Args:
         packages: Whose versions are told.
-        left_out: Settings that were asked for and are not there.
     """
 
-    def __init__(self, packages: Sequence[str] = ("lightning",), left_out: Sequence[str] = ()) -> None:
+    def __init__(self, packages: Sequence[str] = ("lightning",)) -> None:
         self._packages = packages
-        self._left_out = left_out
         self._turns: Turns | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._turns = Turns(paced=True, packages=self._packages, left_out=self._left_out)
+        self._turns = Turns(paced=True, packages=self._packages)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._turns.begin_again()
@@ -30,3 +33,27 @@ class TakeTurns(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._turns.step()
+
+
+def fit_and_say(
+    task: Task,
+    images: ImageFolder,
+    model: L.LightningModule,
+    callback: L.Callback,
+    packages: Sequence[str] = ("lightning",),
+) -> None:
+    """Fit with a callback that thaws, without a bar, validation and a logger, which would only cost time."""
+    loader = DataLoader(images, task.batch_size, shuffle=True, num_workers=WORKERS)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = L.Trainer(
+            max_epochs=sum(stage.epochs for stage in task.stages),
+            callbacks=[callback, *([TakeTurns(packages)] if task.paced else [])],
+            default_root_dir=folder,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        started = time.perf_counter()
+        trainer.fit(model, loader)
+        seconds = time.perf_counter() - started
+    Turns(paced=False, packages=packages).say(train_seconds=seconds, **task.accuracy(model))

@@ -5,7 +5,6 @@ later runs goes into a folder that is thrown away, so that no run starts from wh
 """
 
 import argparse
-import contextlib
 import csv
 import json
 import os
@@ -72,21 +71,7 @@ def overrides(options: argparse.Namespace, folder: Path) -> list[str]:
     ]
 
 
-def only_known(settings: list[str], typed: list[str]) -> list[str]:
-    """Return the settings that this version of the project has, so that older ones can be measured too."""
-    from unfreeze.cli import _compose
-    from unfreeze.errors import UnfreezeError
-    from unfreeze.run import check_values
-
-    known = []
-    for setting in settings:
-        with contextlib.suppress(SystemExit, UnfreezeError):
-            check_values(_compose([*typed, setting], None), [*typed, setting])
-            known.append(setting)
-    return known
-
-
-def train_in_turns(typed: list[str], run_dir: Path, left_out: list[str]) -> None:
+def train_in_turns(typed: list[str], run_dir: Path) -> None:
     """Train for ever, a slice whenever told."""
     from omegaconf import OmegaConf
 
@@ -94,8 +79,7 @@ def train_in_turns(typed: list[str], run_dir: Path, left_out: list[str]) -> None
     from unfreeze.run import check_values, execute, prepare
 
     raw = _compose(typed, None)
-    turns = {"_target_": "lightning_turns.TakeTurns", "left_out": left_out}
-    OmegaConf.update(raw, "callbacks.turns", turns, force_add=True)
+    OmegaConf.update(raw, "callbacks.turns", {"_target_": "lightning_turns.TakeTurns"}, force_add=True)
     execute(prepare(check_values(raw, typed), raw, typed, run_dir), raw, run_dir)
 
 
@@ -123,9 +107,11 @@ def train_whole(typed: list[str], run_dir: Path) -> dict[str, object]:
     result = json.loads((run_dir / "result.json").read_text())
     train_seconds = float(clock.read_text())
     building_seconds = sum(cache.get("seconds", 0.0) for cache in caches)
+    trial_seconds = sum(cache.get("trial_seconds", 0.0) for cache in caches)
     return {
         "train_seconds": train_seconds,
         "building_seconds": building_seconds,
+        "trial_seconds": trial_seconds,
         "epoch_seconds": (train_seconds - building_seconds) / len(epochs),
         "epochs": epochs,
         "caches": caches,
@@ -159,14 +145,11 @@ def main() -> None:
     options = read_options()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        typed = overrides(options, folder)
-        known = only_known(options.set, typed)
-        left_out = [setting for setting in options.set if setting not in known]
-        typed += known
+        typed = [*overrides(options, folder), *options.set]
         if options.paced:
-            train_in_turns(typed, folder / "run", left_out)
+            train_in_turns(typed, folder / "run")
         else:
-            print(json.dumps({**train_whole(typed, folder / "run"), "left_out": left_out}))
+            print(json.dumps(train_whole(typed, folder / "run")))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,10 @@ class Turns:
     Args:
         paced: Whether to take turns at all; otherwise steps are not counted.
         packages: Whose versions are told.
-        left_out: Settings that were asked for and are not there; told with every reply.
     """
 
-    def __init__(self, *, paced: bool, packages: Sequence[str] = (), left_out: Sequence[str] = ()) -> None:
+    def __init__(self, *, paced: bool, packages: Sequence[str] = ()) -> None:
         self._replies = claim_stdout()
-        self._left_out = list(left_out)
         self._paced = paced
         self._versions = {name: _version(name) for name in ("torch", "torchvision", *packages)}
         self._slice = self._left = (WARMUP_STEPS, 0)
@@ -42,7 +40,7 @@ class Turns:
 
     def say(self, **values: Any) -> None:
         """Send one reply."""
-        self._replies.write(json.dumps({**values, "versions": self._versions, "left_out": self._left_out}) + "\n")
+        self._replies.write(json.dumps({**values, "versions": self._versions}) + "\n")
         self._replies.flush()
 
     def step(self) -> None:

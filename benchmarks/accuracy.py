@@ -1,0 +1,94 @@
+"""Whole runs of this project and its peers with their accuracy on all test images, several seeds; hours.
+
+make bench-accuracy ROOT=photos WEIGHTS=mobilenet_v2.pth
+make bench-accuracy ROOT=photos WEIGHTS=mobilenet_v2.pth ARGS="--only gradual --keep runs.json"
+"""
+
+import argparse
+import json
+import signal
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from contest import LOOP, OURS, PEERS, SETTINGS, Bench, Case, add_options, check_peers
+from race import Reply, Whole
+from results import spread, table
+
+CASE = Case("mobilenet_v2", 96, 64)
+TASKS = {
+    # its augmentation, the peers, settings of this project
+    "probe": ("none", (LOOP,), ("cache alone", "all allowed")),
+    "last_block": ("none", (LOOP,), ("cache alone", "no cache")),
+    "gradual": ("light", ("Lightning BackboneFinetuning", "finetuning-scheduler"), ("stored views", "no cache")),
+    "finetune": ("light", tuple(PEERS), ("all allowed",)),
+}
+
+
+def measure(bench: Bench, task: str, seeds: Sequence[int]) -> None:
+    """Publish a task's accuracies; all contestants take turns, seed by seed."""
+    augment, peers, settings = TASKS[task]
+    contestants: list[tuple[str, Sequence[str] | None]] = [(peer, None) for peer in peers]
+    contestants += [(f"{OURS}, {setting}", SETTINGS[setting]) for setting in settings]
+    replies: dict[str, list[Reply]] = {name: [] for name, _ in contestants}
+    root = bench.root(test=None)
+    for seed in seeds:
+        arguments = ("--task", task, "--augment", augment, "--seed", str(seed))
+        for name, ours in contestants:
+            run = bench.whole(name, CASE, root, *arguments, ours=ours)
+            replies[name] += kept_or_run(bench, run, f"{task}, {name}, seed {seed}")
+    rows = []
+    for name, told in replies.items():
+        if told:
+            right = [reply["test_accuracy"] for reply in told]
+            seconds = [reply["train_seconds"] for reply in told]
+            rows.append([name, f"{statistics.mean(right):.4f}", spread(right, 4), spread(seconds, 0)])
+    bench.publish(
+        f"accuracy, {task}",
+        [
+            f"{CASE}: whole runs, augmentation {augment}, seeds {', '.join(map(str, seeds))}, tested on all test "
+            f"images. {OURS} trains on nine tenths of the training images.",
+            "",
+            *table([task, "test accuracy, mean", "median (least–most)", "s of training"], rows),
+        ],
+    )
+
+
+def kept_or_run(bench: Bench, run: Whole, key: str) -> list[Reply]:
+    """Return what a whole run has told, from the file of those that have ended where it is in there."""
+    file = bench.options.keep
+    kept = json.loads(file.read_text(encoding="utf-8")) if file is not None and file.exists() else {}
+    if key not in kept:
+        kept[key] = bench.race([run]).get(run.name, [])
+        if file is not None:
+            file.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    return list(kept[key])
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=tuple(TASKS))
+    parser.add_argument("--keep", type=Path, help="a file for what runs that have ended told, to go on from")
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
+    options = parser.parse_args()
+    check_peers(parser, options)
+    if not (options.root and options.weights):
+        parser.error("needs --root and --weights: noise and random weights have no accuracy")
+    options.rounds = 1
+    return options
+
+
+def main() -> None:
+    options = parse_options()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # contestants are ended on the way out
+    with tempfile.TemporaryDirectory() as name:
+        bench = Bench(options, Path(name))
+        for task in options.only:
+            measure(bench, task, options.seeds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Contestants of a case: this project and its peers, on the same images, network, weights, resolution and batch."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from photos import link_part, write_digits, write_noise
+from race import Paced, Reply, Whole, race
+from results import RESULTS, publish, spread
+
+HERE = Path(__file__).parent
+PEERS = {
+    "plain loop": "plain_loop",
+    "Lightning BackboneFinetuning": "lightning_backbone_finetuning",
+    "finetuning-scheduler": "finetuning_scheduler_schedule",
+    "fastai": "fastai_learner",
+    "timm": "timm_loop",
+    "Hugging Face Trainer": "huggingface_trainer",
+}
+OURS = "unfreeze"
+LOOP = "plain loop"
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "cache alone": ("cache.exact=true", "trainer.precision=32"),
+    "all allowed": ("cache.exact=false", "trainer.precision=auto"),
+    "no cache": ("cache.enabled=false",),
+    "defaults": (),
+    "stored views": ("cache.views=2",),
+}
+IMAGES = 5000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network at a size.
+
+    Args:
+        model: torchvision's name of it.
+        image_size: px.
+        batch_size: Images per step.
+        part: Images that a whole run of this project is timed on; what it takes is extended to `IMAGES`.
+    """
+
+    model: str
+    image_size: int
+    batch_size: int
+    part: int = IMAGES
+
+    def __str__(self) -> str:
+        name = {"mobilenet_v2": "MobileNetV2", "resnet18": "ResNet-18", "resnet50": "ResNet-50"}[self.model]
+        return f"{name}, {self.image_size} px, batch {self.batch_size}"
+
+
+class Bench:
+    """Makes contestants, and collects what they say of their versions.
+
+    Args:
+        options: What was typed.
+        folder: For the images.
+    """
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
+        self.versions: dict[str, str] = {}
+        self._folder = folder
+        self._roots: dict[object, Path] = {}
+
+    def root(self, images: int = IMAGES, *, test: int | None = 0, count_accuracy: bool = False) -> Path:
+        """Return train/ and test/ of class folders with so many images, the same for all contestants."""
+        key = images, test, count_accuracy
+        if key not in self._roots:
+            place = self._folder / f"images{len(self._roots)}"
+            if self.options.root is not None:
+                link_part(self.options.root, place, train=images, test=test)
+            elif count_accuracy:
+                write_digits(place)
+            else:
+                write_noise(place, train=images, test=100)
+            self._roots[key] = place
+        return self._roots[key]
+
+    def paced(
+        self, name: str, case: Case, *arguments: str, ours: Sequence[str] | None = None, images: int = IMAGES
+    ) -> Paced:
+        """Return a contestant that trains in slices; this project where settings of it are given."""
+        root = self.root(images, test=100)
+        command = [*self._command(name, case, ours), "--root", str(root), "--paced", *arguments]
+        return Paced(name, command, case.batch_size, timed_steps=self.options.steps)
+
+    def whole(self, name: str, case: Case, root: Path, *arguments: str, ours: Sequence[str] | None = None) -> Whole:
+        """Return a contestant that trains from the start to the end; this project where settings of it are given."""
+        return Whole(name, [*self._command(name, case, ours), "--root", str(root), *arguments])
+
+    def race(self, entrants: Sequence[Paced | Whole]) -> dict[str, list[Reply]]:
+        """Let contestants take turns; note their versions."""
+        replies = race(entrants, rounds=self.options.rounds)
+        for reply in (reply for told in replies.values() for reply in told):
+            self.versions |= reply.get("versions", {})
+        return replies
+
+    def publish(self, section: str, lines: Sequence[str]) -> None:
+        """Print a section and keep it."""
+        publish(section, lines, versions=self.versions, file=self.options.out)
+        self.versions = {}
+
+    def _command(self, name: str, case: Case, ours: Sequence[str] | None) -> list[str]:
+        python, script = (
+            (self.options.peers_python, PEERS.get(name)) if ours is None else (sys.executable, "this_project")
+        )
+        weights = self.options.weights if case.model == "mobilenet_v2" else None
+        return [
+            *[str(python), str(HERE / "peers" / f"{script}.py"), "--model", case.model],
+            *["--image-size", str(case.image_size), "--batch-size", str(case.batch_size)],
+            *(["--weights", str(weights)] if weights else []),
+            *[part for setting in ours or () for part in ("--set", setting)],
+        ]
+
+
+def rates(replies: list[Reply]) -> list[float]:
+    """Return images per second, one per turn."""
+    return [reply["images_per_second"] for reply in replies]
+
+
+def extended(replies: Sequence[Reply], case: Case, name: str = "train_seconds") -> list[float]:
+    """Return what whole runs of a case would take on all images; trials of faster copies happen once."""
+    factor = IMAGES / case.part
+    return [factor * (reply[name] - reply["trial_seconds"]) + reply["trial_seconds"] for reply in replies]
+
+
+def faster(slow: Sequence[float], fast: Sequence[float]) -> str:
+    """Return how many times one is the other, turn by turn; the median and the range."""
+    return spread([a / b for a, b in zip(slow, fast, strict=True)], 2)
+
+
+def share(part: Sequence[float], whole: Sequence[float]) -> str:
+    """Return what share one is of the other, turn by turn; the median and the range."""
+    return spread([a / b for a, b in zip(part, whole, strict=True)], 2)
+
+
+def shortest_run(
+    bench: Bench, case: Case, root: Path, *, goal: float, budgets: Sequence[int], settings: Sequence[str]
+) -> list[tuple[int, float, float]]:
+    """Give this project more epochs until its accuracy on the test images reaches a goal.
+
+    Returns:
+        Epochs, seconds of training and accuracy of each whole run, the last of them the first that got there.
+    """
+    runs = []
+    for epochs in budgets:
+        name = f"{OURS}, {epochs} epochs"
+        replies = bench.race([bench.whole(name, case, root, "--epochs", str(epochs), ours=settings)])
+        if name not in replies:
+            break
+        reply = replies[name][0]
+        runs.append((epochs, reply["train_seconds"], reply["test_accuracy"]))
+        if reply["test_accuracy"] >= goal:
+            break
+    return runs
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what all comparisons are told: images, weights, peers, where results go."""
+    parser.add_argument("--root", type=Path, help="train/ and test/ of class folders")
+    parser.add_argument("--weights", type=Path, help="a state_dict of torchvision's mobilenet_v2")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where sections are kept")
+    parser.add_argument("--peers-python", type=Path, default=HERE.parent / ".venv-peers" / "bin" / "python")
+
+
+def check_peers(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with a hint where the peers are not installed."""
+    if not options.peers_python.exists():
+        parser.error(f"--peers-python: no {options.peers_python}; type make peers")
