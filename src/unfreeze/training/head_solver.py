@@ -2,7 +2,6 @@
 
 import logging
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,6 +30,8 @@ from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 log = logging.getLogger(__name__)
 
+FloatArray = NDArray[np.float64]
+
 COARSE = tuple(float(strength) for strength in np.logspace(2, -6, 9))
 """Strengths that are tried first, a decade apart; above them the mean loss counts for nothing."""
 
@@ -39,7 +41,9 @@ _FINER = (-0.75, -0.5, -0.25, 0.25, 0.5, 0.75)
 _PATIENCE = 2
 """So many decades in a row that are worse than the best before them end the search for weaker strengths."""
 
-_MOST_ITERATIONS = 1000
+_MOST_ITERATIONS, _GRADIENT, _GAIN, _MEMORY = 1000, 1e-5, 1e-9, 20
+"""Of L-BFGS: it ends when no derivative is larger, or a step gains a smaller share; gradients that it remembers."""
+
 _ABSENT = -20.0
 """Logit of a class without training images, below the lowest of the others."""
 
@@ -89,24 +93,13 @@ def solve_head(
     Raises:
         UnfreezeError: If the images are of one class.
     """
-    present = torch.unique(labels)
-    if len(present) < 2:
-        raise UnfreezeError("strategy.stages: solver lbfgs tells classes apart, but all training images are of one")
-    inputs, targets = features.double().numpy(), labels.numpy()
-    sample = None if weights is None else weights[labels].double().numpy()
-    total = len(labels) if sample is None else float(sample.sum())
-    model = LogisticRegression(max_iter=_MOST_ITERATIONS, warm_start=True)
+    problem = _RegularizedLogistic.of(features, labels, weights)
     tried: dict[float, float] = {}
     best: SolvedHead | None = None
 
     def try_strength(l2: float) -> None:
         nonlocal best
-        # Of two classes scikit-learn has one row: the norm of the two that stand for it is half of its own.
-        model.set_params(C=(2 if len(present) == 2 else 1) / (l2 * total))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(inputs, targets, sample_weight=sample)
-        weight, bias = _softmax_layer(model, present, num_classes)
+        weight, bias = problem.solve(l2, num_classes)
         tried[l2] = score = judge(weight, bias)
         if is_better(score, None if best is None else best.score, mode) or (
             best is not None and score == best.score and l2 > best.l2
@@ -126,15 +119,62 @@ def solve_head(
     return best
 
 
-def _softmax_layer(model: LogisticRegression, present: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Return weight and bias for all classes from those of the classes that there are images of."""
-    weight, bias = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
-    if len(present) == 2:  # one row, of the second class against the first
-        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
-    all_weights = torch.zeros(num_classes, weight.shape[1])
-    all_biases = torch.full((num_classes,), float(bias.min()) + _ABSENT)
-    all_weights[present], all_biases[present] = weight, bias
-    return all_weights, all_biases
+class _RegularizedLogistic:
+    """Multinomial logistic regression with an L2 penalty on the weights, none on the biases, by SciPy's L-BFGS.
+
+    Features are centred, which moves the biases alone and spares most of the iterations: what comes out of a ReLU has
+    a mean that is large beside its spread.
+
+    Args:
+        inputs: Centred, float64, shape (N, D).
+        centre: What was taken away, shape (D,).
+        present: Classes that there are images of, int64, shape (P,), P > 1.
+        targets: Their positions, int64, shape (N,).
+        shares: What each image counts, float64, shape (N,); they add up to one.
+    """
+
+    def __init__(self, inputs: Tensor, centre: Tensor, present: Tensor, targets: Tensor, shares: Tensor) -> None:
+        self._inputs, self._centre = inputs, centre
+        self._present, self._targets, self._shares = present, targets, shares
+        self._found = np.zeros(len(present) * (inputs.shape[1] + 1))
+
+    @classmethod
+    def of(cls, features: Tensor, labels: Tensor, weights: Tensor | None) -> "_RegularizedLogistic":
+        """Return the problem of some features; the arguments are those of `solve_head`."""
+        present, targets = torch.unique(labels, return_inverse=True)
+        if len(present) < 2:
+            raise UnfreezeError("strategy.stages: solver lbfgs tells classes apart, but all training images are of one")
+        inputs = features.double()
+        centre = inputs.mean(dim=0)
+        counts = torch.ones(len(labels), dtype=torch.float64) if weights is None else weights.double()[labels]
+        return cls(inputs.sub_(centre), centre, present, targets, counts / counts.sum())
+
+    def solve(self, l2: float, num_classes: int) -> tuple[Tensor, Tensor]:
+        """Return weight, float32, shape (C, D), and bias, shape (C,), for all classes, starting from the last ones."""
+        options = {"maxiter": _MOST_ITERATIONS, "gtol": _GRADIENT, "ftol": _GAIN, "maxcor": _MEMORY}
+        with threadpool_limits(1, "blas"):  # SciPy's threads would fight with PyTorch's for the cores
+            found = minimize(self._value_and_gradient, self._found, (l2,), "L-BFGS-B", jac=True, options=options)
+        self._found = found.x
+        weight, bias = self._layer(torch.from_numpy(self._found))
+        bias = bias - weight @ self._centre
+        all_weights = torch.zeros(num_classes, weight.shape[1])
+        all_biases = torch.full((num_classes,), float(bias.min()) + _ABSENT)
+        all_weights[self._present], all_biases[self._present] = weight.float(), bias.float()
+        return all_weights, all_biases
+
+    def _value_and_gradient(self, values: FloatArray, l2: float) -> tuple[float, FloatArray]:
+        weight, bias = self._layer(torch.from_numpy(values))
+        log_probabilities = torch.addmm(bias, self._inputs, weight.T).log_softmax(dim=1)
+        chosen = log_probabilities.gather(1, self._targets[:, None])[:, 0]
+        loss = l2 / 2 * weight.square().sum() - self._shares @ chosen
+        errors = log_probabilities.exp_().mul_(self._shares[:, None])
+        errors.scatter_add_(1, self._targets[:, None], -self._shares[:, None])
+        slope = torch.cat([(errors.T @ self._inputs).add_(weight, alpha=l2).view(-1), errors.sum(dim=0)])
+        return float(loss), slope.numpy()
+
+    def _layer(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        classes = len(self._present)
+        return values[:-classes].view(classes, -1), values[-classes:]
 
 
 def find_linear_head(classifier: Classifier) -> nn.Linear:
