@@ -218,6 +218,7 @@ def run_job(
     Raises:
         UnfreezeError: For a job of a multirun that can't be prepared.
     """
+    gc.freeze()  # what is there before a job stays, and need not be looked through after it
     try:
         if experiment is None:
             experiment = prepare(check_values(raw, typed), raw, typed, run_dir)
@@ -225,6 +226,7 @@ def run_job(
     finally:
         del experiment
         gc.collect()
+        gc.unfreeze()
 
 
 def build_trainer(
@@ -234,7 +236,7 @@ def build_trainer(
     from hydra.utils import instantiate
     from lightning import Trainer
 
-    from unfreeze.training.checkpointing import BestCheckpoint, LastCheckpoint
+    from unfreeze.training.checkpointing import BestCheckpoint, CheckpointFiles, LastCheckpoint
     from unfreeze.training.seeding import SeededSteps
     from unfreeze.training.unprofiled import Unprofiled
 
@@ -242,7 +244,7 @@ def build_trainer(
     extra = [instantiate(node) for node in (raw.callbacks or {}).values() if node is not None]
     best = BestCheckpoint(folder, monitor=config.monitor, mode=config.monitor_mode)
     return Trainer(
-        **{"profiler": Unprofiled(), **trainer_arguments(config)},
+        **{"profiler": Unprofiled(), "plugins": [CheckpointFiles()], **trainer_arguments(config)},
         callbacks=[*callbacks, SeededSteps(config.seed), *extra, best, LastCheckpoint(folder)],
         logger=_build_loggers(raw, run_dir, start_step),
         default_root_dir=run_dir,

@@ -1,12 +1,16 @@
-"""The checkpoint that a run goes on from, and the clean stop."""
+"""The checkpoint that a run goes on from, the best one, their files, and the clean stop."""
 
+import os
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from unfreeze.errors import Stopped
 from unfreeze.training.interruption import STOP
@@ -16,8 +20,59 @@ from unfreeze.training.staged_unfreezing import monitored_value
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
-_MOST_SHARE = 0.1
+_MOST_SHARE = 0.05
 """Of a run's time, about, that goes into checkpoints of epochs."""
+
+_MAY_WAIT = "may wait"
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes each checkpoint whole or not at all; one that may wait is held in memory while writing takes too long.
+
+    What is held is written before any other checkpoint is, and at the end, so that files never contradict each other.
+    """
+
+    def __init__(self) -> None:
+        self._held: tuple[Path, dict[str, Any]] | None = None
+        self._written_at = 0.0
+        self._took_s = 0.0
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint, or hold it.
+
+        Args:
+            checkpoint: What Lightning has put together.
+            path: Of the file.
+            storage_options: A dict with "may wait" true for one that need not be written at once.
+        """
+        path = Path(path)
+        may_wait = bool(storage_options and storage_options.get(_MAY_WAIT))
+        if may_wait and time.monotonic() - self._written_at < self._took_s / _MOST_SHARE:
+            self._held = path, _host_copy(checkpoint)
+            return
+        if self._held is not None and self._held[0] == path:
+            self._held = None
+        self.write_held()
+        self._write(checkpoint, path)
+
+    def write_held(self) -> None:
+        """Write what is held."""
+        if self._held is not None:
+            (path, checkpoint), self._held = self._held, None
+            self._write(checkpoint, path)
+
+    def teardown(self) -> None:
+        """Leave nothing unwritten, however the run has ended."""
+        self.write_held()
+
+    def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
+        started = time.monotonic()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        torch.save(checkpoint, temporary)
+        os.replace(temporary, path)
+        self._written_at = time.monotonic()
+        self._took_s = self._written_at - started
 
 
 class BestCheckpoint(Checkpoint):
@@ -52,13 +107,14 @@ class BestCheckpoint(Checkpoint):
         score = monitored_value(trainer, self._monitor)
         if is_better(score, self._best, self._mode):
             self._best = score
-            trainer.save_checkpoint(self._path)
+            can_wait = isinstance(trainer.strategy.checkpoint_io, CheckpointFiles)
+            trainer.save_checkpoint(self._path, storage_options={_MAY_WAIT: True} if can_wait else None)
 
 
 class LastCheckpoint(Checkpoint):
     """Keeps the newest state on disk: at epochs' ends, every few minutes within one, and when asked to stop.
 
-    Where an epoch is shorter than ten checkpoints it is not saved, unless it is the last: it is soon done again.
+    Where an epoch is shorter than twenty checkpoints it is not saved, unless it is the last: it is soon done again.
 
     Lightning calls it after all other callbacks, so that what it saves is complete.
 
@@ -125,6 +181,17 @@ class LastCheckpoint(Checkpoint):
         if _on_any_rank(trainer, STOP.received is not None):
             STOP.deferring = False
             raise Stopped(STOP.received or signal.SIGTERM)
+
+
+def _host_copy(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint that further training does not change."""
+    copied: dict[str, Any] = apply_to_collection(
+        checkpoint, torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True)
+    )
+    weights = checkpoint["state_dict"]
+    if hasattr(weights, "_metadata"):  # versions of modules, which a copied dict does not have
+        copied["state_dict"]._metadata = weights._metadata
+    return copied
 
 
 def _on_any_rank(trainer: L.Trainer, condition: bool) -> bool:

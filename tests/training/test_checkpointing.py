@@ -1,0 +1,104 @@
+"""Checkpoint files: each whole, one that may wait held while writing takes long, none that contradicts another."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.conftest import make_classifier, quiet_trainer
+from unfreeze.training import checkpointing
+from unfreeze.training.checkpointing import BestCheckpoint, CheckpointFiles
+from unfreeze.training.module import ImageClassifier
+
+MAY_WAIT = {"may wait": True}
+
+
+def checkpoint(value: float) -> dict[str, Any]:
+    network = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(network.weight, value)
+    return {"state_dict": network.state_dict(), "epoch": 1}
+
+
+def value_in(path: Path) -> float:
+    return float(torch.load(path, weights_only=True)["state_dict"]["weight"][0, 0])
+
+
+@pytest.fixture
+def slow_files(monkeypatch: pytest.MonkeyPatch) -> CheckpointFiles:
+    """Return files that take so much of the time that all but the first wait where they may."""
+    monkeypatch.setattr(checkpointing, "_MOST_SHARE", 1e-9)
+    return CheckpointFiles()
+
+
+def test_the_first_is_written_at_once_and_the_next_is_held(slow_files: CheckpointFiles, tmp_path: Path) -> None:
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    slow_files.save_checkpoint(checkpoint(1.0), best, MAY_WAIT)
+    assert value_in(best) == 1.0
+    slow_files.save_checkpoint(checkpoint(2.0), best, MAY_WAIT)
+    assert value_in(best) == 1.0
+    slow_files.save_checkpoint(checkpoint(3.0), best, MAY_WAIT)
+    slow_files.teardown()
+    assert value_in(best) == 3.0
+    assert [file.name for file in best.parent.iterdir()] == ["best.ckpt"], "nothing half-written is left"
+
+
+def test_what_is_held_is_what_was_when_it_was_saved(slow_files: CheckpointFiles, tmp_path: Path) -> None:
+    best, training = tmp_path / "best.ckpt", checkpoint(1.0)
+    slow_files.save_checkpoint(training, best, MAY_WAIT)
+    slow_files.save_checkpoint(training, best, MAY_WAIT)
+    training["state_dict"]["weight"].fill_(9.0)
+    slow_files.teardown()
+    assert value_in(best) == 1.0
+
+
+def test_what_is_held_is_there_before_any_other_file(slow_files: CheckpointFiles, tmp_path: Path) -> None:
+    """A resume goes by last.ckpt, which says how good the best one is."""
+    best, last = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    slow_files.save_checkpoint(checkpoint(1.0), best, MAY_WAIT)
+    slow_files.save_checkpoint(checkpoint(2.0), best, MAY_WAIT)
+    slow_files.save_checkpoint(checkpoint(3.0), last)
+    assert value_in(best) == 2.0
+    assert value_in(last) == 3.0
+
+
+def test_one_that_must_not_wait_replaces_what_is_held(slow_files: CheckpointFiles, tmp_path: Path) -> None:
+    best = tmp_path / "best.ckpt"
+    slow_files.save_checkpoint(checkpoint(1.0), best, MAY_WAIT)
+    slow_files.save_checkpoint(checkpoint(2.0), best, MAY_WAIT)
+    slow_files.save_checkpoint(checkpoint(3.0), best)
+    slow_files.teardown()
+    assert value_in(best) == 3.0
+
+
+class _Boom(checkpointing.L.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 2:
+            raise RuntimeError("boom")
+
+
+def test_a_run_that_crashes_leaves_its_best(tmp_path: Path, fit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpointing, "_MOST_SHARE", 1e-9)
+    torch.manual_seed(0)
+    best = BestCheckpoint(tmp_path, monitor="val/loss", mode="min")
+    with pytest.raises(RuntimeError, match="boom"):
+        fit(
+            ImageClassifier(make_classifier(), lr=1e-2),
+            [best, _Boom()],
+            max_epochs=4,
+            enable_checkpointing=True,
+            trainer={"plugins": [CheckpointFiles()]},
+        )
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["callbacks"]["BestCheckpoint"]["best"] == best._best
+
+
+def test_lightning_loads_what_was_held(tmp_path: Path) -> None:
+    files, module = CheckpointFiles(), ImageClassifier(make_classifier())
+    trainer = quiet_trainer(max_epochs=1, plugins=[files])
+    trainer.strategy.connect(module)
+    for _ in range(2):
+        trainer.save_checkpoint(tmp_path / "best.ckpt", storage_options=MAY_WAIT)
+    files.teardown()
+    weights = torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"]
+    assert weights._metadata == module.state_dict()._metadata
+    module.load_state_dict(weights)
