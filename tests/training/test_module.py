@@ -106,7 +106,7 @@ class TestStep:
         targets[:, answer] = torch.tensor([1.0, 0.6, 0.4, 0.0])
         targets[:, other] = 1 - targets[:, answer]
         module.training_step(Batch(images, torch.full((4,), other), torch.arange(4), targets), 0)
-        assert module.train_means.compute()["acc"] == 0.5
+        assert module.train_means.means()["acc"] == 0.5
 
     def test_class_weights_count_in_training_alone(self) -> None:
         weights = class_weights(torch.tensor([0, 0, 0, 0, 1, 2]), CLASSES)
@@ -130,7 +130,7 @@ def losses_of(how: Augmentation) -> list[Tensor]:
     images, indices = smooth_noise(12, 36, 36), np.arange(12)
     torch.manual_seed(0)
     module = ImageClassifier(make_classifier(CLASSES), augment=how, class_weights=class_weights(labels, CLASSES))
-    probe = Probe(lambda trainer, module: module.train_means.compute()["loss"])
+    probe = Probe(lambda trainer, module: module.train_means.means()["loss"])
     trainer = quiet_trainer(max_epochs=2, log_every_n_steps=1, callbacks=[probe])
     pixels = ResidentPixels(images.permute(0, 2, 3, 1).contiguous())
     train = TrainLoader(pixels, labels, indices, batch_size=6, seed=0, balance=True)

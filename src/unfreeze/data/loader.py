@@ -185,7 +185,7 @@ def _load(pixels: Pixels | None, labels: Tensor, chunks: Sequence[Indices], *, p
     no_images = repeat(torch.empty(0, dtype=torch.uint8), len(chunks))
     for chunk, images in zip(chunks, no_images if pixels is None else pixels.batches(chunks), strict=True):
         index = torch.from_numpy(np.ascontiguousarray(chunk))
-        batch = Batch(images, labels[index], index)
+        batch = Batch(images, labels.index_select(0, index), index)
         yield Batch(images.pin_memory(), batch.labels.pin_memory(), index) if pin_memory else batch
 
 

@@ -1,6 +1,7 @@
 """Optimizer parameter groups: one per layer group and decay rule, there from the start and never changed."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,6 +72,17 @@ def drop_frozen_state(optimizer: Optimizer) -> None:
     for parameter in _parameters(optimizer):
         if not parameter.requires_grad:
             optimizer.state.pop(parameter, None)
+
+
+@contextmanager
+def only_live_groups(optimizer: Optimizer) -> Iterator[None]:
+    """Let an optimizer see no groups but those with parameters that train."""
+    everything = optimizer.param_groups
+    optimizer.param_groups = [group for group in everything if any(each.requires_grad for each in group["params"])]
+    try:
+        yield
+    finally:
+        optimizer.param_groups = everything
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[torch.Tensor]:

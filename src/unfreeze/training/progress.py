@@ -88,7 +88,7 @@ class StageProgress(ProgressBar):
         better = is_better(score, self._best, stages.mode)
         self._best = score if better else self._best
         seconds = time.monotonic() - self._epoch_started_at
-        loss = float(pl_module.train_means.compute()["loss"])
+        loss = float(pl_module.train_means.means()["loss"])
         log.info(
             f"  {_title(trainer)}  {int(trainer.num_training_batches)} batches  {format_seconds(seconds)}  "
             f"loss {loss:.3f}  {stages.monitor} {score:.3f}{' ↑' if better else ''}"

@@ -103,7 +103,7 @@ class RunRecorder(L.Callback):
             "stage": stage["name"],
             "seconds": round(seconds, 3),
             "images_per_second": round(stage["images"] / seconds, 1),
-            **{f"train/{name}": float(value) for name, value in pl_module.train_means.compute().items()},
+            **{f"train/{name}": float(value) for name, value in pl_module.train_means.means().items()},
             **(val if validated else {}),
             **_rates(trainer),
         }

@@ -1,14 +1,20 @@
 """Loss and accuracy over the images that an epoch trains on."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+_NOTED_BATCHES = 64
+_NOTED_VALUES = 1 << 18
+
 
 class TrainMeans(Metric):
-    """Sums on the device, read when they are asked for: one metric, since an update costs a small step dearly.
+    """Sums on the device, read when they are asked for.
 
-    They are in the checkpoint, so that a resume in mid-epoch reports the whole epoch.
+    Batches are noted and added many at a time, since an update costs a small step dearly. The sums are in the
+    checkpoint, so that a resume in mid-epoch reports the whole epoch.
     """
 
     full_state_update = False
@@ -20,19 +26,57 @@ class TrainMeans(Metric):
         super().__init__()
         for name, kind in (("loss_sum", torch.float32), ("hits", torch.int64), ("images", torch.int64)):
             self.add_state(name, torch.zeros((), dtype=kind), dist_reduce_fx="sum", persistent=True)
+        self._noted: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._noted_values = 0
 
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch.
+    def note(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Take a batch, to be added when its turn comes.
 
         Args:
             loss: Mean over its images, a scalar in nats.
             logits: Shape (N, C).
             labels: int64, shape (N,).
         """
-        self.loss_sum.add_(loss, alpha=len(labels))
+        self._noted.append((loss.detach(), logits.detach(), labels))
+        self._noted_values += logits.numel()
+        if len(self._noted) >= _NOTED_BATCHES or self._noted_values >= _NOTED_VALUES:
+            self._add_noted()
+
+    def means(self) -> dict[str, Tensor]:
+        """Return `loss` in nats per image and `acc` in [0, 1], scalars, over all ranks; nothing before a batch."""
+        self._add_noted()
+        return self.compute() if self.update_called else {}
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Count the images of batches, and those that were told right.
+
+        Args:
+            logits: Shape (N, C).
+            labels: int64, shape (N,).
+        """
         self.hits.add_((logits.argmax(dim=1) == labels).sum())
         self.images.add_(len(labels))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return `loss` in nats per image and `acc` in [0, 1], scalars, over all ranks."""
+        """Return the means of what was added."""
         return {"loss": self.loss_sum / self.images, "acc": self.hits / self.images}
+
+    def reset(self) -> None:
+        """Begin again."""
+        self._noted, self._noted_values = [], 0
+        super().reset()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return the sums, with all that was noted."""
+        self._add_noted()
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return state
+
+    def _add_noted(self) -> None:
+        if not self._noted:
+            return
+        losses, logits, labels = zip(*self._noted, strict=True)
+        self._noted, self._noted_values = [], 0
+        for loss, each in zip(losses, labels, strict=True):  # one by one: sums must not depend on what was noted when
+            self.loss_sum.add_(loss, alpha=len(each))
+        self.update(torch.cat(logits), torch.cat(labels))
