@@ -18,7 +18,7 @@ from unfreeze.models.partition import partition_network
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.plan import Rates, Stage
 from unfreeze.training.prefix_cache import FrozenPrefixCache
-from unfreeze.training.stage_features import PrefixCacheOptions
+from unfreeze.training.stage_features import JUDGED, Demand, PrefixCacheOptions, StageFeatures
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 Fit = Callable[..., L.Trainer]
@@ -159,6 +159,23 @@ def test_stages_that_thaw_what_a_later_one_freezes_share_nothing(fit: Fit) -> No
     stages = [Stage("head", 1, 3), Stage("all but the head", ["stage4", "stage3"], 2), Stage("again", 2, 4)]
     run = Run(fit, stages, augment="light", options=PrefixCacheOptions(views=2))
     assert [report["boundary"] for report in run.reports if report["reused"]] == []
+
+
+def test_what_was_not_computed_ahead_is_computed_when_it_is_wanted(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first stage is not fed what it is judged on, the others are."""
+    pays = StageFeatures.pays
+
+    def pays_but_not_at_first(self: StageFeatures, demands: list[Demand]) -> bool:
+        is_first = "stage4" in self.partition.groups
+        return pays(self, demands) and not (is_first and all(demand.kind == JUDGED for demand in demands))
+
+    monkeypatch.setattr(StageFeatures, "pays", pays_but_not_at_first)
+    run = Run(fit, DEEPER, augment="light", options=PrefixCacheOptions(views=2))
+    assert [run.reports[0]["splits"], run.reports[-1]["splits"]] == [["train"], ["train", "val"]]
+    monkeypatch.setattr(FrozenPrefixCache, "_look_ahead", lambda *_: None)
+    each = Run(fit, DEEPER, augment="light", options=PrefixCacheOptions(views=2))
+    both = (state_of(one.module).values() for one in (run, each))
+    assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
 
 
 def test_mixed_images_are_not_cached(fit: Fit) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from torch import nn
@@ -57,6 +57,7 @@ def check_image_size(name: str, size_px: int) -> None:
         raise UnfreezeError(f"data.image_size: {name} can't take images of {size_px} px ({reason})") from None
 
 
+@lru_cache(maxsize=4)
 def _skeleton(name: str, num_classes: int) -> tuple[nn.Module, str]:
     network = find_architecture(name).skeleton()
     head = find_head(network)

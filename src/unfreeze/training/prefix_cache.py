@@ -170,7 +170,9 @@ class FrozenPrefixCache(L.Callback):
         if self._ahead is None:
             return
         later, ahead = self._ahead
-        if len(ahead.partition.groups) >= len(features.partition.groups) or not ahead.covers(wanted):
+        if len(ahead.partition.groups) >= len(features.partition.groups):
+            return
+        if any(demand.kind not in ahead.kinds or ahead.lacks(demand) for demand in wanted):
             return
         with suppress(CannotPartitionError):
             features.start_from(ahead, plan.stages[now].groups, deeper_live=plan.stages[later].groups)
@@ -206,7 +208,8 @@ class FrozenPrefixCache(L.Callback):
         if self._ahead is None or self._ahead[0] != self._stages.stage:
             return None
         _, features = self._ahead
-        if not features.covers([one for demands in self._demands(trainer, module).values() for one in demands]):
+        demands = [one for split in self._demands(trainer, module).values() for one in split]
+        if any(demand.kind in features.kinds and features.lacks(demand) for demand in demands):
             self._drop_ahead()
             return None
         self._ahead = None
@@ -244,6 +247,7 @@ class FrozenPrefixCache(L.Callback):
             "boundary": features.partition.name,
             "megabytes": round(features.nbytes / 1e6, 1),
             "seconds": round(features.seconds, 3),
+            "trial_seconds": round(features.trial_seconds, 3),
             "images": features.computed,
             "reused": features.computed == 0,
             "place": features.place,

@@ -1,7 +1,7 @@
 """The features at one edge of a network, for the images of a run: looked up, or computed and kept."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -97,6 +97,7 @@ class StageFeatures:
     Attributes:
         computed: Images that passed through the prefix so far, on all ranks.
         seconds: What that took.
+        trial_seconds: What of it went into trying faster copies of the prefix, which does not grow with the images.
         saved_seconds: What all that is wanted and has to be computed will save, about.
 
     Raises:
@@ -109,6 +110,7 @@ class StageFeatures:
         self.partition = partition
         self.computed = 0
         self.seconds = 0.0
+        self.trial_seconds = 0.0
         self.saved_seconds = 0.0
         self._trainer = trainer
         self._module = module
@@ -140,13 +142,18 @@ class StageFeatures:
         check_bridge(deeper.partition, bridge, self.partition, images)
         self._start = deeper, bridge
 
-    def covers(self, demands: Sequence[Demand]) -> bool:
-        """Return whether the rows that are there already are all that is demanded of their kinds."""
-        return all(np.isin(demand.images, self._wanted.get(demand.kind, demand.images)).all() for demand in demands)
+    def lacks(self, demand: Demand) -> bool:
+        """Return whether more images are demanded of a kind than were wanted so far."""
+        return not np.isin(demand.images, self._wanted[demand.kind]).all()
+
+    @property
+    def kinds(self) -> Set[Kind]:
+        """What has been wanted so far."""
+        return self._wanted.keys()
 
     def forget_costs(self) -> None:
         """Count from nothing what is computed, and what it takes."""
-        self.computed, self.seconds, self.saved_seconds = 0, 0.0, 0.0
+        self.computed, self.seconds, self.trial_seconds, self.saved_seconds = 0, 0.0, 0.0, 0.0
 
     def pays(self, demands: Sequence[Demand]) -> bool:
         """Return whether features save more than it costs to compute and fetch them, or are kept for later runs."""
@@ -159,7 +166,7 @@ class StageFeatures:
 
     def want(self, demand: Demand) -> None:
         """Note that features will be asked for."""
-        if not self.has(demand.kind, demand.images) or demand.kind in self._tables:
+        if not self.has(demand.kind, demand.images):  # what is found needs no trial
             self.saved_seconds += self._saved_seconds(demand)
         self._wanted[demand.kind] = np.union1d(self._wanted.get(demand.kind, demand.images), demand.images)
 
@@ -293,9 +300,11 @@ class StageFeatures:
     def _faster_prefix(self, kind: Kind) -> FasterPrefix:
         """Return what computes features that need not be exact; tried once, on the batches that it will see."""
         if self._faster is None:
+            started = time.perf_counter()
             images = self._module.preprocessing(self._sample(self._extractor(kind).batch_size).to(self._module.device))
             passes = sum(len(images) for kind, images in self._wanted.items() if not kind.exact)
             self._faster = faster_prefix(self.partition.prefix, images, passes=passes)
+            self.trial_seconds = time.perf_counter() - started
         return self._faster
 
     @property
