@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unfreeze.cachefolder import CacheEntry, CacheFolder, NoRoomError
 from unfreeze.data.augment.augment import Augmentation
 from unfreeze.data.datamodule import ImageDataModule
+from unfreeze.data.loader import Batch
 from unfreeze.data.sources.images import Indices
 from unfreeze.memory import free_memory_bytes
 from unfreeze.models.partition import Activations, Partition, bridge_network, check_bridge, check_partition
@@ -123,7 +124,8 @@ class StageFeatures:
         self._layouts_by_precision: dict[str, tuple[RowLayout, ...]] = {}
         self._faster: FasterPrefix | None = None
         self._start: tuple[StageFeatures, nn.Module] | None = None
-        check_partition(module.network, partition, module.preprocessing(self._sample(2).to(module.device)))
+        values = check_partition(module.network, partition, self._prepared(2))
+        self._layouts_by_precision[JUDGED.precision] = tuple(map(RowLayout.of, values))
 
     def start_from(self, deeper: "StageFeatures", live: Collection[str], *, deeper_live: Collection[str]) -> None:
         """Compute from what another edge's features are, which are computed first and kept by it.
@@ -138,8 +140,7 @@ class StageFeatures:
         """
         groups = self._module.classifier.groups
         bridge = bridge_network(self._module.network, groups, live, start=deeper_live)
-        images = self._module.preprocessing(self._sample(2).to(self._module.device))
-        check_bridge(deeper.partition, bridge, self.partition, images)
+        check_bridge(deeper.partition, bridge, self.partition, self._prepared(2))
         self._start = deeper, bridge
 
     def lacks(self, demand: Demand) -> bool:
@@ -301,7 +302,7 @@ class StageFeatures:
         """Return what computes features that need not be exact; tried once, on the batches that it will see."""
         if self._faster is None:
             started = time.perf_counter()
-            images = self._module.preprocessing(self._sample(self._extractor(kind).batch_size).to(self._module.device))
+            images = self._prepared(self._extractor(kind).batch_size)
             passes = sum(len(images) for kind, images in self._wanted.items() if not kind.exact)
             self._faster = faster_prefix(self.partition.prefix, images, passes=passes)
             self.trial_seconds = time.perf_counter() - started
@@ -374,8 +375,13 @@ class StageFeatures:
         context = self._trainer.precision_plugin.forward_context
         return Extractor(self._module, self._data, self.partition.prefix, kind, autocast=context)
 
-    def _sample(self, count: int) -> torch.Tensor:
+    def _sample(self, count: int) -> Tensor:
         return self._data.store.read(np.resize(self._data.splits.train, count))
+
+    def _prepared(self, count: int) -> Tensor:
+        """Return some images as the network is judged on them."""
+        images, index = self._sample(count).to(self._module.device), torch.zeros(count, dtype=torch.int64)
+        return self._module.prepared_for_evaluation(Batch(images, index, index)).images
 
     def _home(self, nbytes: int) -> torch.device:
         device = self._module.device
