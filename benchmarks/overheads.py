@@ -9,12 +9,14 @@ Images are noise and weights random: only time counts.
 import argparse
 import itertools
 import json
+import logging
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,25 @@ class PairedSteps(L.Callback):
         return statistics.median(_differences_ms(marks))
 
 
+class HeadAlone(L.LightningModule):
+    """The bare loop's step as a LightningModule, with nothing beside it.
+
+    Args:
+        images: That it draws from.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.network = torch.nn.ModuleDict({"fc": torch.nn.Linear(512, 10)})
+        self._rows, self._labels = torch.randn(images, 512), torch.arange(images) % 10
+
+    def training_step(self, index: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return F.cross_entropy(self.network["fc"](self._rows[index]), self._labels[index])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-3, fused=True)
+
+
 class FirstStep(L.Callback):
     """Leaves the seconds from the model being built to the first training step in a file, and ends the run.
 
@@ -109,32 +130,57 @@ class FirstStep(L.Callback):
 
 
 def head_steps(folder: Path, options: argparse.Namespace) -> None:
-    """A step of a linear head with everything on beside one of the bare loop."""
+    """A step of a linear head with everything on, and one of Lightning alone, beside one of the bare loop."""
     images = write_noise(folder / "images", train=IMAGES, test=100)
     turns: list[dict[str, float]] = []
+    alone: list[dict[str, float]] = []
     for number in range(options.rounds):
         file = folder / f"steps{number}"
         clock = f"{{_target_: overheads.PairedSteps, file: '{file}', batch_size: 128, images: {IMAGES}}}"
         typed = ["data.image_size=64", "data.batch_size=128", "strategy.stages=[{name: head, train: 1, epochs: 30}]"]
         train([*_request(images, folder), *typed, "augment=none", f"+callbacks.clock={clock}"], folder)
         turns += json.loads(file.read_text())
-    turns.sort(key=lambda turn: turn["bare"])
-    turns = turns[: len(turns) // 4]  # the machine is shared: those in which it was ours
-    ours, bare = ([turn[name] for turn in turns] for name in ("ours", "bare"))
-    rows = [
-        ["a step of the bare loop", spread(bare, 2)],
-        ["a step of a run: features gathered, metrics, rates, seeds, TensorBoard", spread(ours, 2)],
-        ["more", spread([a - b for a, b in zip(ours, bare, strict=True)], 2)],
-        ["times as long", spread([a / b for a, b in zip(ours, bare, strict=True)], 2)],
-    ]
+        alone += _lightning_alone(folder / f"alone{number}")
+    rows = [["a step of the bare loop", spread([turn["bare"] for turn in _quietest(turns)], 2), "", "1"]]
+    for what, paired in (
+        ("a step of a run: features gathered, metrics, rates, seeds, TensorBoard", _quietest(turns)),
+        ("a step of Lightning's loop with no callback, no logger, no metric", _quietest(alone)),
+    ):
+        ours, bare = ([turn[name] for turn in paired] for name in ("ours", "bare"))
+        more, ratios = (
+            [a - b for a, b in zip(ours, bare, strict=True)],
+            [a / b for a, b in zip(ours, bare, strict=True)],
+        )
+        rows.append([what, spread(ours, 2), spread(more, 2), spread(ratios, 2)])
     _publish(
         options,
         "head step",
-        "A linear head on 512 features, batch 128: medians of 20 steps, the two in turns within one process; the "
-        "quarter of the turns in which the bare loop was fastest.",
-        ["milliseconds", "median (least–most)"],
+        "A linear head on 512 features, batch 128: medians of 20 steps, each in turns with the bare loop within one "
+        "process; the quarter of the turns in which the bare loop was fastest.",
+        ["milliseconds", "median (least–most)", "more than the bare loop's", "times as long"],
         rows,
     )
+
+
+def _quietest(turns: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return the quarter of the turns in which the bare loop was fastest: the machine is shared."""
+    return sorted(turns, key=lambda turn: turn["bare"])[: len(turns) // 4]
+
+
+def _lightning_alone(file: Path) -> list[dict[str, float]]:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=30,
+        callbacks=[PairedSteps(str(file), batch_size=128, images=IMAGES)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(HeadAlone(IMAGES), list(torch.randperm(IMAGES).split(128)))
+    return json.loads(file.read_text())
 
 
 def second_start(folder: Path, options: argparse.Namespace) -> None:

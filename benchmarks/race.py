@@ -146,11 +146,11 @@ def race(entrants: Sequence[Entrant], *, rounds: int) -> dict[str, list[Reply]]:
     replies: dict[str, list[Reply]] = {entrant.name: [] for entrant in entrants}
     started: list[Entrant] = []
     try:
-        for entrant in running:
+        for entrant in entrants:  # one after the other: what they compute at first is timed too
             entrant.start()
             started.append(entrant)
-        for paced in [entrant for entrant in running if isinstance(entrant, Paced)]:
-            _try(paced, paced.be_ready, running)
+            if isinstance(entrant, Paced):
+                _try(entrant, entrant.be_ready, running)
         for _ in range(rounds):
             for entrant in list(running):
                 reply = _try(entrant, entrant.turn, running)

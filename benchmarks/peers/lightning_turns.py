@@ -21,18 +21,18 @@ class TakeTurns(L.Callback):
 
     def __init__(self, packages: Sequence[str] = ("lightning",)) -> None:
         self._packages = packages
-        self._turns: Turns | None = None
+        self.turns: Turns | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._turns = Turns(paced=True, packages=self._packages)
+        self.turns = Turns(paced=True, packages=self._packages)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._turns.begin_again()
+        self.turns.begin_again()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._turns.step()
+        self.turns.step()
 
 
 def fit_and_say(

@@ -14,8 +14,10 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+from lightning_turns import TakeTurns
 
 ROOT = Path(__file__).parents[2]
 BACKBONE_SHARE = 0.4
@@ -40,6 +42,18 @@ class FitClock(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._file.write_text(str(time.perf_counter() - self._started))
+
+
+class TakeOurTurns(TakeTurns):
+    """Takes turns, and tells what computing features took before the first one, and for how many images."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        recorder = next(callback for callback in trainer.callbacks if type(callback).__name__ == "RunRecorder")
+        cache = recorder.stages[-1]["cache"] or {}
+        self.turns.more = {"building_seconds": cache.get("seconds", 0.0), "built_images": cache.get("images", 0)}
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 def overrides(options: argparse.Namespace, folder: Path) -> list[str]:
@@ -79,7 +93,7 @@ def train_in_turns(typed: list[str], run_dir: Path) -> None:
     from unfreeze.run import check_values, execute, prepare
 
     raw = _compose(typed, None)
-    OmegaConf.update(raw, "callbacks.turns", {"_target_": "lightning_turns.TakeTurns"}, force_add=True)
+    OmegaConf.update(raw, "callbacks.turns", {"_target_": "this_project.TakeOurTurns"}, force_add=True)
     execute(prepare(check_values(raw, typed), raw, typed, run_dir), raw, run_dir)
 
 

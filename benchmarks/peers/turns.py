@@ -29,10 +29,14 @@ class Turns:
     Args:
         paced: Whether to take turns at all; otherwise steps are not counted.
         packages: Whose versions are told.
+
+    Attributes:
+        more: What else every reply tells.
     """
 
     def __init__(self, *, paced: bool, packages: Sequence[str] = ()) -> None:
         self._replies = claim_stdout()
+        self.more: dict[str, Any] = {}
         self._paced = paced
         self._versions = {name: _version(name) for name in ("torch", "torchvision", *packages)}
         self._slice = self._left = (WARMUP_STEPS, 0)
@@ -40,7 +44,7 @@ class Turns:
 
     def say(self, **values: Any) -> None:
         """Send one reply."""
-        self._replies.write(json.dumps({**values, "versions": self._versions}) + "\n")
+        self._replies.write(json.dumps({**values, **self.more, "versions": self._versions}) + "\n")
         self._replies.flush()
 
     def step(self) -> None:
