@@ -281,7 +281,7 @@ def test_a_builder_removes_what_a_killed_one_has_left(cache: CacheFolder) -> Non
         process.wait()
     (item,) = cache.entries()
     assert (item.meta, item.in_use) == ({}, False)
-    assert list(entry.folder.glob("building-*"))
+    assert list(entry.folder.glob(".building-*"))
     with entry.locked():
         entry.clean()
         assert [file.name for file in entry.folder.iterdir()] == ["in-use"]

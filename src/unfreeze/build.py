@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from unfreeze.models.backbones import Architecture
     from unfreeze.models.classifier import Classifier
     from unfreeze.models.preprocessing import Preprocessing
+    from unfreeze.training.demand import PrefixCacheOptions
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.plan import Plan
-    from unfreeze.training.stage_features import PrefixCacheOptions
 
 
 def build_source(data: DataConfig) -> "ImageSource":
@@ -109,7 +109,7 @@ def cache_folder(cache: CacheConfig) -> Path:
 def prefix_cache_options(cache: CacheConfig, *, sweep: Path | None) -> "PrefixCacheOptions":
     """Return what is cached of a frozen prefix, and the folder of the sweep whose other runs will want all of it."""
     from unfreeze.cachefolder import CacheFolder
-    from unfreeze.training.stage_features import PrefixCacheOptions
+    from unfreeze.training.demand import PrefixCacheOptions
 
     folder = CacheFolder(cache_folder(cache), cache.gb)
     return PrefixCacheOptions(folder=folder, views=cache.views, exact=cache.exact, sweep=sweep)

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from filelock import FileLock, Timeout
 
+from unfreeze.files import BUILDING, replacing
 from unfreeze.marks import Mark
 
 log = logging.getLogger("unfreeze.cachefolder")
@@ -227,14 +227,10 @@ class CacheEntry:
     @contextmanager
     def write(self, name: str) -> Iterator[Path]:
         """Yield the path of a file to write, which takes its name at the end: readers see all of it or nothing."""
-        building = self.folder / f"building-{secrets.token_hex(4)}-{name}"
-        try:
+        with replacing(self.folder / name) as building:
             yield building
             with building.open("rb+") as file:
                 os.fsync(file.fileno())
-            building.replace(self.folder / name)
-        finally:
-            building.unlink(missing_ok=True)
 
     def describe(self, meta: Mapping[str, object]) -> None:
         """Note what the entry holds, for people: strings, numbers named by what they count, lists of strings."""
@@ -297,7 +293,7 @@ class CacheEntry:
 
     def clean(self) -> None:
         """Remove what a builder that was killed has left; for the one who builds, within `locked`."""
-        for left in self.folder.glob("building-*"):
+        for left in self.folder.glob(f"{BUILDING}*"):
             left.unlink(missing_ok=True)
 
     def remove(self) -> bool:

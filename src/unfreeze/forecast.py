@@ -31,7 +31,7 @@ def cached_edges(config: Config, plan: "Plan", num_classes: int) -> list[CachedE
     """Return what the stages of a plan would cache of their training images, without loading weights."""
     from unfreeze.data.augment.augment import PRESETS, augmentation
     from unfreeze.models.dry import find_edge
-    from unfreeze.training.stage_features import count_views
+    from unfreeze.training.demand import count_views
 
     size, found = _crop_px(config), []
     for index, stage in enumerate(plan.stages if config.cache.enabled else ()):

@@ -1,15 +1,14 @@
 """The jobs of a multirun, read back from their directories: table, summary.csv, the winner."""
 
 import csv
-import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unfreeze.errors import UnfreezeError
+from unfreeze.files import replacing
 from unfreeze.training.monitors import MONITORS, is_better
 
 UNENDED = "has not ended by itself"
@@ -102,13 +101,10 @@ def write_summary(folder: Path) -> None:
     """Write summary.csv, whole or not at all."""
     rows = [job.row() for job in read_jobs(folder)]
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    temporary = folder / f".summary.{os.getpid()}.tmp"
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(temporary, folder / "summary.csv")
+    with replacing(folder / "summary.csv") as building, building.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def format_jobs(jobs: Sequence[Job], folder: Path) -> str:

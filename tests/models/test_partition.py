@@ -176,8 +176,11 @@ def test_values_without_a_row_per_image_are_refused() -> None:
         activations_of(partition.prefix, torch.randn(2, 3, 8, 8))
 
 
-def test_a_prefix_that_draws_is_refused() -> None:
+@pytest.mark.parametrize("zero_head", [False, True])
+def test_a_prefix_that_draws_is_refused(zero_head: bool) -> None:
     network = DrawsInFrozenPart().train()
+    if zero_head:  # whose logits are the same whatever it sees
+        nn.init.zeros_(network.fc.weight)
     partition = cut(network, ["head"])
     with pytest.raises(CannotPartitionError, match="in training"):
         check_partition(network, partition, torch.randn(2, 3, 8, 8))

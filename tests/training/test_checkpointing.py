@@ -71,6 +71,27 @@ def test_one_that_must_not_wait_replaces_what_is_held(slow_files: CheckpointFile
     assert value_in(best) == 3.0
 
 
+def test_what_could_not_be_written_is_still_held(
+    slow_files: CheckpointFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = tmp_path / "best.ckpt"
+    for value in (1.0, 2.0):
+        slow_files.save_checkpoint(checkpoint(value), best, MAY_WAIT)
+
+    def interrupted(_: Any, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            slow_files.save_checkpoint(checkpoint(3.0), best)
+    assert value_in(best) == 1.0
+    assert [file.name for file in tmp_path.iterdir()] == ["best.ckpt"], "nothing half-written is left"
+    slow_files.teardown()
+    assert value_in(best) == 2.0
+
+
 class _Boom(checkpointing.L.Callback):
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch == 2:
@@ -83,13 +104,15 @@ def test_a_run_that_crashes_leaves_its_best(tmp_path: Path, fit: Any, monkeypatc
     best = BestCheckpoint(tmp_path, monitor="val/loss", mode="min")
     with pytest.raises(RuntimeError, match="boom"):
         fit(
-            ImageClassifier(make_classifier(), lr=1e-2),
+            ImageClassifier(make_classifier(), lr=1e-3),
             [best, _Boom()],
             max_epochs=4,
             enable_checkpointing=True,
             trainer={"plugins": [CheckpointFiles()]},
         )
-    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["callbacks"]["BestCheckpoint"]["best"] == best._best
+    kept = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    assert kept["callbacks"]["BestCheckpoint"]["best"] == best._best
+    assert kept["epoch"] > 0, "the first is written at once; a better one was held"
 
 
 def test_lightning_loads_what_was_held(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from tests.training.conftest import make_classifier, make_source, quiet_trainer,
 from unfreeze.cachefolder import CacheFolder
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.classifier import Classifier, build_classifier
+from unfreeze.training.demand import PrefixCacheOptions
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.param_groups import OptimizerSpec
 from unfreeze.training.plan import Rates, Stage
 from unfreeze.training.prefix_cache import FrozenPrefixCache
-from unfreeze.training.stage_features import PrefixCacheOptions
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 STAGES = [Stage("head", 1, 2), Stage("block", 2, 4, patience=1), Stage("all", "all", 2)]

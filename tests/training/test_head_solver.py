@@ -88,6 +88,21 @@ def test_images_of_one_class_are_refused() -> None:
         solve(torch.randn(6, 12), torch.zeros(6, dtype=torch.int64), 3)
 
 
+def test_features_that_are_not_finite_are_refused() -> None:
+    features, labels = clouds(3)
+    features[7, 2] = torch.nan
+    with pytest.raises(UnfreezeError, match="finite features"):
+        solve(features, labels, 3)
+
+
+def test_features_stay_what_they_are() -> None:
+    features, labels = clouds(3)
+    features = features.double()
+    kept = features.clone()
+    solve_head(features, labels, num_classes=3, weights=None, judge=lambda weight, bias: 0.5, mode="max")
+    assert torch.equal(features, kept)
+
+
 def test_a_head_of_another_kind_is_refused() -> None:
     squeezenet = build_classifier("squeezenet1_0", classes=("a", "b"), weights=None, image_size=64)
     with pytest.raises(UnfreezeError, match=r"a single nn\.Linear"):

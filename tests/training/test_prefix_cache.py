@@ -15,10 +15,11 @@ from unfreeze.cachefolder import CacheFolder
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.splits.splits import split_source
 from unfreeze.models.partition import partition_network
+from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.plan import Rates, Stage
 from unfreeze.training.prefix_cache import FrozenPrefixCache
-from unfreeze.training.stage_features import JUDGED, Demand, PrefixCacheOptions, StageFeatures
+from unfreeze.training.stage_features import StageFeatures
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 Fit = Callable[..., L.Trainer]
@@ -272,6 +273,8 @@ def test_what_is_judged_is_exact_where_what_is_trained_on_need_not_be(fit: Fit, 
     near, exact = Run(fit, [HEAD], options=options), Run(fit, [HEAD])
     assert len(options.folder.entries()) == 2
     assert near.val_acc == pytest.approx(exact.val_acc, abs=0.3)
+    assert 0 < near.reports[-1]["trial_seconds"] <= near.reports[-1]["seconds"]
+    assert exact.reports[-1]["trial_seconds"] == 0
     for a, b in zip(state_of(near.module).values(), state_of(exact.module).values(), strict=True):
         torch.testing.assert_close(a, b, rtol=0.1, atol=0.02)
 

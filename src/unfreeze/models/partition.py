@@ -281,22 +281,22 @@ def check_partition(network: nn.Module, partition: Partition, images: Tensor) ->
         The activations of the images, as training has them.
 
     Raises:
-        CannotPartitionError: If a logit that comes from them differs from that of the whole network in evaluation by
-            more than 1e-5 of the largest.
+        CannotPartitionError: If a value differs by more than 1e-5 of the largest.
     """
     modes = {module: module.training for module in network.modules()}
     in_training = activations_of(partition.prefix, images)
     network.eval()
     try:
-        if _close(network(images), partition.suffix(*in_training)):
-            return in_training
         in_evaluation = activations_of(partition.prefix, images)
+        whole, parts = network(images), partition.suffix(*in_evaluation)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    if all(_close(a, b) for a, b in zip(in_training, in_evaluation, strict=True)):
+    if not all(_close(a, b) for a, b in zip(in_training, in_evaluation, strict=True)):
+        raise CannotPartitionError("its frozen part does in training what it does not in evaluation")
+    if not _close(whole, parts):
         raise CannotPartitionError("its parts do not give the logits of the whole")
-    raise CannotPartitionError("its frozen part does in training what it does not in evaluation")
+    return in_training
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """The checkpoint that a run goes on from, the best one, their files, and the clean stop."""
 
-import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from unfreeze.errors import Stopped
+from unfreeze.files import replacing
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, is_better
@@ -26,6 +28,35 @@ _MOST_SHARE = 0.05
 _MAY_WAIT = "may wait"
 
 
+class _Pace:
+    """Says when to write again, such that no more than a small share of the time goes into it."""
+
+    def __init__(self) -> None:
+        self._written_at = 0.0
+        self._took_s = 0.0
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last time."""
+        return time.monotonic() - self._written_at
+
+    @property
+    def is_due(self) -> bool:
+        return self.idle_s >= self._took_s / _MOST_SHARE
+
+    def begin(self) -> None:
+        """Count as though something had been written now."""
+        self._written_at = time.monotonic()
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Note when something was written, and what that took."""
+        started = time.monotonic()
+        yield
+        self.begin()
+        self._took_s = self._written_at - started
+
+
 class CheckpointFiles(TorchCheckpointIO):
     """Writes each checkpoint whole or not at all; one that may wait is held in memory while writing takes too long.
 
@@ -34,8 +65,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
     def __init__(self) -> None:
         self._held: tuple[Path, dict[str, Any]] | None = None
-        self._written_at = 0.0
-        self._took_s = 0.0
+        self._pace = _Pace()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint, or hold it.
@@ -47,32 +77,29 @@ class CheckpointFiles(TorchCheckpointIO):
         """
         path = Path(path)
         may_wait = bool(storage_options and storage_options.get(_MAY_WAIT))
-        if may_wait and time.monotonic() - self._written_at < self._took_s / _MOST_SHARE:
+        if may_wait and not self._pace.is_due:
             self._held = path, _host_copy(checkpoint)
             return
-        if self._held is not None and self._held[0] == path:
-            self._held = None
-        self.write_held()
+        if self._held is not None and self._held[0] != path:
+            self.write_held()
         self._write(checkpoint, path)
+        self._held = None
 
     def write_held(self) -> None:
         """Write what is held."""
         if self._held is not None:
-            (path, checkpoint), self._held = self._held, None
+            path, checkpoint = self._held
             self._write(checkpoint, path)
+            self._held = None
 
     def teardown(self) -> None:
         """Leave nothing unwritten, however the run has ended."""
         self.write_held()
 
     def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
-        started = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, path)
-        self._written_at = time.monotonic()
-        self._took_s = self._written_at - started
+        with self._pace.timed(), replacing(path) as building:
+            torch.save(checkpoint, building)
 
 
 class BestCheckpoint(Checkpoint):
@@ -126,20 +153,19 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, folder: Path, *, every_min: float = 10.0) -> None:
         self._path = folder / LAST
         self._every_s = every_min * 60
-        self._saved_at = time.monotonic()
-        self._took_s = 0.0
+        self._pace = _Pace()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over from Lightning, which would end with exit code 0."""
         STOP.install()
         STOP.deferring = True
-        self._saved_at = time.monotonic()
+        self._pace.begin()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save between two optimizer steps where that is due."""
-        due = STOP.received is not None or time.monotonic() - self._saved_at > self._every_s
+        due = STOP.received is not None or self._pace.idle_s > self._every_s
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if between_steps and batch_idx + 1 < trainer.num_training_batches and _on_any_rank(trainer, due):
             # At an epoch's last batch Lightning would take the epoch for validated when it resumes.
@@ -159,8 +185,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the epoch: the last, and those that take long enough for a checkpoint not to matter."""
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        is_due = time.monotonic() - self._saved_at >= self._took_s / _MOST_SHARE
-        if is_last or _on_any_rank(trainer, is_due or STOP.received is not None):
+        if is_last or _on_any_rank(trainer, self._pace.is_due or STOP.received is not None):
             self._save(trainer, pl_module)
         self._stop_if_requested(trainer)
 
@@ -172,10 +197,8 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ImageClassifier)
         pl_module.check_loss_is_finite()
-        started = time.monotonic()
-        trainer.save_checkpoint(self._path)
-        self._saved_at = time.monotonic()
-        self._took_s = self._saved_at - started
+        with self._pace.timed():
+            trainer.save_checkpoint(self._path)
 
     def _stop_if_requested(self, trainer: L.Trainer) -> None:
         if _on_any_rank(trainer, STOP.received is not None):

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,18 +20,16 @@ from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.sources.images import Indices
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.classifier import Classifier
+from unfreeze.training.demand import data_of
 from unfreeze.training.features import CachedPrefix, FeatureTable
 from unfreeze.training.interruption import STOP
 from unfreeze.training.losses import class_weights
 from unfreeze.training.module import ImageClassifier, validation_metrics
 from unfreeze.training.monitors import Mode, is_better
 from unfreeze.training.progress import format_seconds
-from unfreeze.training.stage_features import data_of
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 log = logging.getLogger(__name__)
-
-FloatArray = NDArray[np.float64]
 
 COARSE = tuple(float(strength) for strength in np.logspace(2, -6, 9))
 """Strengths that are tried first, a decade apart; above them the mean loss counts for nothing."""
@@ -41,8 +40,8 @@ _FINER = (-0.75, -0.5, -0.25, 0.25, 0.5, 0.75)
 _PATIENCE = 2
 """So many decades in a row that are worse than the best before them end the search for weaker strengths."""
 
-_MOST_ITERATIONS, _GRADIENT, _GAIN, _MEMORY = 1000, 1e-5, 1e-9, 20
-"""Of L-BFGS: it ends when no derivative is larger, or a step gains a smaller share; gradients that it remembers."""
+_MOST_ITERATIONS, _GRADIENT = 1000, 1e-5
+"""Of L-BFGS, for each strength: it ends when no derivative is larger."""
 
 _ABSENT = -20.0
 """Logit of a class without training images, below the lowest of the others."""
@@ -91,9 +90,9 @@ def solve_head(
         mode: "max" or "min": what is better.
 
     Raises:
-        UnfreezeError: If the images are of one class.
+        UnfreezeError: If the images are of one class, or a feature is not finite.
     """
-    problem = _RegularizedLogistic.of(features, labels, weights)
+    problem = _RegularizedLogistic(features, labels, weights)
     tried: dict[float, float] = {}
     best: SolvedHead | None = None
 
@@ -120,61 +119,48 @@ def solve_head(
 
 
 class _RegularizedLogistic:
-    """Multinomial logistic regression with an L2 penalty on the weights, none on the biases, by SciPy's L-BFGS.
+    """Multinomial logistic regression with an L2 penalty on the weights, none on the biases, by scikit-learn.
 
     Features are centred, which moves the biases alone and spares most of the iterations: what comes out of a ReLU has
     a mean that is large beside its spread.
 
     Args:
-        inputs: Centred, float64, shape (N, D).
-        centre: What was taken away, shape (D,).
-        present: Classes that there are images of, int64, shape (P,), P > 1.
-        targets: Their positions, int64, shape (N,).
-        shares: What each image counts, float64, shape (N,); they add up to one.
+        features: As for `solve_head`.
+        labels: As for `solve_head`.
+        weights: As for `solve_head`.
     """
 
-    def __init__(self, inputs: Tensor, centre: Tensor, present: Tensor, targets: Tensor, shares: Tensor) -> None:
-        self._inputs, self._centre = inputs, centre
-        self._present, self._targets, self._shares = present, targets, shares
-        self._found = np.zeros(len(present) * (inputs.shape[1] + 1))
-
-    @classmethod
-    def of(cls, features: Tensor, labels: Tensor, weights: Tensor | None) -> "_RegularizedLogistic":
-        """Return the problem of some features; the arguments are those of `solve_head`."""
-        present, targets = torch.unique(labels, return_inverse=True)
-        if len(present) < 2:
+    def __init__(self, features: Tensor, labels: Tensor, weights: Tensor | None) -> None:
+        self._present = torch.from_numpy(np.unique(labels.numpy()))
+        if len(self._present) < 2:
             raise UnfreezeError("strategy.stages: solver lbfgs tells classes apart, but all training images are of one")
-        inputs = features.double()
-        centre = inputs.mean(dim=0)
+        if not features.isfinite().all():
+            raise UnfreezeError(
+                "strategy.stages: solver lbfgs needs finite features, and the frozen part gives some that are not; "
+                "look at model.weights, or type trainer.precision=32"
+            )
+        inputs = features.to(torch.float64, copy=True)
+        self._centre = inputs.mean(dim=0)
+        self._inputs, self._labels = inputs.sub_(self._centre).numpy(), labels.numpy()
         counts = torch.ones(len(labels), dtype=torch.float64) if weights is None else weights.double()[labels]
-        return cls(inputs.sub_(centre), centre, present, targets, counts / counts.sum())
+        self._counts = (counts / counts.sum()).numpy()
+        self._model = LogisticRegression(tol=_GRADIENT, max_iter=_MOST_ITERATIONS, warm_start=True)
 
     def solve(self, l2: float, num_classes: int) -> tuple[Tensor, Tensor]:
         """Return weight, float32, shape (C, D), and bias, shape (C,), for all classes, starting from the last ones."""
-        options = {"maxiter": _MOST_ITERATIONS, "gtol": _GRADIENT, "ftol": _GAIN, "maxcor": _MEMORY}
-        with threadpool_limits(1, "blas"):  # SciPy's threads would fight with PyTorch's for the cores
-            found = minimize(self._value_and_gradient, self._found, (l2,), "L-BFGS-B", jac=True, options=options)
-        self._found = found.x
-        weight, bias = self._layer(torch.from_numpy(self._found))
+        is_binary = len(self._present) == 2  # then scikit-learn restrains the difference of the two rows
+        self._model.set_params(C=(2 if is_binary else 1) / l2)
+        with threadpool_limits(1), warnings.catch_warnings():  # its threads would fight with PyTorch's for the cores
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._model.fit(self._inputs, self._labels, self._counts)
+        weight, bias = torch.from_numpy(self._model.coef_), torch.from_numpy(self._model.intercept_)
+        if is_binary:
+            weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
         bias = bias - weight @ self._centre
         all_weights = torch.zeros(num_classes, weight.shape[1])
         all_biases = torch.full((num_classes,), float(bias.min()) + _ABSENT)
         all_weights[self._present], all_biases[self._present] = weight.float(), bias.float()
         return all_weights, all_biases
-
-    def _value_and_gradient(self, values: FloatArray, l2: float) -> tuple[float, FloatArray]:
-        weight, bias = self._layer(torch.from_numpy(values))
-        log_probabilities = torch.addmm(bias, self._inputs, weight.T).log_softmax(dim=1)
-        chosen = log_probabilities.gather(1, self._targets[:, None])[:, 0]
-        loss = l2 / 2 * weight.square().sum() - self._shares @ chosen
-        errors = log_probabilities.exp_().mul_(self._shares[:, None])
-        errors.scatter_add_(1, self._targets[:, None], -self._shares[:, None])
-        slope = torch.cat([(errors.T @ self._inputs).add_(weight, alpha=l2).view(-1), errors.sum(dim=0)])
-        return float(loss), slope.numpy()
-
-    def _layer(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        classes = len(self._present)
-        return values[:-classes].view(classes, -1), values[-classes:]
 
 
 def find_linear_head(classifier: Classifier) -> nn.Linear:

@@ -11,18 +11,12 @@ from torch import nn
 from unfreeze.cachefolder import size_text
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.partition import CannotPartitionError, partition_network
+from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, count_views, data_of
 from unfreeze.training.extraction import Kind
 from unfreeze.training.features import CachedPrefix
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.progress import format_seconds
-from unfreeze.training.stage_features import (
-    JUDGED,
-    Demand,
-    PrefixCacheOptions,
-    StageFeatures,
-    count_views,
-    data_of,
-)
+from unfreeze.training.stage_features import StageFeatures
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 log = logging.getLogger(__name__)

@@ -1,9 +1,7 @@
 """The verdicts of probes on this machine, in one file that later runs look into."""
 
 import json
-import os
 import platform
-import secrets
 from collections.abc import Collection
 from contextlib import suppress
 from hashlib import blake2b
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from unfreeze.files import replacing
 from unfreeze.training.precision import Verdict
 
 _LAYOUT = 1
@@ -44,13 +43,9 @@ class ProbeFile:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{self._path}.lock", timeout=_TURN_S):
                 verdicts = {**self._read(), key: verdict.to_dict()}
-                building = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
                 content = json.dumps({"layout": _LAYOUT, "verdicts": verdicts}, indent=1)
-                try:
+                with replacing(self._path) as building:
                     building.write_text(content, encoding="utf-8")
-                    os.replace(building, self._path)
-                finally:
-                    building.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:

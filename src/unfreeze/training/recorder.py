@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import lightning as L
 import torch
 
 from unfreeze.errors import UnfreezeError
+from unfreeze.files import replacing
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
@@ -128,12 +128,13 @@ class RunRecorder(L.Callback):
     def write(self) -> None:
         """Write `metrics.csv` and `stages.json`, each whole or not at all."""
         columns = list(dict.fromkeys(key for row in self.history for key in row))
-        temporary = self.folder / ".metrics.csv.tmp"
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(self.folder / "metrics.csv") as building,
+            building.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.history)
-        os.replace(temporary, self.folder / "metrics.csv")
         write_json(self.folder / "stages.json", self.stages)
 
     def _open_stage(self, trainer: L.Trainer) -> None:
@@ -198,10 +199,9 @@ def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all; numbers that are not finite become null."""
-    value = _finite(value)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as building:
+        building.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

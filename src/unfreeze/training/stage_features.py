@@ -3,10 +3,9 @@
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -15,75 +14,24 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from unfreeze.cachefolder import CacheEntry, CacheFolder, NoRoomError
-from unfreeze.data.augment.augment import Augmentation
-from unfreeze.data.datamodule import ImageDataModule
+from unfreeze.cachefolder import CacheEntry, NoRoomError
 from unfreeze.data.loader import Batch
 from unfreeze.data.sources.images import Indices
 from unfreeze.memory import free_memory_bytes
 from unfreeze.models.partition import Activations, Partition, bridge_network, check_bridge, check_partition
 from unfreeze.terminal import counting_bar
+from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, data_of
 from unfreeze.training.extraction import Extractor, Kind
 from unfreeze.training.faster import FasterPrefix, faster_prefix
 from unfreeze.training.features import FeatureFiles, FeatureTable, RowLayout, features_key
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
 
-JUDGED = Kind(epoch=None, precision="32-true", exact=True)
-"""What validation and the test see."""
-
 _FETCHED_BYTES_PER_S = 2e9
 """How fast rows are fetched at least, from memory or from the page cache."""
 
 _SHARE_OF_GPU = 4
 """Features stay on a GPU where they take less than this part of its free memory."""
-
-
-@dataclass(frozen=True)
-class PrefixCacheOptions:
-    """What is cached, and where.
-
-    Args:
-        folder: Where files go; None for memory alone.
-        views: How many augmented views of each training image stand for a new one in each epoch; None for none:
-            stages that augment at random see all of their images pass through the whole network.
-        exact: Whether features are those of the network itself; if not, a network that is faster and nearly equal
-            may compute those that are trained on, never those that are judged.
-        sweep: The folder of a sweep whose runs share files, which stay when a stage ends until it has ended; those
-            of pooled features always do.
-    """
-
-    folder: CacheFolder | None = None
-    views: int | None = None
-    exact: bool = True
-    sweep: Path | None = None
-
-
-def count_views(how: Augmentation, views: int | None) -> int:
-    """Return how many versions of each training image a stage is fed: 0 where it draws new ones in each epoch.
-
-    Args:
-        how: The stage's augmentation.
-        views: What `PrefixCacheOptions` say.
-    """
-    if how.is_mixing:
-        return 0
-    return (views or 0) if how.is_random else 1
-
-
-@dataclass(frozen=True, eq=False)
-class Demand:
-    """Features that a stage may ask for.
-
-    Args:
-        kind: Which of each image.
-        images: Of which images, each once, shape (n,).
-        passes: How often they would pass through the prefix without a cache, all together.
-    """
-
-    kind: Kind
-    images: Indices
-    passes: int
 
 
 class StageFeatures:
@@ -388,18 +336,6 @@ class StageFeatures:
         if device.type == "cuda" and nbytes * _SHARE_OF_GPU > torch.cuda.mem_get_info(device)[0]:
             return torch.device("cpu")
         return device
-
-
-def data_of(trainer: L.Trainer) -> ImageDataModule:
-    """Return the data module of a trainer.
-
-    Raises:
-        TypeError: If it trains on something else.
-    """
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    if not isinstance(data, ImageDataModule):
-        raise TypeError(f"the cache feeds an ImageDataModule, not a {type(data).__name__}")
-    return data
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,5 +1,6 @@
 """Loss and accuracy over the images that an epoch trains on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,15 +48,19 @@ class TrainMeans(Metric):
         self._add_noted()
         return self.compute() if self.update_called else {}
 
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count the images of batches, and those that were told right.
+    def update(self, losses: Sequence[Tensor], logits: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+        """Add batches.
 
         Args:
-            logits: Shape (N, C).
-            labels: int64, shape (N,).
+            losses: Means over the images of each batch, scalars in nats.
+            logits: Of each, shape (N, C).
+            labels: Of each, int64, shape (N,).
         """
-        self.hits.add_((logits.argmax(dim=1) == labels).sum())
-        self.images.add_(len(labels))
+        for loss, each in zip(losses, labels, strict=True):  # one by one: sums must not depend on what was noted when
+            self.loss_sum.add_(loss, alpha=len(each))
+        every = torch.cat(list(labels))
+        self.hits.add_((torch.cat(list(logits)).argmax(dim=1) == every).sum())
+        self.images.add_(len(every))
 
     def compute(self) -> dict[str, Tensor]:
         """Return the means of what was added."""
@@ -75,8 +80,6 @@ class TrainMeans(Metric):
     def _add_noted(self) -> None:
         if not self._noted:
             return
-        losses, logits, labels = zip(*self._noted, strict=True)
+        noted = zip(*self._noted, strict=True)
         self._noted, self._noted_values = [], 0
-        for loss, each in zip(losses, labels, strict=True):  # one by one: sums must not depend on what was noted when
-            self.loss_sum.add_(loss, alpha=len(each))
-        self.update(torch.cat(logits), torch.cat(labels))
+        self.update(*noted)

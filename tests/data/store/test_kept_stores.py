@@ -157,11 +157,11 @@ def test_a_build_that_was_killed_is_never_read(photo_folder: MakeFolder, tmp_pat
     assert job.pid is not None
     os.kill(job.pid, signal.SIGKILL)
     job.join()
-    assert list((tmp_path / "stores").rglob("building-*"))
+    assert list((tmp_path / "stores").rglob(".building-*"))
     source = folder_source(root)
     store = on_disk(source, tmp_path / "stores")
     assert torch.equal(everything(store), everything(build_store(source, resize_px=16)))
-    assert not list((tmp_path / "stores").rglob("building-*"))
+    assert not list((tmp_path / "stores").rglob(".building-*"))
 
 
 def test_what_was_used_longest_ago_makes_room(photo_folder: MakeFolder, tmp_path: Path) -> None:

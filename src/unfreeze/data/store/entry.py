@@ -50,7 +50,7 @@ class StoreFiles:
 
     def describe(self, source: str, count: int) -> None:
         """Note whose images, and how many, for people."""
-        frames = sorted(path.stem for path in self.entry.folder.glob("*.npy") if not path.name.startswith("building-"))
+        frames = sorted(path.stem for path in self.entry.folder.glob("[!.]*.npy"))
         self.entry.describe({"source": source, "images": count, "frames": frames})
 
     @contextmanager
