@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from contest import LOOP, OURS, PEERS, SETTINGS, Bench, Case, add_options, check_peers
+from contest import LOOP, OURS, PEERS, SETTINGS, Bench, Case, add_options, parse_with_peers
 from race import Reply, Whole
 from results import spread, table
+from unfreeze.files import replacing
 
 CASE = Case("mobilenet_v2", 96, 64)
 TASKS = {
@@ -37,8 +38,7 @@ def measure(bench: Bench, task: str, seeds: Sequence[int]) -> None:
     for seed in seeds:
         arguments = ("--task", task, "--augment", augment, "--seed", str(seed))
         for name, ours in contestants:
-            run = bench.whole(name, CASE, root, *arguments, ours=ours)
-            replies[name] += kept_or_run(bench, run, f"{task}, {name}, seed {seed}")
+            replies[name] += kept_or_run(bench, bench.whole(name, CASE, root, *arguments, ours=ours), root)
     rows = []
     for name, told in replies.items():
         if told:
@@ -56,15 +56,19 @@ def measure(bench: Bench, task: str, seeds: Sequence[int]) -> None:
     )
 
 
-def kept_or_run(bench: Bench, run: Whole, key: str) -> list[Reply]:
-    """Return what a whole run has told, from the file of those that have ended where it is in there."""
+def kept_or_run(bench: Bench, run: Whole, root: Path) -> list[Reply]:
+    """Return what a whole run has told; runs that have ended well are kept in a file, by all that was asked of them."""
     file = bench.options.keep
     kept = json.loads(file.read_text(encoding="utf-8")) if file is not None and file.exists() else {}
-    if key not in kept:
-        kept[key] = bench.race([run]).get(run.name, [])
-        if file is not None:
-            file.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-    return list(kept[key])
+    asked = " ".join(run.command[1:]).replace(str(root), str(bench.options.root))
+    if asked in kept:
+        bench.note_versions(kept[asked])
+        return [kept[asked]]
+    replies = bench.race([run]).get(run.name, [])
+    if file is not None and replies:
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps({**kept, asked: replies[0]}, indent=1), encoding="utf-8")
+    return replies
 
 
 def parse_options() -> argparse.Namespace:
@@ -73,8 +77,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=TASKS, default=tuple(TASKS))
     parser.add_argument("--keep", type=Path, help="a file for what runs that have ended told, to go on from")
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
-    options = parser.parse_args()
-    check_peers(parser, options)
+    options = parse_with_peers(parser)
     if not (options.root and options.weights):
         parser.error("needs --root and --weights: noise and random weights have no accuracy")
     options.rounds = 1

@@ -25,9 +25,9 @@ from contest import (
     Bench,
     Case,
     add_options,
-    check_peers,
     extended,
     faster,
+    parse_with_peers,
     rates,
     share,
     shortest_run,
@@ -57,7 +57,7 @@ FULL = {
         Case("resnet18", 224, 16),
     ),
 }
-QUICK = {section: (Case("mobilenet_v2", 96, 64, part=500),) for section in ("probe", "last-block", "finetune")}
+QUICK = {section: (Case("mobilenet_v2", 96, 64, part=1000),) for section in ("probe", "last-block", "finetune")}
 REACH = Case("mobilenet_v2", 96, 64)
 QUICK_PEERS = (LOOP, "timm", "Hugging Face Trainer")
 
@@ -136,9 +136,9 @@ def gradual(bench: Bench, cases: Sequence[Case]) -> None:
     peers = ("Lightning BackboneFinetuning", "finetuning-scheduler")
     rows = []
     for case in cases:
-        views = "stored views"
         root = bench.root(case.part, test=100)
-        ours = bench.whole(f"{OURS}, {views}", case, root, "--task", "gradual", ours=SETTINGS[views])
+        settings = SETTINGS["stored views"]
+        ours = bench.whole(f"{OURS}, stored views", case, root, "--task", "gradual", ours=settings)
         stages = range(len(GRADUAL_EPOCHS))
         slices = {
             (peer, stage): bench.paced(peer, case, "--task", "gradual", "--stage", str(stage))
@@ -234,8 +234,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant")
     parser.add_argument("--steps", type=int, default=7, help="timed steps in a turn")
     parser.add_argument("--part", type=int, help="images of this project's whole runs, for all cases alike")
-    options = parser.parse_args()
-    check_peers(parser, options)
+    options = parse_with_peers(parser)
     return options
 
 

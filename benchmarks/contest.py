@@ -25,7 +25,6 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "cache alone": ("cache.exact=true", "trainer.precision=32"),
     "all allowed": ("cache.exact=false", "trainer.precision=auto"),
     "no cache": ("cache.enabled=false",),
-    "defaults": (),
     "stored views": ("cache.views=2",),
 }
 IMAGES = 5000
@@ -86,7 +85,14 @@ class Bench:
         """Return a contestant that trains in slices; this project where settings of it are given."""
         root = self.root(images, test=100)
         command = [*self._command(name, case, ours), "--root", str(root), "--paced", *arguments]
-        return Paced(name, command, case.batch_size, timed_steps=self.options.steps)
+        entrant = Paced(name, command, case.batch_size, timed_steps=self.options.steps)
+        steps = (images if ours is None else int(0.9 * images)) // case.batch_size
+        if steps <= entrant.steps:
+            raise SystemExit(
+                f"{case}: {images} images are {steps} steps an epoch, but a turn of {entrant.steps} must lie within "
+                "one; give it more images (--part) or fewer steps (--steps)"
+            )
+        return entrant
 
     def whole(self, name: str, case: Case, root: Path, *arguments: str, ours: Sequence[str] | None = None) -> Whole:
         """Return a contestant that trains from the start to the end; this project where settings of it are given."""
@@ -96,8 +102,12 @@ class Bench:
         """Let contestants take turns; note their versions."""
         replies = race(entrants, rounds=self.options.rounds)
         for reply in (reply for told in replies.values() for reply in told):
-            self.versions |= reply.get("versions", {})
+            self.note_versions(reply)
         return replies
+
+    def note_versions(self, reply: Reply) -> None:
+        """Note what a contestant says of its versions."""
+        self.versions |= reply.get("versions", {})
 
     def publish(self, section: str, lines: Sequence[str]) -> None:
         """Print a section and keep it."""
@@ -160,14 +170,16 @@ def shortest_run(
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what all comparisons are told: images, weights, peers, where results go."""
+    """Add what all comparisons are told: images, weights, where results go."""
     parser.add_argument("--root", type=Path, help="train/ and test/ of class folders")
     parser.add_argument("--weights", type=Path, help="a state_dict of torchvision's mobilenet_v2")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where sections are kept")
+
+
+def parse_with_peers(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse what was typed, where the peers' environment is among it; end with a hint where they are not installed."""
     parser.add_argument("--peers-python", type=Path, default=HERE.parent / ".venv-peers" / "bin" / "python")
-
-
-def check_peers(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End with a hint where the peers are not installed."""
+    options = parser.parse_args()
     if not options.peers_python.exists():
         parser.error(f"--peers-python: no {options.peers_python}; type make peers")
+    return options

@@ -84,7 +84,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
     parser.add_argument("--steps", type=int, default=40, help="timed steps in a turn")
     options = parser.parse_args()
-    options.peers_python = Path(sys.executable)  # the plain loop needs torch and torchvision alone
+    options.peers_python = sys.executable  # the plain loop needs torch and torchvision alone
     return options
 
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from photos import write_noise
 from results import RESULTS, publish, spread, table
+from unfreeze.cores import ask_for_gpus_cheaply
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = ("step", "start", "sweep", "command")
@@ -81,6 +82,24 @@ class PairedSteps(L.Callback):
             self._optimizer.step()
             marks.append(time.perf_counter())
         return statistics.median(_differences_ms(marks))
+
+
+class Rows:
+    """Batches of indices for Lightning, which takes a list of tensors for several loaders.
+
+    Args:
+        images: That there are.
+        batch_size: Of each batch.
+    """
+
+    def __init__(self, images: int, batch_size: int) -> None:
+        self._batches = torch.randperm(images).split(batch_size)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self._batches)
 
 
 class HeadAlone(L.LightningModule):
@@ -147,11 +166,8 @@ def head_steps(folder: Path, options: argparse.Namespace) -> None:
         ("a step of Lightning's loop with no callback, no logger, no metric", _quietest(alone)),
     ):
         ours, bare = ([turn[name] for turn in paired] for name in ("ours", "bare"))
-        more, ratios = (
-            [a - b for a, b in zip(ours, bare, strict=True)],
-            [a / b for a, b in zip(ours, bare, strict=True)],
-        )
-        rows.append([what, spread(ours, 2), spread(more, 2), spread(ratios, 2)])
+        pairs = list(zip(ours, bare, strict=True))
+        rows.append([what, spread(ours, 2), spread([a - b for a, b in pairs], 2), spread([a / b for a, b in pairs], 2)])
     _publish(
         options,
         "head step",
@@ -179,7 +195,8 @@ def _lightning_alone(file: Path) -> list[dict[str, float]]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(HeadAlone(IMAGES), list(torch.randperm(IMAGES).split(128)))
+    ask_for_gpus_cheaply()  # as runs of this project do: only the loops are compared
+    trainer.fit(HeadAlone(IMAGES), Rows(IMAGES, 128))
     return json.loads(file.read_text())
 
 

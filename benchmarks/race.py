@@ -57,6 +57,11 @@ class Paced:
     untimed_steps: int = 2
     timed_steps: int = 7
 
+    @property
+    def steps(self) -> int:
+        """Of a turn."""
+        return self.untimed_steps + self.timed_steps
+
     def start(self) -> None:
         """Start it; it sets itself up, warms up, and waits."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, as it stays open until close

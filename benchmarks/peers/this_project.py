@@ -5,7 +5,6 @@ later runs goes into a folder that is thrown away, so that no run starts from wh
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -106,31 +105,18 @@ def train_whole(typed: list[str], run_dir: Path) -> dict[str, object]:
         f"hydra.run.dir={run_dir}",
     ]
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    started = time.perf_counter()
     subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *typed],
         check=True,
         stdout=sys.stderr,
         env={**os.environ, "PYTHONPATH": path},
     )
-    process_seconds = time.perf_counter() - started
-    stages = json.loads((run_dir / "stages.json").read_text())
-    caches = [stage.get("cache") or {} for stage in stages]
-    with (run_dir / "metrics.csv").open() as file:
-        epochs = [{key: row[key] for key in ("stage", "seconds", "val/acc")} for row in csv.DictReader(file)]
+    caches = [stage.get("cache") or {} for stage in json.loads((run_dir / "stages.json").read_text())]
     result = json.loads((run_dir / "result.json").read_text())
-    train_seconds = float(clock.read_text())
-    building_seconds = sum(cache.get("seconds", 0.0) for cache in caches)
-    trial_seconds = sum(cache.get("trial_seconds", 0.0) for cache in caches)
     return {
-        "train_seconds": train_seconds,
-        "building_seconds": building_seconds,
-        "trial_seconds": trial_seconds,
-        "epoch_seconds": (train_seconds - building_seconds) / len(epochs),
-        "epochs": epochs,
-        "caches": caches,
-        "stages": [{key: stage[key] for key in ("name", "epochs", "seconds", "images")} for stage in stages],
-        "process_seconds": process_seconds,
+        "train_seconds": float(clock.read_text()),
+        "building_seconds": sum(cache.get("seconds", 0.0) for cache in caches),
+        "trial_seconds": sum(cache.get("trial_seconds", 0.0) for cache in caches),
         "test_accuracy": result["test"]["acc"] if result.get("test") else None,
         "versions": {name: version(name) for name in ("torch", "torchvision", "lightning")},
     }
