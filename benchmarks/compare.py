@@ -3,8 +3,8 @@
     make bench BENCH=compare ARGS="--root photos --weights mobilenet_v2.pth"
     make bench BENCH=compare ARGS="--only finetune"
 
-Without --root the images are noise (digits for the time to an accuracy), without --weights all weights are random: then
-the figures say only what things take. docs/benchmarks.md says how it is measured, and what is extrapolated.
+Without --root the images are noise, without --weights all weights are random: then the figures say only what things
+take. docs/benchmarks.md says how it is measured, and what is extrapolated.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from contest import (
@@ -30,36 +31,36 @@ from contest import (
     parse_with_peers,
     rates,
     share,
-    shortest_run,
 )
+from race import Pace
 from results import spread, table
 
-EPOCHS = {"probe": 10, "reach": 4}
+PROBE_EPOCHS = 10
 GRADUAL_EPOCHS = (3, 3, 4)
-BUDGETS = (1, 2, 3, 4)
-"""Epochs that this project is given to reach the loop's accuracy, fewest first."""
 FULL = {
-    "probe": (Case("mobilenet_v2", 224, 32, part=2000), Case("resnet18", 224, 32, part=2000)),
+    "probe": (Case("mobilenet_v2", 224, 32, part=600), Case("resnet18", 224, 32, part=1500)),
     "last-block": (
         Case("mobilenet_v2", 96, 64, part=1000),
         Case("mobilenet_v2", 224, 16, part=300),
         Case("resnet18", 224, 16, part=300),
     ),
     "gradual": (
-        Case("mobilenet_v2", 96, 64, part=1000),
-        Case("mobilenet_v2", 224, 16, part=300),
-        Case("resnet18", 224, 16, part=300),
+        Case("mobilenet_v2", 96, 32, part=600),
+        Case("mobilenet_v2", 224, 8, part=200),
+        Case("resnet18", 224, 8, part=200),
     ),
     "finetune": (
-        Case("mobilenet_v2", 96, 32),
-        Case("mobilenet_v2", 224, 16),
-        Case("resnet18", 96, 32),
-        Case("resnet18", 224, 16),
+        Case("mobilenet_v2", 96, 32, part=1000),
+        Case("mobilenet_v2", 224, 8, part=500),
+        Case("resnet18", 96, 32, part=1000),
+        Case("resnet18", 224, 8, part=500),
     ),
 }
+LONG, SHORT, QUICK_PACE = Pace(rounds=3), Pace(rounds=7, untimed_steps=1, timed_steps=3), Pace(2, 1, 4)
+"""Turns beside whole runs, which take long; of steps alone, the shorter the better they compare; of a glance."""
+PACES = {"probe": LONG, "last-block": SHORT, "gradual": LONG, "finetune": SHORT}
 QUICK = {section: (Case("mobilenet_v2", 96, 64, part=1000),) for section in ("probe", "last-block", "finetune")}
-REACH = Case("mobilenet_v2", 96, 64)
-QUICK_PEERS = (LOOP, "timm", "Hugging Face Trainer")
+QUICK_PEERS = (LOOP, "timm")
 
 
 def probe(bench: Bench, cases: Sequence[Case]) -> None:
@@ -75,13 +76,13 @@ def probe(bench: Bench, cases: Sequence[Case]) -> None:
         replies = bench.race([bench.paced(LOOP, case, *arguments), *ours])
         if LOOP not in replies:
             continue
-        loop = [EPOCHS["probe"] * IMAGES / rate for rate in rates(replies[LOOP])]
+        loop = [PROBE_EPOCHS * IMAGES / rate for rate in rates(replies[LOOP])]
         rows.append([f"{case}: {LOOP}", spread(loop, 0), "", "1"])
         for name in [run.name for run in ours if run.name in replies]:
             seconds = extended(replies[name], case)
             building = extended(replies[name], case, "building_seconds")
             rows.append([f"{case}: {name}", spread(seconds), spread(building), faster(loop, seconds)])
-    what = f"Linear probe, {EPOCHS['probe']} epochs of {IMAGES:,} images, no augmentation"
+    what = f"Linear probe, {PROBE_EPOCHS} epochs of {IMAGES:,} images, no augmentation"
     bench.publish(
         "probe",
         [
@@ -97,14 +98,15 @@ def probe(bench: Bench, cases: Sequence[Case]) -> None:
 def last_block(bench: Bench, cases: Sequence[Case]) -> None:
     """The head and the last block: an epoch from the cache, the same without it, and one of full fine-tuning."""
     arguments = ("--task", "last_block", "--augment", "none")
+    uncached = (*SETTINGS["no cache"], "trainer.precision=32")
     rows = []
     for case in cases:
         replies = bench.race(
             [
                 bench.paced("cached", case, *arguments, ours=SETTINGS["cache alone"], images=case.part),
-                bench.paced("uncached", case, *arguments, ours=(*SETTINGS["no cache"], "trainer.precision=32")),
-                bench.paced("everything", case, "--augment", "none", ours=("trainer.precision=32",)),
-                bench.paced(LOOP, case, *arguments),
+                bench.paced("uncached", case, *arguments, ours=uncached, images=case.part),
+                bench.paced("everything", case, "--augment", "none", ours=uncached, images=case.part),
+                bench.paced(LOOP, case, *arguments, images=case.part),
             ]
         )
         if len(replies) < 4:
@@ -177,8 +179,9 @@ def finetune(bench: Bench, cases: Sequence[Case], peers: Sequence[str]) -> None:
     """Full fine-tuning: images per second of everybody."""
     columns: dict[str, list[list[float]]] = {name: [] for name in (*peers, OURS)}
     for case in cases:
-        contestants = [bench.paced(name, case) for name in peers]
-        replies = bench.race([*contestants, bench.paced(OURS, case, ours=SETTINGS["all allowed"])])
+        contestants = [bench.paced(name, case, images=case.part) for name in peers]
+        ours = bench.paced(OURS, case, ours=SETTINGS["all allowed"], images=case.part)
+        replies = bench.race([*contestants, ours])
         for name, values in columns.items():
             values.append(rates(replies.get(name, [])))
     rows = [[name, *[spread(value) if value else "failed" for value in values]] for name, values in columns.items()]
@@ -198,30 +201,6 @@ def finetune(bench: Bench, cases: Sequence[Case], peers: Sequence[str]) -> None:
     )
 
 
-def reach(bench: Bench, case: Case) -> None:
-    """Time to the loop's final accuracy: this project's shortest run that gets there, by the same test images."""
-    root = bench.root(test=None, count_accuracy=True)
-    bench.options.rounds = 1
-    loop = bench.race([bench.whole(LOOP, case, root, "--epochs", str(EPOCHS["reach"]))])[LOOP][0]
-    goal, seconds = loop["test_accuracy"], loop["train_seconds"]
-    runs = shortest_run(bench, case, root, goal=goal, budgets=BUDGETS, settings=SETTINGS["all allowed"])
-    rows = [[f"{LOOP}, {EPOCHS['reach']} epochs", f"{seconds:.0f}", f"{goal:.4f}", "1"]]
-    rows += [
-        [f"{OURS}, {epochs} epoch{'s'[: epochs > 1]}", f"{took:.0f}", f"{right:.4f}", f"{took / seconds:.2f}"]
-        for epochs, took, right in runs
-    ]
-    bench.publish(
-        "reach",
-        [
-            f"{case}, everything trained: seconds of training until the accuracy on the test images is that of the "
-            f"loop. Whole runs, each with a schedule of its own length; {OURS} trains on nine tenths of the images, "
-            "and its seconds include validation and checkpoints. One seed; `make bench-accuracy` has three.",
-            "",
-            *table(["whole runs", "s", "test accuracy", "of the loop's time"], rows),
-        ],
-    )
-
-
 def _parts(cases: Sequence[Case]) -> str:
     return " to ".join(f"{part:,}" for part in sorted({case.part for case in cases}))
 
@@ -229,37 +208,31 @@ def _parts(cases: Sequence[Case]) -> str:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
-    parser.add_argument("--only", nargs="+", choices=[*FULL, "reach"], default=(*FULL, "reach"))
+    parser.add_argument("--only", nargs="+", choices=FULL, default=tuple(FULL))
     parser.add_argument("--quick", action="store_true", help="one network at 96 px, few peers, nothing written")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant")
-    parser.add_argument("--steps", type=int, default=7, help="timed steps in a turn")
-    parser.add_argument("--part", type=int, help="images of this project's whole runs, for all cases alike")
-    options = parse_with_peers(parser)
-    return options
+    parser.add_argument("--part", type=int, help="images that are trained on, for all cases alike")
+    return parse_with_peers(parser)
 
 
 def main() -> None:
     options = parse_options()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # contestants are ended on the way out
     if options.quick:
-        options.out, options.rounds = None, 2
+        options.out = None
+    peers = QUICK_PEERS if options.quick else tuple(PEERS)
+    measures = {
+        "probe": probe,
+        "last-block": last_block,
+        "gradual": gradual,
+        "finetune": partial(finetune, peers=peers),
+    }
     with tempfile.TemporaryDirectory() as name:
-        bench = Bench(options, Path(name))
-        cases = {
-            section: [case if options.part is None else replace(case, part=options.part) for case in chosen]
-            for section, chosen in (QUICK if options.quick else FULL).items()
-            if section in options.only
-        }
-        if "probe" in cases:
-            probe(bench, cases["probe"])
-        if "last-block" in cases:
-            last_block(bench, cases["last-block"])
-        if "gradual" in cases:
-            gradual(bench, cases["gradual"])
-        if "finetune" in cases:
-            finetune(bench, cases["finetune"], QUICK_PEERS if options.quick else tuple(PEERS))
-        if "reach" in options.only and not options.quick:
-            reach(bench, REACH)
+        for section, cases in (QUICK if options.quick else FULL).items():
+            if section in options.only:
+                pace = QUICK_PACE if options.quick else PACES[section]
+                bench = Bench(options, Path(name) / section, pace)
+                chosen = [case if options.part is None else replace(case, part=options.part) for case in cases]
+                measures[section](bench, chosen)
 
 
 if __name__ == "__main__":

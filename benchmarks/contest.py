@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from photos import link_part, write_digits, write_noise
-from race import Paced, Reply, Whole, race
+from photos import link_part, write_noise
+from race import Pace, Paced, Reply, Whole, race
 from results import RESULTS, publish, spread
 
 HERE = Path(__file__).parent
@@ -57,23 +57,23 @@ class Bench:
     Args:
         options: What was typed.
         folder: For the images.
+        pace: How contestants take turns.
     """
 
-    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path, pace: Pace) -> None:
         self.options = options
+        self.pace = pace
         self.versions: dict[str, str] = {}
         self._folder = folder
         self._roots: dict[object, Path] = {}
 
-    def root(self, images: int = IMAGES, *, test: int | None = 0, count_accuracy: bool = False) -> Path:
+    def root(self, images: int = IMAGES, *, test: int | None = 0) -> Path:
         """Return train/ and test/ of class folders with so many images, the same for all contestants."""
-        key = images, test, count_accuracy
+        key = images, test
         if key not in self._roots:
             place = self._folder / f"images{len(self._roots)}"
             if self.options.root is not None:
                 link_part(self.options.root, place, train=images, test=test)
-            elif count_accuracy:
-                write_digits(place)
             else:
                 write_noise(place, train=images, test=100)
             self._roots[key] = place
@@ -85,14 +85,13 @@ class Bench:
         """Return a contestant that trains in slices; this project where settings of it are given."""
         root = self.root(images, test=100)
         command = [*self._command(name, case, ours), "--root", str(root), "--paced", *arguments]
-        entrant = Paced(name, command, case.batch_size, timed_steps=self.options.steps)
         steps = (images if ours is None else int(0.9 * images)) // case.batch_size
-        if steps <= entrant.steps:
+        if steps <= self.pace.steps:
             raise SystemExit(
-                f"{case}: {images} images are {steps} steps an epoch, but a turn of {entrant.steps} must lie within "
-                "one; give it more images (--part) or fewer steps (--steps)"
+                f"{case}: {images} images are {steps} steps an epoch, and a turn of {self.pace.steps} must lie within "
+                "one; give it more images (--part)"
             )
-        return entrant
+        return Paced(name, command, case.batch_size, self.pace)
 
     def whole(self, name: str, case: Case, root: Path, *arguments: str, ours: Sequence[str] | None = None) -> Whole:
         """Return a contestant that trains from the start to the end; this project where settings of it are given."""
@@ -100,7 +99,13 @@ class Bench:
 
     def race(self, entrants: Sequence[Paced | Whole]) -> dict[str, list[Reply]]:
         """Let contestants take turns; note their versions."""
-        replies = race(entrants, rounds=self.options.rounds)
+        return self._noted(race(entrants, rounds=self.pace.rounds))
+
+    def once(self, run: Whole) -> list[Reply]:
+        """Let a contestant run once; return what it said, nothing where it failed."""
+        return self._noted(race([run], rounds=1)).get(run.name, [])
+
+    def _noted(self, replies: dict[str, list[Reply]]) -> dict[str, list[Reply]]:
         for reply in (reply for told in replies.values() for reply in told):
             self.note_versions(reply)
         return replies
@@ -146,27 +151,6 @@ def faster(slow: Sequence[float], fast: Sequence[float]) -> str:
 def share(part: Sequence[float], whole: Sequence[float]) -> str:
     """Return what share one is of the other, turn by turn; the median and the range."""
     return spread([a / b for a, b in zip(part, whole, strict=True)], 2)
-
-
-def shortest_run(
-    bench: Bench, case: Case, root: Path, *, goal: float, budgets: Sequence[int], settings: Sequence[str]
-) -> list[tuple[int, float, float]]:
-    """Give this project more epochs until its accuracy on the test images reaches a goal.
-
-    Returns:
-        Epochs, seconds of training and accuracy of each whole run, the last of them the first that got there.
-    """
-    runs = []
-    for epochs in budgets:
-        name = f"{OURS}, {epochs} epochs"
-        replies = bench.race([bench.whole(name, case, root, "--epochs", str(epochs), ours=settings)])
-        if name not in replies:
-            break
-        reply = replies[name][0]
-        runs.append((epochs, reply["train_seconds"], reply["test_accuracy"]))
-        if reply["test_accuracy"] >= goal:
-            break
-    return runs
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from contest import LOOP, OURS, Bench, Case, add_options, faster, rates, shortest_run
+from contest import LOOP, OURS, Bench, Case, add_options, faster, rates
+from race import Pace
 from results import spread, table
 
 CASES = (Case("resnet18", 224, 128), Case("resnet50", 224, 128))
@@ -21,6 +22,7 @@ SETTINGS = ("trainer=gpu", "trainer.precision=auto")
 GOAL = 0.95
 REACH = Case("mobilenet_v2", 224, 128)
 BUDGETS = (2, 4, 6, 10)
+PACE = Pace(rounds=5, timed_steps=40)
 WARMUP_STEPS, SYNTHETIC_STEPS = 10, 50
 
 
@@ -72,17 +74,17 @@ def synthetic_rate(case: Case) -> float:
 
 def time_to_goal(bench: Bench, root: Path) -> list[str]:
     """Return a table of runs, the shortest first, until one is right on as many test images as wanted."""
-    bench.options.rounds = 1
-    runs = shortest_run(bench, REACH, root, goal=GOAL, budgets=BUDGETS, settings=SETTINGS)
-    rows = [[f"{epochs}", f"{seconds:.0f}", f"{right:.4f}"] for epochs, seconds, right in runs]
+    rows, reached = [], 0.0
+    for epochs in (epochs for epochs in BUDGETS if reached < GOAL):
+        for reply in bench.once(bench.whole(OURS, REACH, root, "--epochs", str(epochs), ours=SETTINGS)):
+            reached = reply["test_accuracy"]
+            rows.append([str(epochs), f"{reply['train_seconds']:.0f}", f"{reached:.4f}"])
     return ["", *table([f"{REACH}, all images: epochs", "s of training", "test accuracy"], rows)]
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant")
-    parser.add_argument("--steps", type=int, default=40, help="timed steps in a turn")
     options = parser.parse_args()
     options.peers_python = sys.executable  # the plain loop needs torch and torchvision alone
     return options
@@ -96,7 +98,7 @@ def main() -> None:
         print("gpu: torch sees no CUDA device here; nothing was measured", file=sys.stderr)
         raise SystemExit(2)
     with tempfile.TemporaryDirectory() as name:
-        bench = Bench(options, Path(name))
+        bench = Bench(options, Path(name), PACE)
         header = ["images/s", f"{LOOP}, AMP", OURS, "times as fast", "of synthetic"]
         lines = [
             f"{torch.cuda.get_device_name()}. Random weights, steps in turns. Synthetic: bare bfloat16 steps on one "

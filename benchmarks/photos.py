@@ -20,18 +20,6 @@ def write_noise(root: Path, *, train: int, test: int = 0) -> Path:
     return root
 
 
-def write_digits(root: Path) -> Path:
-    """Write scikit-learn's digits as train/ and test/ of class folders."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        place = root / ("test" if index % 5 == 0 else "train") / str(label)
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((image * 255 / 16).astype(np.uint8)).convert("RGB").save(place / f"{index}.png")
-    return root
-
-
 def link_part(source: Path, root: Path, *, train: int, test: int | None = None) -> Path:
     """Link the first images of each class, as many of each, so that all contestants have the same.
 

@@ -39,6 +39,26 @@ class Entrant(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How contestants take turns.
+
+    Args:
+        rounds: Turns of each.
+        untimed_steps: Steps of a turn before the clock starts.
+        timed_steps: Steps of a turn that are timed.
+    """
+
+    rounds: int
+    untimed_steps: int = 2
+    timed_steps: int = 7
+
+    @property
+    def steps(self) -> int:
+        """Of a turn."""
+        return self.untimed_steps + self.timed_steps
+
+
 @dataclass
 class Paced:
     """A contestant that trains a slice in each turn and stands still in between.
@@ -47,20 +67,13 @@ class Paced:
         name: What it is called in the table.
         command: Starts it.
         batch_size: Images per step.
-        untimed_steps: Steps of a turn before the clock starts.
-        timed_steps: Steps of a turn that are timed.
+        pace: What a turn is.
     """
 
     name: str
     command: Sequence[str]
     batch_size: int
-    untimed_steps: int = 2
-    timed_steps: int = 7
-
-    @property
-    def steps(self) -> int:
-        """Of a turn."""
-        return self.untimed_steps + self.timed_steps
+    pace: Pace
 
     def start(self) -> None:
         """Start it; it sets itself up, warms up, and waits."""
@@ -72,7 +85,7 @@ class Paced:
         """Return what a slice took, with `images_per_second`."""
         self.be_ready()
         self._signal(signal.SIGCONT)
-        self._process.stdin.write(f"{self.untimed_steps} {self.timed_steps}\n".encode())
+        self._process.stdin.write(f"{self.pace.untimed_steps} {self.pace.timed_steps}\n".encode())
         reply = self._reply()
         return {**reply, "images_per_second": reply["steps"] * self.batch_size / reply["seconds"]}
 
