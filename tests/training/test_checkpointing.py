@@ -26,14 +26,29 @@ def value_in(path: Path) -> float:
 
 @pytest.fixture
 def slow_files(monkeypatch: pytest.MonkeyPatch) -> CheckpointFiles:
-    """Return files that take so much of the time that all but the first wait where they may."""
+    """Return files that take so much of the time that all wait where they may."""
     monkeypatch.setattr(checkpointing, "_MOST_SHARE", 1e-9)
     return CheckpointFiles()
 
 
-def test_the_first_is_written_at_once_and_the_next_is_held(slow_files: CheckpointFiles, tmp_path: Path) -> None:
+def test_one_that_takes_no_time_is_written_at_once(tmp_path: Path) -> None:
+    CheckpointFiles().save_checkpoint(checkpoint(1.0), tmp_path / "best.ckpt", MAY_WAIT)
+    assert value_in(tmp_path / "best.ckpt") == 1.0
+
+
+def test_the_first_of_a_large_model_is_held(tmp_path: Path) -> None:
+    files, best = CheckpointFiles(), tmp_path / "best.ckpt"
+    large = checkpoint(1.0)
+    large["state_dict"]["more"] = torch.zeros(100_000_000, dtype=torch.int8)
+    files.save_checkpoint(large, best, MAY_WAIT)
+    assert not best.exists()
+    files.teardown()
+    assert value_in(best) == 1.0
+
+
+def test_what_may_wait_is_held_and_the_newest_is_written(slow_files: CheckpointFiles, tmp_path: Path) -> None:
     best = tmp_path / "checkpoints" / "best.ckpt"
-    slow_files.save_checkpoint(checkpoint(1.0), best, MAY_WAIT)
+    slow_files.save_checkpoint(checkpoint(1.0), best)
     assert value_in(best) == 1.0
     slow_files.save_checkpoint(checkpoint(2.0), best, MAY_WAIT)
     assert value_in(best) == 1.0
@@ -75,8 +90,8 @@ def test_what_could_not_be_written_is_still_held(
     slow_files: CheckpointFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     best = tmp_path / "best.ckpt"
-    for value in (1.0, 2.0):
-        slow_files.save_checkpoint(checkpoint(value), best, MAY_WAIT)
+    slow_files.save_checkpoint(checkpoint(1.0), best)
+    slow_files.save_checkpoint(checkpoint(2.0), best, MAY_WAIT)
 
     def interrupted(_: Any, path: Path) -> None:
         path.write_bytes(b"half of it")

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ BEST = "best.ckpt"
 _MOST_SHARE = 0.05
 """Of a run's time, about, that goes into checkpoints of epochs."""
 
+_WRITTEN_BYTES_PER_S = 5e8
+"""How fast a checkpoint is thought to be written before there was one."""
+
 _MAY_WAIT = "may wait"
 
 
@@ -32,17 +35,20 @@ class _Pace:
     """Says when to write again, such that no more than a small share of the time goes into it."""
 
     def __init__(self) -> None:
-        self._written_at = 0.0
-        self._took_s = 0.0
+        self._written_at = time.monotonic()
+        self._took_s: float | None = None
 
     @property
     def idle_s(self) -> float:
         """Seconds since the last time."""
         return time.monotonic() - self._written_at
 
-    @property
-    def is_due(self) -> bool:
-        return self.idle_s >= self._took_s / _MOST_SHARE
+    def is_due(self, weights: Iterable[torch.Tensor]) -> bool:
+        """Return whether it is time again; how long the first one will take is told by the weights in it."""
+        took_s = self._took_s
+        if took_s is None:
+            took_s = sum(each.nbytes for each in weights) / _WRITTEN_BYTES_PER_S
+        return self.idle_s >= took_s / _MOST_SHARE
 
     def begin(self) -> None:
         """Count as though something had been written now."""
@@ -77,7 +83,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """
         path = Path(path)
         may_wait = bool(storage_options and storage_options.get(_MAY_WAIT))
-        if may_wait and not self._pace.is_due:
+        if may_wait and not self._pace.is_due(checkpoint["state_dict"].values()):
             self._held = path, _host_copy(checkpoint)
             return
         if self._held is not None and self._held[0] != path:
@@ -141,7 +147,8 @@ class BestCheckpoint(Checkpoint):
 class LastCheckpoint(Checkpoint):
     """Keeps the newest state on disk: at epochs' ends, every few minutes within one, and when asked to stop.
 
-    Where an epoch is shorter than twenty checkpoints it is not saved, unless it is the last: it is soon done again.
+    An epoch that ends sooner than twenty checkpoints would take is not saved, unless it is the last: it is soon done
+    again.
 
     Lightning calls it after all other callbacks, so that what it saves is complete.
 
@@ -185,7 +192,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the epoch: the last, and those that take long enough for a checkpoint not to matter."""
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        if is_last or _on_any_rank(trainer, self._pace.is_due or STOP.received is not None):
+        is_due = self._pace.is_due(pl_module.parameters())
+        if is_last or _on_any_rank(trainer, is_due or STOP.received is not None):
             self._save(trainer, pl_module)
         self._stop_if_requested(trainer)
 
