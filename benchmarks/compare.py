@@ -38,7 +38,7 @@ from results import spread, table
 PROBE_EPOCHS = 10
 GRADUAL_EPOCHS = (3, 3, 4)
 FULL = {
-    "probe": (Case("mobilenet_v2", 224, 32, part=600), Case("resnet18", 224, 32, part=1500)),
+    "probe": (Case("mobilenet_v2", 224, 32, part=600), Case("resnet18", 224, 32, part=1200)),
     "last-block": (
         Case("mobilenet_v2", 96, 64, part=1000),
         Case("mobilenet_v2", 224, 16, part=300),
@@ -56,7 +56,7 @@ FULL = {
         Case("resnet18", 224, 8, part=500),
     ),
 }
-LONG, SHORT, QUICK_PACE = Pace(rounds=3), Pace(rounds=7, untimed_steps=1, timed_steps=3), Pace(2, 1, 4)
+LONG, SHORT, QUICK_PACE = Pace(3, 1, 7), Pace(5, 1, 4), Pace(2, 1, 4)
 """Turns beside whole runs, which take long; of steps alone, the shorter the better they compare; of a glance."""
 PACES = {"probe": LONG, "last-block": SHORT, "gradual": LONG, "finetune": SHORT}
 QUICK = {section: (Case("mobilenet_v2", 96, 64, part=1000),) for section in ("probe", "last-block", "finetune")}

@@ -286,7 +286,7 @@ def _publish(
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
-    parser.add_argument("--rounds", type=int, default=5, help="processes of each")
+    parser.add_argument("--rounds", type=int, default=4, help="processes of each")
     parser.add_argument("--image-size", type=int, default=224, help="of the sweep, in px")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where sections are kept")
     return parser.parse_args()
