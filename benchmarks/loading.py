@@ -40,13 +40,14 @@ def peer_epoch(root: Path, *, light: bool) -> tuple[int, float]:
 
 
 def our_epoch(root: Path, *, augment: str | None) -> tuple[int, float]:
+    from unfreeze.models.backbones import find_architecture
+
     from unfreeze.data.augment.augment import PRESETS, augment_batch
     from unfreeze.data.augment.draws import uniform_draws
     from unfreeze.data.datamodule import ImageDataModule
     from unfreeze.data.sources.imagefolder import folder_source
     from unfreeze.data.store.store import StoreOptions
     from unfreeze.memory import keep_freed_pages
-    from unfreeze.models.backbones import find_architecture
 
     torch.set_num_threads(1)
     keep_freed_pages()

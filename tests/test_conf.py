@@ -15,7 +15,7 @@ from unfreeze.build import build_data, build_module
 from unfreeze.data.augment.augment import PRESETS, AugmentName
 from unfreeze.data.sources.builtin import digits_source
 from unfreeze.errors import UnfreezeError
-from unfreeze.models.backbones import find_architecture
+from unfreeze.models.architecture import find_architecture
 from unfreeze.run import check_values
 from unfreeze.training.plan import Group, Plan, Rates, Stage, resolve_plan
 
@@ -25,6 +25,8 @@ OWN_FILES = [file for file in FILES if file.parts[0] != "hydra"]
 NEEDS_A_VALUE = {
     "data/imagefolder": "data.root",
     "data/manifest": "data.csv",
+    "model/hub": "model.name",
+    "model/timm": "model.name",
     "model/torchvision": "model.name",
     "experiment/pretrain_tiny": "data.root",
 }

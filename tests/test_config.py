@@ -73,7 +73,7 @@ def test_the_defaults_are_accepted() -> None:
         ("model.weights", 1, "model.weights: got 1, want a valid string, such as model.weights=DEFAULT"),
         ("model.name", None, "model.name: got None, want a valid string"),
         ("head.dropout", 1.0, "head.dropout: got 1.0, want less than 1, such as head.dropout=0.2"),
-        ("head.name", "mlp", "head.name: got 'mlp', want 'linear'"),
+        ("head.name", "svm", "head.name: got 'svm', want 'linear', 'mlp' or 'cosine'"),
         ("strategy.stages", [], "strategy.stages: got [], want"),
         ("strategy.stages", "gradual", "strategy.stages: got 'gradual', want a valid list"),
         ("strategy.stages.0.epochs", 0, "strategy.stages[0].epochs: got 0, want greater than or equal to 1"),

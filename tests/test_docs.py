@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import ROOT
+from tests.launch import ROOT, train
 from tests.test_refusals import write_images
+from unfreeze.errors import UnfreezeError
+from unfreeze.inference.checkpoint import load_classifier
 
 
 def test_the_script_in_own_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,6 +23,28 @@ def test_the_script_in_own_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with contextlib.redirect_stdout(printed):
         exec(compile(block[1], "own-script.md", "exec"), {})
     assert re.search(r"[01]\.\d{3} right on 2 images", printed.getvalue())
+
+
+def test_the_plain_module_of_own_backbone_is_trained_in_stages(tmp_path: Path) -> None:
+    block = re.search(
+        r"```python\n# nets/hubconf.py\n(.*?)```", (ROOT / "docs" / "own-backbone.md").read_text(), re.DOTALL
+    )
+    assert block is not None
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "hubconf.py").write_text(block[1])
+    model = ["model=hub", "model.repo=nets", "model.name=small", "model.weights=null"]
+    data = ["data=digits", "data.fraction=0.1", "data.image_size=32"]
+    stages = "strategy.stages=[{name: head, train: 1, epochs: 1}, {name: all, train: all, epochs: 2}]"
+    done = train([*model, *data, stages, "hydra.run.dir=run"], tmp_path)
+    assert done.code == 0, done.err
+    assert "stem" in (tmp_path / "run" / "plan.txt").read_text()
+    with pytest.raises(UnfreezeError, match="whose code would run; if you trust it, pass trust_repo=True"):
+        load_classifier(tmp_path / "run")
+    assert [group.name for group in load_classifier(tmp_path / "run", trust_repo=True).groups] == [
+        "head",
+        "body",
+        "stem",
+    ]
 
 
 @pytest.mark.parametrize("page", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]), ids=lambda p: p.name)

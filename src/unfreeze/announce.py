@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unfreeze.config import Config
 
@@ -40,8 +40,9 @@ def announce(
     _report_data(data)
     if data.batch_size < config.data.batch_size:
         log.info(f"  {'':<13} data.batch_size reduced to {data.batch_size}, the number of training images")
-    head: Any = classifier.network.get_submodule(classifier.head)
-    shape = f"{type(head).__name__}({head.weight.shape[1]}, {head.weight.shape[0]})"
+    head = classifier.network.get_submodule(classifier.heads[0])
+    matrices = [parameter for parameter in head.parameters() if parameter.ndim > 1]
+    shape = f"{type(head).__name__}({matrices[0].shape[1]}, {matrices[-1].shape[0]})"
     log.info(
         f"  {classifier.architecture:<13} {classifier.weights or 'random weights'} · "
         f"{classifier.preprocessing.crop_px} px · head {shape}"

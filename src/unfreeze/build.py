@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from unfreeze.data.sources.source import ImageSource
     from unfreeze.data.splits.splits import Splits
     from unfreeze.data.store.store import StoreOptions
-    from unfreeze.models.backbones import Architecture
     from unfreeze.models.classifier import Classifier
     from unfreeze.models.preprocessing import Preprocessing
     from unfreeze.training.demand import PrefixCacheOptions
@@ -139,6 +138,7 @@ def build_module(
         ),
         augment=augmentation(**config.augment.model_dump()),
         mirror=config.data.mirror,
+        focal_gamma=config.objective.gamma if config.objective.loss == "focal" else 0.0,
         label_smoothing=config.objective.label_smoothing,
         class_weights=weights,
         seed=config.seed,
@@ -156,21 +156,20 @@ def resolve(config: Config, num_classes: int) -> "Plan":
     Raises:
         UnfreezeError: If model, weights, image size or stages are not to be had, or there are several tasks.
     """
-    from unfreeze.models.backbones import find_architecture
+    from unfreeze.models.architecture import find_architecture
     from unfreeze.models.dry import check_image_size, group_sizes
-    from unfreeze.models.weights import resolve_weights
     from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
 
     _check_is_one_task(config)
-    architecture: Architecture = find_architecture(config.model.name)
-    resolve_weights(architecture, config.model.weights)
+    model = config.model.spec
+    find_architecture(model).check_weights(config.model.weights)
     if config.data.image_size is not None:
-        check_image_size(config.model.name, config.data.image_size)
+        check_image_size(model, config.data.image_size)
     strategy = config.strategy
     _check_solvers(config)
     return resolve_plan(
         [Stage(**stage.model_dump(exclude={"lr"}), lr=_stage_lr(stage.lr)) for stage in strategy.stages],
-        [Group(name, parameters) for name, parameters in group_sizes(config.model.name, num_classes)],
+        [Group(name, parameters) for name, parameters in group_sizes(model, num_classes, head=config.head.spec)],
         rates=Rates(**strategy.lr.model_dump()),
         schedule=config.optimizer.schedule,
         optimizer=config.optimizer.name,
@@ -190,10 +189,10 @@ def audit_data(config: Config, *, min_per_class: int, near: bool) -> "AuditRepor
     """Look at the images of a configuration; what is decoded for it is there for a run of the same configuration."""
     from unfreeze.data.audit.audit import audit
     from unfreeze.data.store.store import build_store
-    from unfreeze.models.backbones import find_architecture
+    from unfreeze.models.architecture import find_architecture
 
     source = build_source(config.data)
-    preprocessing = find_architecture(config.model.name).preprocessing.at(config.data.image_size)
+    preprocessing = find_architecture(config.model.spec).preprocessing().at(config.data.image_size)
     with counting_bar("decoding", len(source.images)) as progress:
         store = build_store(
             source,
@@ -253,8 +252,9 @@ def _check_solvers(config: Config) -> None:
             raise UnfreezeError(f"{where} sees each image once, as it is; give the stage augment: none")
         if not config.cache.enabled:
             raise UnfreezeError(f"{where} works on cached features; leave out cache.enabled=false")
-        if config.objective.label_smoothing:
-            raise UnfreezeError(f"{where} minimises the cross entropy itself; leave out objective.label_smoothing")
+        if config.objective.label_smoothing or config.objective.loss != "cross_entropy":
+            given = "objective.label_smoothing" if config.objective.label_smoothing else "objective.loss"
+            raise UnfreezeError(f"{where} minimises the cross entropy itself; leave out {given}")
 
 
 def _stage_lr(lr: Any) -> Any:

@@ -1,14 +1,19 @@
 """The schema of a run: every value a person types is checked here, before anything is loaded."""
 
 import math
-from typing import Annotated, Any, Literal, TypeGuard, get_args
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from unfreeze.errors import UnfreezeError, suggest
+from unfreeze.models.spec import ModelSpec, Source
 from unfreeze.training.monitors import MONITORS, Mode
 from unfreeze.training.schedules import SCHEDULES
+
+if TYPE_CHECKING:
+    from unfreeze.models.heads import HeadSpec
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, examples=[0])]
@@ -17,6 +22,7 @@ GroupRates = Annotated[dict[str, GroupRate] | list[GroupRate], Field(min_length=
 ScheduleName = Literal["constant", "step", "cosine", "one_cycle", "cyclic"]
 OptimizerName = Literal["adamw", "adam", "sgd"]
 AugmentName = Literal["none", "light", "standard", "strong"]
+HeadName = Literal["linear", "mlp", "cosine"]
 
 
 _COUNTS = (
@@ -132,17 +138,51 @@ class CacheConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """Which backbone, with which weights."""
+    """Which backbone, with which weights; see `unfreeze.models.spec.ModelSpec`."""
 
     name: str
     weights: str | None = Field(examples=["DEFAULT"])
+    source: Source = "torchvision"
+    repo: str | None = Field(default=None, examples=["path/to/folder"])
+    trust_repo: bool = False
+    in_chans: Literal[1, 3] = 3
+    options: dict[str, Any] = Field(default_factory=dict, examples=["{drop_path_rate: 0.1}"])
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Which network is meant."""
+        return ModelSpec(
+            name=self.name,
+            source=self.source,
+            repo=_absolute(self.repo),
+            trust_repo=self.trust_repo,
+            in_chans=self.in_chans,
+            options=tuple(
+                (key, tuple(value) if isinstance(value, list) else value) for key, value in self.options.items()
+            ),
+        )
+
+
+def _absolute(repo: str | None) -> str | None:
+    """Return a repository that is a folder by its whole path, which a checkpoint can name."""
+    if repo is None or not os.path.isdir(os.path.expanduser(repo)):
+        return repo
+    return os.path.abspath(os.path.expanduser(repo))
 
 
 class HeadConfig(_Section):
     """What stands on the backbone."""
 
-    name: Literal["linear"]
+    name: HeadName
     dropout: float | None = Field(ge=0, lt=1, examples=[0.2])
+    hidden: int | None = Field(default=None, ge=1, le=65536, examples=[512])
+
+    @property
+    def spec(self) -> "HeadSpec":
+        """The kind of head that is meant."""
+        from unfreeze.models.heads import HeadSpec
+
+        return HeadSpec(name=self.name, dropout=self.dropout, hidden=self.hidden)
 
 
 class LearningRates(_Section):
@@ -196,7 +236,8 @@ class ObjectiveConfig(_Section):
     """What is minimised."""
 
     name: Literal["classify"]
-    loss: Literal["cross_entropy"]
+    loss: Literal["cross_entropy", "focal"]
+    gamma: float = Field(ge=0, le=100, examples=[2.0])
     label_smoothing: Fraction = Field(examples=[0.1])
 
 

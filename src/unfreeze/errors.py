@@ -28,6 +28,11 @@ class Stopped(SystemExit):
         return signal.Signals(self.signum).name
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def suggest(given: str, allowed: list[str], *, limit: int = 5) -> str:
     """Return the allowed names nearest to a given one, or all of them where there are few."""
     from difflib import get_close_matches

@@ -37,7 +37,7 @@ def cached_edges(config: Config, plan: "Plan", num_classes: int) -> list[CachedE
     for index, stage in enumerate(plan.stages if config.cache.enabled else ()):
         how = PRESETS[stage.augment] if stage.augment else augmentation(**config.augment.model_dump())  # type: ignore[index]
         views = count_views(how, config.cache.views)
-        edge = find_edge(config.model.name, num_classes, size_px=size, live=stage.groups) if views else None
+        edge = find_edge(config.model.spec, num_classes, size_px=size, live=stage.groups) if views else None
         if edge is not None and views < stage.epochs:
             found.append(CachedEdge(index, edge, views))
     return found
@@ -60,7 +60,7 @@ def estimate_savings(config: Config, edges: "Sequence[CachedEdge]", plan: "Plan"
     told = []
     for cached in edges:
         stage = plan.stages[cached.stage]
-        each = prefix_seconds(config.model.name, num_classes, size_px=_crop_px(config), live=stage.groups)
+        each = prefix_seconds(config.model.spec, num_classes, size_px=_crop_px(config), live=stage.groups)
         saved = each * images * (stage.epochs - cached.views)
         if saved >= 1:
             told.append(f"{stage.name} about {format_seconds(saved)}")
@@ -68,11 +68,9 @@ def estimate_savings(config: Config, edges: "Sequence[CachedEdge]", plan: "Plan"
 
 
 def _crop_px(config: Config) -> int:
-    from unfreeze.models.backbones import find_architecture
-    from unfreeze.models.classifier import preprocessing_for
+    from unfreeze.models.architecture import find_architecture
 
-    architecture = find_architecture(config.model.name)
-    return preprocessing_for(architecture, config.model.weights).at(config.data.image_size).crop_px
+    return find_architecture(config.model.spec).preprocessing(config.model.weights).at(config.data.image_size).crop_px
 
 
 def forecast(config: Config, plan: "Plan", *, num_classes: int, images: int, timed: bool = False) -> str:

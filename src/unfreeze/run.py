@@ -102,10 +102,10 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
     data = build_data(config, source)
     seed_everything(config.seed, verbose=False)
     classifier = build_classifier(
-        config.model.name,
+        config.model.spec,
         classes=source.classes,
         weights=config.model.weights,
-        dropout=config.head.dropout,
+        head=config.head.spec,
         image_size=config.data.image_size,
     )
     if any(stage.solver for stage in plan.stages):
@@ -343,7 +343,7 @@ def test_run(run_dir: Path) -> dict[str, Any]:
     file = run_dir / "result.json"
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     checkpoint = run_dir / "checkpoints" / BEST
-    classifier = load_classifier(checkpoint)
+    classifier = load_classifier(checkpoint, trust_repo=True)
     data = build_data(config, build_source(config.data))
     decode(data, classifier.preprocessing)
     kept = json.loads((run_dir / "splits.json").read_text(encoding="utf-8"))

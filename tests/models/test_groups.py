@@ -6,10 +6,11 @@ from torch import nn
 from torchvision.ops import StochasticDepth
 
 from tests.models.families import FAMILIES
-from unfreeze.models.backbones import classifier_names, find_architecture
+from unfreeze.models.architecture import find_architecture
 from unfreeze.models.dry import describe_groups, group_sizes
 from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups
 from unfreeze.models.heads import find_head, replace_head
+from unfreeze.models.torchvision_models import classifier_names
 
 MEMBERS = sorted(FAMILIES.values())
 MODE_MATTERS = (nn.Dropout, nn.AlphaDropout, StochasticDepth, nn.MultiheadAttention, *NORMS)
@@ -22,7 +23,7 @@ def network_of(name: str) -> tuple[nn.Module, tuple[LayerGroup, ...]]:
         network = find_architecture(name).skeleton().eval()
         head = find_head(network)
         with torch.device("meta"):
-            replace_head(network, head, num_classes=10, dropout=None)
+            replace_head(network, head, num_classes=10)
         NETWORKS[name] = network, build_layer_groups(network, head)
     return NETWORKS[name]
 

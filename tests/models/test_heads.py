@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from tests.models.families import FAMILIES, HEADS
-from unfreeze.models.backbones import find_architecture
-from unfreeze.models.heads import DropoutLinear, find_head, replace_head
+from unfreeze.errors import UnfreezeError
+from unfreeze.models.architecture import find_architecture
+from unfreeze.models.heads import CosineHead, DropoutLinear, HeadName, HeadSpec, MLPHead, find_head, replace_head
 
 MEMBERS = sorted(FAMILIES.values())
 WITH_DROPOUT = {
@@ -32,7 +33,7 @@ def stock_skeleton(name: str) -> nn.Module:
 def skeleton_with_head(name: str, *, num_classes: int, dropout: float | None = None) -> nn.Module:
     network = find_architecture(name).skeleton()
     with torch.device("meta"):
-        replace_head(network, find_head(network), num_classes=num_classes, dropout=dropout)
+        replace_head(network, find_head(network), num_classes=num_classes, head=HeadSpec(dropout=dropout))
     return network.eval()
 
 
@@ -56,7 +57,7 @@ def test_the_new_head_gives_as_many_logits_as_classes_and_keeps_the_keys(name: s
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small"])
 def test_cheap_networks_answer_with_finite_logits(name: str) -> None:
     network = find_architecture(name).build()
-    replace_head(network, find_head(network), num_classes=3, dropout=0.3)
+    replace_head(network, find_head(network), num_classes=3, head=HeadSpec(dropout=0.3))
     with torch.no_grad():
         logits = network.eval()(torch.randn(2, 3, 64, 64))
     assert logits.shape == (2, 3)
@@ -112,18 +113,55 @@ def test_dropout_linear_drops_in_training_and_only_there() -> None:
 
 def test_a_head_can_be_replaced_twice() -> None:
     network = find_architecture("shufflenet_v2_x0_5").build()
-    replace_head(network, "fc", num_classes=3, dropout=0.5)
-    replace_head(network, "fc", num_classes=4, dropout=None)
+    replace_head(network, "fc", num_classes=3, head=HeadSpec(dropout=0.5))
+    replace_head(network, "fc", num_classes=4)
     assert type(network.fc) is nn.Linear
     assert network.fc.out_features == 4
 
 
 def test_a_convolutional_head_takes_dropout_only_where_it_has_one() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))
-    with pytest.raises(ValueError, match="dropout before a convolutional head"):
-        replace_head(network, find_head(network), num_classes=2, dropout=0.1)
+    with pytest.raises(UnfreezeError, match=r"head.dropout=0.1: the head of this architecture is a convolution"):
+        replace_head(network, find_head(network), num_classes=2, head=HeadSpec(dropout=0.1))
 
 
 def test_a_network_without_a_head_is_refused() -> None:
     with pytest.raises(ValueError, match="no linear or convolutional layer"):
         find_head(nn.Sequential(nn.ReLU(), nn.Flatten()))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "swin_t"])
+@pytest.mark.parametrize(("kind", "expected"), [("mlp", MLPHead), ("cosine", CosineHead)])
+def test_another_kind_of_head_takes_the_place_of_the_linear_layer(name: str, kind: HeadName, expected: type) -> None:
+    network = find_architecture(name).skeleton()
+    with torch.device("meta"):
+        replace_head(network, HEADS[name], num_classes=5, head=HeadSpec(kind, dropout=0.4, hidden=7))
+    new = network.get_submodule(HEADS[name])
+    assert isinstance(new, expected)
+    around = network.get_submodule(HEADS[name].split(".")[0])
+    assert any(isinstance(module, nn.Dropout) and module.p == 0.4 for module in [*around.modules(), *new.modules()])
+    with torch.no_grad():
+        assert network.eval()(torch.empty(2, 3, 224, 224, device="meta")).shape == (2, 5)
+    if kind == "mlp":
+        assert new[0].out_features == 7
+
+
+def test_a_cosine_head_does_not_mind_the_length_of_features() -> None:
+    torch.manual_seed(0)
+    head, features = CosineHead(6, 3, dropout=0.0), torch.randn(4, 6)
+    torch.testing.assert_close(head(features), head(100 * features))
+    assert head(features).abs().max() <= head.scale
+    with torch.no_grad():
+        head.weight[1] = features[0]
+    assert head(features)[0].argmax() == 1
+    torch.testing.assert_close(head(features)[0, 1], head.scale.detach())
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [(HeadSpec("mlp"), "head=mlp"), (HeadSpec("cosine"), "head=cosine")],
+)
+def test_a_convolutional_head_can_not_be_of_another_kind(head: HeadSpec, told: str) -> None:
+    network = find_architecture("squeezenet1_1").skeleton()
+    with pytest.raises(UnfreezeError, match=f"{told}: the head of this architecture is a convolution"):
+        replace_head(network, "classifier.1", num_classes=2, head=head)

@@ -104,7 +104,7 @@ def test_gradients_reach_the_network_itself() -> None:
     assert partition is not None
     activations = activations_of(partition.prefix, torch.randn(2, 3, 32, 32))
     partition.suffix(*(value.detach() for value in activations)).sum().backward()
-    head = classifier.network.get_submodule(classifier.head)
+    head = classifier.network.get_submodule(classifier.heads[0])
     assert head.weight.grad is not None
     assert all(p.grad is None for key, p in classifier.network.named_parameters() if not key.startswith("fc"))
 

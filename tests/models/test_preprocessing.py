@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.models import get_model_weights
 from torchvision.transforms.functional import pil_to_tensor
 
-from unfreeze.models.backbones import classifier_names, find_architecture, preprocessing_of
-from unfreeze.models.classifier import preprocessing_for
+from unfreeze.models.architecture import find_architecture
 from unfreeze.models.preprocessing import Preprocessing
+from unfreeze.models.torchvision_models import classifier_names
 
 
 def smooth_photo(width: int, height: int, *, seed: int = 0) -> Image.Image:
@@ -31,21 +32,21 @@ def as_batch(image: Image.Image) -> Tensor:
 def test_equals_torchvisions_preset_within_rounding(name: str, size: tuple[int, int]) -> None:
     architecture = find_architecture(name)
     image = smooth_photo(*size)
-    ours = architecture.preprocessing(as_batch(image))[0]
-    theirs = architecture.weights[0].transforms()(image)
+    ours = architecture.preprocessing()(as_batch(image))[0]
+    theirs = get_model_weights(name).DEFAULT.transforms()(image)
     assert ours.shape == theirs.shape
     assert ours.dtype == torch.float32
     # PIL rounds after each pass of a resize, tensors do so elsewhere: a few pixels differ by a step or two of 255.
-    levels = (ours - theirs).abs() * torch.tensor(architecture.preprocessing.std).view(3, 1, 1) * 255
+    levels = (ours - theirs).abs() * torch.tensor(architecture.preprocessing().std).view(3, 1, 1) * 255
     assert levels.max() <= 2.01
     assert levels.mean() <= 0.02
 
 
 @pytest.mark.parametrize("name", classifier_names())
 def test_takes_every_field_from_the_default_weights(name: str) -> None:
-    architecture = find_architecture(name)
-    preset, ours = architecture.weights[0].transforms(), architecture.preprocessing
-    assert architecture.weights[0] == type(architecture.weights[0]).DEFAULT
+    default = get_model_weights(name).DEFAULT
+    preset, ours = default.transforms(), find_architecture(name).preprocessing()
+    assert find_architecture(name).weight_names[0] == default.name
     assert ([ours.resize_px], [ours.crop_px]) == (preset.resize_size, preset.crop_size)
     assert ours.interpolation == preset.interpolation.value
     assert (list(ours.mean), list(ours.std)) == (preset.mean, preset.std)
@@ -53,11 +54,9 @@ def test_takes_every_field_from_the_default_weights(name: str) -> None:
 
 def test_weights_by_name_bring_their_own_transform_and_files_that_of_the_default() -> None:
     resnet50 = find_architecture("resnet50")
-    old, new = resnet50.weights[1], resnet50.weights[0]
-    assert (old.name, new.name) == ("IMAGENET1K_V1", "IMAGENET1K_V2")
-    assert preprocessing_for(resnet50, "IMAGENET1K_V1") == preprocessing_of(old)
-    assert preprocessing_for(resnet50, "IMAGENET1K_V1").resize_px == 256
-    assert {preprocessing_for(resnet50, given).resize_px for given in ("DEFAULT", "my/file.pth", None)} == {232}
+    assert resnet50.weight_names == ("IMAGENET1K_V2", "IMAGENET1K_V1")
+    assert resnet50.preprocessing("IMAGENET1K_V1").resize_px == 256
+    assert {resnet50.preprocessing(given).resize_px for given in ("DEFAULT", "my/file.pth", None)} == {232}
 
 
 SMALL = Preprocessing(resize_px=232, crop_px=224, interpolation="bilinear", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models import ResNet50_Weights, ShuffleNet_V2_X0_5_Weights
+from torchvision.models import ShuffleNet_V2_X0_5_Weights
 
 from unfreeze.assets import TINY_WEIGHTS
 from unfreeze.errors import UnfreezeError
-from unfreeze.models.backbones import find_architecture
+from unfreeze.models.architecture import find_architecture
 from unfreeze.models.classifier import build_classifier
-from unfreeze.models.weights import load_backbone, read_weights, resolve_weights
+from unfreeze.models.weights import find_weights, load_backbone, read_file
 
 SHUFFLENET = find_architecture("shufflenet_v2_x0_5")
 MEMBER = ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1
@@ -34,29 +34,44 @@ def stock() -> Mapping[str, Tensor]:
     return SHUFFLENET.build().state_dict()
 
 
+def read(path: Path) -> dict[str, Tensor]:
+    return read_file(path, wanted=SHUFFLENET.skeleton().state_dict())
+
+
+def find(model: str, given: str) -> str | Path:
+    architecture = find_architecture(model)
+    return find_weights(given, names=architecture.weight_names, title=architecture.name)
+
+
+def download() -> nn.Module:
+    return SHUFFLENET.pretrained(MEMBER.name)[0]
+
+
 def first_kernel(network: nn.Module) -> Tensor:
     return network.get_parameter("conv1.0.weight").detach()
 
 
 class TestNames:
     def test_default_is_the_best_of_torchvision(self) -> None:
-        assert resolve_weights(find_architecture("resnet50"), "DEFAULT") is ResNet50_Weights.IMAGENET1K_V2
+        assert find("resnet50", "DEFAULT") == "IMAGENET1K_V2"
 
     def test_an_enum_name_is_that_member(self) -> None:
-        assert resolve_weights(find_architecture("resnet50"), "IMAGENET1K_V1") is ResNet50_Weights.IMAGENET1K_V1
+        assert find("resnet50", "IMAGENET1K_V1") == "IMAGENET1K_V1"
 
-    def test_null_is_none(self) -> None:
-        assert resolve_weights(SHUFFLENET, None) is None
+    def test_null_is_always_right(self) -> None:
+        SHUFFLENET.check_weights(None)
 
     def test_tiny_brings_its_own(self) -> None:
-        assert resolve_weights(find_architecture("tiny"), "DEFAULT") == TINY_WEIGHTS
+        network, report = find_architecture("tiny").pretrained("DEFAULT")
+        assert torch.equal(first_kernel(network), load_file(TINY_WEIGHTS)["conv1.0.weight"].float())
+        assert report.old_head == report.unexpected == ()
 
     def test_a_file_is_its_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = tmp_path / "mine.pth"
         file.touch()
         monkeypatch.setenv("HOME", str(tmp_path))
-        assert resolve_weights(SHUFFLENET, str(file)) == file
-        assert resolve_weights(SHUFFLENET, "~/mine.pth") == file
+        assert find("tiny", str(file)) == file
+        assert find("tiny", "~/mine.pth") == file
 
     @pytest.mark.parametrize(
         ("model", "given", "told"),
@@ -71,7 +86,7 @@ class TestNames:
     )
     def test_what_is_neither_name_nor_file_is_refused(self, model: str, given: str, told: list[str]) -> None:
         with pytest.raises(UnfreezeError) as refusal:
-            resolve_weights(find_architecture(model), given)
+            find_architecture(model).check_weights(given)
         assert str(refusal.value).startswith("model.weights: ")
         assert all(part in str(refusal.value) for part in told)
 
@@ -89,7 +104,7 @@ class TestFiles:
     def test_a_file_gives_back_what_was_saved(self, stock: Mapping[str, Tensor], tmp_path: Path, suffix: str) -> None:
         file = tmp_path / f"weights{suffix}"
         save_file(dict(stock), file) if suffix == ".safetensors" else torch.save(stock, file)
-        state = read_weights(SHUFFLENET, file)
+        state = read(file)
         assert state.keys() == stock.keys()
         assert all(torch.equal(state[key], stock[key]) for key in stock)
 
@@ -99,7 +114,7 @@ class TestFiles:
     ) -> None:
         other = {key: value.to(dtype) if value.is_floating_point() else value for key, value in stock.items()}
         torch.save(other, tmp_path / "other.pth")
-        state = read_weights(SHUFFLENET, tmp_path / "other.pth")
+        state = read(tmp_path / "other.pth")
         assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
         key = "conv1.0.weight"
         assert torch.equal(state[key], stock[key].to(dtype).float())
@@ -114,7 +129,7 @@ class TestFiles:
         prefixed = OrderedDict((f"{prefix}{key}", value) for key, value in stock.items())
         content: Any = prefixed if wrap == "plain" else {wrap: prefixed, "epoch": 3, "hyper_parameters": {"lr": 0.1}}
         torch.save(content, tmp_path / "run.ckpt")
-        assert read_weights(SHUFFLENET, tmp_path / "run.ckpt").keys() == stock.keys()
+        assert read(tmp_path / "run.ckpt").keys() == stock.keys()
 
     @pytest.mark.parametrize(
         ("name", "content"),
@@ -129,7 +144,7 @@ class TestFiles:
     def test_what_is_no_weights_file_is_refused_in_a_line(self, tmp_path: Path, name: str, content: bytes) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UnfreezeError, match="can't be read as weights") as refusal:
-            read_weights(SHUFFLENET, tmp_path / name)
+            read(tmp_path / name)
         assert str(tmp_path / name) in str(refusal.value)
         assert "\n" not in str(refusal.value)
 
@@ -137,7 +152,7 @@ class TestFiles:
     def test_what_holds_no_state_dict_is_refused(self, tmp_path: Path, content: Any) -> None:
         torch.save(content, tmp_path / "odd.pth")
         with pytest.raises(UnfreezeError, match="not a state_dict"):
-            read_weights(SHUFFLENET, tmp_path / "odd.pth")
+            read(tmp_path / "odd.pth")
 
 
 class Malicious:
@@ -156,14 +171,14 @@ class TestMalice:
         trace, file = tmp_path / "owned", tmp_path / "evil.pth"
         torch.save({"conv1.0.weight": Malicious(trace)}, file, _use_new_zipfile_serialization=zipped)
         with pytest.raises(UnfreezeError, match="which runs no code when loaded"):
-            read_weights(SHUFFLENET, file)
+            read(file)
         assert not trace.exists()
 
     def test_a_bare_pickle_is_refused_and_nothing_runs(self, tmp_path: Path) -> None:
         trace, file = tmp_path / "owned", tmp_path / "evil.pth"
         file.write_bytes(pickle.dumps(Malicious(trace), protocol=2))
         with pytest.raises(UnfreezeError, match="can't be read as weights"):
-            read_weights(SHUFFLENET, file)
+            read(file)
         assert not trace.exists()
 
     def test_a_file_planted_where_downloads_are_kept_runs_nothing(
@@ -175,7 +190,7 @@ class TestMalice:
         planted.parent.mkdir(parents=True)
         torch.save({"conv1.0.weight": Malicious(trace)}, planted)
         with pytest.raises(UnfreezeError, match=r"delete .* and try again"):
-            read_weights(SHUFFLENET, MEMBER)
+            download()
         assert not trace.exists()
 
 
@@ -183,7 +198,7 @@ class TestLoading:
     def test_the_backbone_is_loaded_and_the_old_head_left(self, stock: Mapping[str, Tensor]) -> None:
         network = SHUFFLENET.build()
         old_head = network.get_parameter("fc.weight").detach().clone()
-        report = load_backbone(network, stock, head="fc", source="here")
+        report = load_backbone(network, stock, heads=["fc"], source="here")
         assert report.matched == len(stock) - 2
         assert report.old_head == ("fc.weight", "fc.bias")
         assert report.unexpected == ()
@@ -193,12 +208,12 @@ class TestLoading:
 
     def test_what_has_no_place_is_reported(self, stock: Mapping[str, Tensor]) -> None:
         state = {**stock, "ema.decay": torch.ones(1), "AuxLogits.fc.weight": torch.ones(1)}
-        report = load_backbone(SHUFFLENET.build(), state, head="fc", source="here")
+        report = load_backbone(SHUFFLENET.build(), state, heads=["fc"], source="here")
         assert report.unexpected == ("ema.decay",)
 
     def test_a_file_without_a_head_or_counters_will_do(self, stock: Mapping[str, Tensor]) -> None:
         state = {key: value for key, value in stock.items() if not key.endswith(("num_batches_tracked", "fc.bias"))}
-        report = load_backbone(SHUFFLENET.build(), state, head="fc", source="here")
+        report = load_backbone(SHUFFLENET.build(), state, heads=["fc"], source="here")
         assert report.matched == len([key for key in state if not key.startswith("fc.")])
 
     def test_other_shapes_are_refused_with_the_first_keys_and_both_shapes(self) -> None:
@@ -206,7 +221,7 @@ class TestLoading:
         network = SHUFFLENET.build()
         before = first_kernel(network).clone()
         with pytest.raises(UnfreezeError) as refusal:
-            load_backbone(network, wider, head="fc", source="wide.pth")
+            load_backbone(network, wider, heads=["fc"], source="wide.pth")
         told = str(refusal.value)
         assert told.startswith("model.weights: wide.pth does not fit the backbone (")
         assert "stage2.0.branch1.2.weight is (58, 24, 1, 1), want (24, 24, 1, 1)" in told
@@ -216,7 +231,7 @@ class TestLoading:
     def test_missing_keys_are_refused_by_name(self, stock: Mapping[str, Tensor]) -> None:
         state = {key: value for key, value in stock.items() if not key.startswith("conv1.")}
         with pytest.raises(UnfreezeError, match=r"5 of \d+ entries are missing\): conv1.0.weight is missing; conv1.1"):
-            load_backbone(SHUFFLENET.build(), state, head="fc", source="part.pth")
+            load_backbone(SHUFFLENET.build(), state, heads=["fc"], source="part.pth")
 
     def test_weights_of_another_family_are_refused(self, tmp_path: Path) -> None:
         torch.save(find_architecture("squeezenet1_1").build().state_dict(), tmp_path / "squeeze.pth")
@@ -230,7 +245,7 @@ class TestLoading:
         published = models.get_model(name, weights=None, init_weights=False).state_dict()
         assert any(key.startswith(("aux1.", "AuxLogits.")) for key in published)
         network = find_architecture(name).build()
-        assert load_backbone(network, published, head="fc", source="here").unexpected == ()
+        assert load_backbone(network, published, heads=["fc"], source="here").unexpected == ()
 
 
 class Recorder(SimpleHTTPRequestHandler):
@@ -305,7 +320,7 @@ class TestDownload:
     ) -> None:
         monkeypatch.setattr(MEMBER.value, "url", host.publish(stock, corrupted=True))
         with pytest.raises(UnfreezeError, match="invalid hash value") as refusal:
-            read_weights(SHUFFLENET, MEMBER)
+            download()
         assert MEMBER.url in str(refusal.value)
         assert "try again" in str(refusal.value)
         assert kept(tmp_path) == []
@@ -319,13 +334,13 @@ class TestDownload:
         for content in (b"<html>proxy error</html>", b"", (host.folder / broken.name).read_bytes()[:5000]):
             broken.write_bytes(content)
             with pytest.raises(UnfreezeError) as refusal:
-                read_weights(SHUFFLENET, MEMBER)
+                download()
             assert f"delete {broken}" in str(refusal.value)
 
     def test_a_file_that_is_not_there_is_said_to_be_missing(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(MEMBER.value, "url", f"http://127.0.0.1:{host.port}/gone-12345678.pth")
         with pytest.raises(UnfreezeError, match=r"could not be had from http://127.0.0.1:.*gone.*File not found"):
-            read_weights(SHUFFLENET, MEMBER)
+            download()
 
     def test_offline_one_line_says_where_from_where_to_and_what_to_type(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -352,4 +367,4 @@ class TestDownload:
         place = tmp_path / "hub" / "checkpoints" / Path(MEMBER.url).name
         place.parent.mkdir(parents=True)
         torch.save(stock, place)
-        assert torch.equal(read_weights(SHUFFLENET, MEMBER)["conv1.0.weight"], stock["conv1.0.weight"])
+        assert torch.equal(first_kernel(download()), stock["conv1.0.weight"])

@@ -15,6 +15,7 @@ from unfreeze.data.sources.images import ArrayImages
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.data.splits.splits import split_source
 from unfreeze.models.classifier import Classifier, build_classifier
+from unfreeze.models.heads import HeadSpec
 from unfreeze.training.module import ImageClassifier
 
 
@@ -37,7 +38,7 @@ def make_source(per_class: int = 12, classes: int = 3, side: int = 32, seed: int
 def make_classifier(classes: int = 3, *, dropout: float | None = 0.3, seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
     names = [f"class{i}" for i in range(classes)]
-    return build_classifier("tiny", classes=names, weights=None, dropout=dropout, image_size=32)
+    return build_classifier("tiny", classes=names, weights=None, head=HeadSpec(dropout=dropout), image_size=32)
 
 
 def quiet_trainer(**options: Any) -> L.Trainer:

@@ -15,6 +15,7 @@ from tests.training.conftest import make_classifier, make_source, quiet_trainer,
 from unfreeze.cachefolder import CacheFolder
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.classifier import Classifier, build_classifier
+from unfreeze.models.heads import HeadSpec
 from unfreeze.training.demand import PrefixCacheOptions
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.param_groups import OptimizerSpec
@@ -44,7 +45,7 @@ class Notes(L.Callback):
 
 def without_norms(classes: list[str]) -> Classifier:
     """Return a network whose steps depend on the union of the ranks' batches alone."""
-    return build_classifier("squeezenet1_1", classes=classes, weights=None, dropout=0.0, image_size=64)
+    return build_classifier("squeezenet1_1", classes=classes, weights=None, head=HeadSpec(dropout=0.0), image_size=64)
 
 
 def fit(

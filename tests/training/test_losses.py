@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
-from unfreeze.training.losses import class_weights, weighted_cross_entropy
+from unfreeze.training.losses import class_weights, focal_loss, weighted_cross_entropy
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 3, 1, 1, 2, 0])
@@ -75,3 +76,36 @@ def test_in_mixed_precision_the_loss_is_still_float32s() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         loss = weighted_cross_entropy(LOGITS.bfloat16(), mixed(), class_weights=WEIGHTS, label_smoothing=0.1)
     torch.testing.assert_close(loss, expected)
+
+
+class TestFocal:
+    @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+    @pytest.mark.parametrize("weighted", [False, True])
+    @pytest.mark.parametrize("soft", [False, True])
+    def test_with_gamma_0_it_is_the_cross_entropy(self, soft: bool, weighted: bool, smoothing: float) -> None:
+        torch.manual_seed(0)
+        logits, labels = torch.randn(6, 4, dtype=torch.float64), torch.randint(4, (6,))
+        targets = torch.rand(6, 4, dtype=torch.float64).softmax(dim=1) if soft else labels
+        weights = torch.rand(4, dtype=torch.float64) + 0.5 if weighted else None
+        ours = focal_loss(logits, targets, gamma=0.0, class_weights=weights, label_smoothing=smoothing)
+        theirs = weighted_cross_entropy(logits, targets, class_weights=weights, label_smoothing=smoothing)
+        torch.testing.assert_close(ours, theirs)
+
+    def test_by_hand(self) -> None:
+        logits, labels = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]]), torch.tensor([0, 2])
+        p = logits.softmax(dim=1)[[0, 1], labels]
+        by_hand = (-((1 - p) ** 2) * p.log()).mean()
+        torch.testing.assert_close(focal_loss(logits, labels, gamma=2.0), by_hand)
+
+    def test_of_two_classes_it_is_torchvisions(self) -> None:
+        torch.manual_seed(0)
+        difference, labels = torch.randn(20), torch.randint(2, (20,))
+        logits = torch.stack([torch.zeros(20), difference], dim=1)
+        theirs = sigmoid_focal_loss(difference, labels.float(), alpha=-1, gamma=1.5, reduction="mean")
+        torch.testing.assert_close(focal_loss(logits, labels, gamma=1.5), theirs)
+
+    def test_its_gradient_is_finite_where_an_image_is_told_for_certain(self) -> None:
+        logits = torch.tensor([[200.0, 0.0], [-200.0, 0.0]], requires_grad=True)
+        focal_loss(logits, torch.tensor([0, 0]), gamma=0.5).backward()
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()

@@ -92,7 +92,7 @@ def build_again(classifier: Any) -> Any:
 
     from unfreeze.models.groups import build_layer_groups
 
-    return replace(classifier, groups=build_layer_groups(classifier.network, classifier.head))
+    return replace(classifier, groups=build_layer_groups(classifier.network, classifier.heads))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "one_cycle", "cyclic"])

@@ -25,7 +25,7 @@ def pack(run: Path, target: Path = TINY_WEIGHTS) -> None:
     backbone = {
         key: value.half().contiguous() if value.is_floating_point() else value
         for key, value in classifier.network.state_dict().items()
-        if not key.startswith(f"{classifier.head}.") and not key.endswith("num_batches_tracked")
+        if not key.startswith(f"{classifier.heads[0]}.") and not key.endswith("num_batches_tracked")
     }
     header = {
         "architecture": "shufflenet_v2_x0_5",

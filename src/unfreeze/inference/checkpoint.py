@@ -7,19 +7,19 @@ from typing import Any
 import torch
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.models.classifier import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, Classifier, rebuild_classifier
+from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, rebuild_classifier
+from unfreeze.models.weights import CHECKPOINT_KEY, NETWORK_PREFIX
 
-_PREFIX = "network."
 
-
-def load_classifier(path: str | Path) -> Classifier:
+def load_classifier(path: str | Path, *, trust_repo: bool = False) -> Classifier:
     """Return the classifier of a checkpoint, in eval mode, on the CPU.
 
     Args:
         path: A .ckpt file, or a run's directory, whose best checkpoint is meant.
+        trust_repo: Whether the code of the repository that a hub's network comes from may run; the file names it.
 
     Raises:
-        UnfreezeError: If there is no checkpoint, or it is not one of this project.
+        UnfreezeError: If there is no checkpoint, it is not one of this project, or its network is not trusted.
     """
     file = Path(path).expanduser()
     if file.is_dir():
@@ -29,9 +29,17 @@ def load_classifier(path: str | Path) -> Classifier:
     if not isinstance(record, dict) or record.get("schema") != CHECKPOINT_SCHEMA:
         raise UnfreezeError(f"{file}: not a checkpoint of this version of unfreeze (schema {CHECKPOINT_SCHEMA})")
     state = {
-        key.removeprefix(_PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(_PREFIX)
+        key.removeprefix(NETWORK_PREFIX): value
+        for key, value in checkpoint["state_dict"].items()
+        if key.startswith(NETWORK_PREFIX)
     }
-    return rebuild_classifier(record["classifier"], state)
+    model = record["classifier"]["model"]
+    if model["source"] == "hub" and not trust_repo:
+        raise UnfreezeError(
+            f"{file}: its network is {model['name']} of the repository {model['repo']}, whose code would run; if you "
+            "trust it, pass trust_repo=True"
+        )
+    return rebuild_classifier(record["classifier"], state, trust_repo=trust_repo)
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:

@@ -1,22 +1,22 @@
 """A classifier: a stock network with a new head, its layer groups, and what it wants to see."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from unfreeze.models.backbones import Architecture, find_architecture, preprocessing_of
+from unfreeze.models.architecture import Architecture, find_architecture
 from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups
-from unfreeze.models.heads import find_head, replace_head
+from unfreeze.models.heads import HeadSpec
 from unfreeze.models.preprocessing import Preprocessing
-from unfreeze.models.weights import WeightsReport, load_backbone, read_weights, resolve_weights
+from unfreeze.models.spec import ModelSpec
+from unfreeze.models.weights import WeightsReport
 
 FrozenNorm = Literal["eval", "train"]
 
-CHECKPOINT_KEY = "unfreeze"
 CHECKPOINT_SCHEMA = 1
-"""Where a checkpoint keeps the record of its classifier, and how that record is laid out."""
+"""How a checkpoint lays out the record of its classifier."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +28,10 @@ class Classifier:
         groups: Layer groups from the head down.
         preprocessing: What the network sees.
         classes: Names of the logits, in order.
-        architecture: The name of the architecture.
+        spec: Which network it is.
         weights: Where the backbone's weights came from; None for random ones.
-        head: Qualified name of the head.
-        dropout: Dropout before the head; None for the architecture's own.
+        heads: Qualified names of the modules that give the logits; mostly one.
+        head: Of which kind they are.
         report: What became of the loaded weights; None where none were.
     """
 
@@ -39,11 +39,16 @@ class Classifier:
     groups: tuple[LayerGroup, ...]
     preprocessing: Preprocessing
     classes: tuple[str, ...]
-    architecture: str
+    spec: ModelSpec
     weights: str | None
-    head: str
-    dropout: float | None
+    heads: tuple[str, ...]
+    head: HeadSpec
     report: WeightsReport | None = None
+
+    @property
+    def architecture(self) -> str:
+        """The name of the network."""
+        return self.spec.name
 
     def parameters_of(self, group: LayerGroup) -> list[nn.Parameter]:
         """Return a group's parameters."""
@@ -69,52 +74,37 @@ class Classifier:
     def to_record(self) -> dict[str, Any]:
         """Return plain values from which `rebuild_classifier` makes the same classifier, but for its weights."""
         return {
-            "architecture": self.architecture,
+            "model": self.spec.to_record(),
             "weights": self.weights,
-            "head": {"name": "linear", "dropout": self.dropout},
+            "head": asdict(self.head),
             "classes": list(self.classes),
             "preprocessing": self.preprocessing.to_dict(),
         }
 
 
 def build_classifier(
-    name: str,
+    model: str | ModelSpec,
     *,
     classes: Sequence[str],
     weights: str | None = "DEFAULT",
-    dropout: float | None = None,
+    head: HeadSpec | None = None,
     image_size: int | None = None,
 ) -> Classifier:
     """Return a classifier on a pretrained backbone.
 
     Args:
-        name: "tiny" or a classifier of `torchvision.models`.
+        model: A spec, or the name of a classifier of `torchvision.models`, or "tiny".
         classes: Names of the classes, in the order of their labels.
-        weights: A weight enum's name, "DEFAULT", a file, or None for random weights.
-        dropout: Dropout before the head, in [0, 1); None leaves what the architecture has.
+        weights: The name of published weights, "DEFAULT", a file, or None for random weights.
+        head: Of which kind; None for a linear one, with the dropout of the architecture.
         image_size: Side in px that the network sees; None for what the weights were trained at.
 
     Raises:
         UnfreezeError: If the name or the weights are unknown, can't be had, or do not fit.
     """
-    architecture = find_architecture(name)
-    source = resolve_weights(architecture, weights)
-    state = None if source is None else read_weights(architecture, source)
-    classifier = assemble(
-        architecture,
-        classes=classes,
-        preprocessing=preprocessing_for(architecture, weights).at(image_size),
-        weights=weights,
-        dropout=dropout,
-        state=state,
-    )
-    return classifier
-
-
-def preprocessing_for(architecture: Architecture, weights: str | None) -> Preprocessing:
-    """Return the input transform of some weights; those of a file are the architecture's default."""
-    named = {member.name: member for member in architecture.weights}
-    return preprocessing_of(named[weights]) if weights in named else architecture.preprocessing
+    architecture = find_architecture(model)
+    preprocessing = architecture.preprocessing(weights).at(image_size)
+    return assemble(architecture, classes=classes, preprocessing=preprocessing, weights=weights, head=head)
 
 
 def assemble(
@@ -123,8 +113,8 @@ def assemble(
     classes: Sequence[str],
     preprocessing: Preprocessing,
     weights: str | None,
-    dropout: float | None,
-    state: Mapping[str, Tensor] | None = None,
+    head: HeadSpec | None = None,
+    load: bool = True,
 ) -> Classifier:
     """Return a classifier out of its parts.
 
@@ -132,42 +122,44 @@ def assemble(
         architecture: What to build.
         classes: Names of the classes.
         preprocessing: What the network will see.
-        weights: Where the state came from, for the record and for messages.
-        dropout: Dropout before the head; None for the architecture's own.
-        state: Weights of the backbone by the stock keys; None leaves random ones.
+        weights: Where the backbone's weights come from; None for random ones.
+        head: Of which kind; None for a linear one.
+        load: Whether to load them; else they are random all the same.
     """
-    network = architecture.build()
-    head = find_head(network)
-    report = None
-    if state is not None:
-        report = load_backbone(network, state, head=head, source=str(weights))
-    replace_head(network, head, num_classes=len(classes), dropout=dropout)
+    head, report = head or HeadSpec(), None
+    if weights is not None and load:
+        network, report = architecture.pretrained(weights, preprocessing.crop_px, dropout=head.dropout)
+    else:
+        network = architecture.build(preprocessing.crop_px, dropout=head.dropout)
+    heads = architecture.replace_heads(network, num_classes=len(classes), head=head)
     return Classifier(
         network=network,
-        groups=build_layer_groups(network, head),
+        groups=build_layer_groups(network, heads, architecture.parts(network, heads)),
         preprocessing=preprocessing,
         classes=tuple(classes),
-        architecture=architecture.name,
+        spec=architecture.spec,
         weights=weights,
+        heads=heads,
         head=head,
-        dropout=dropout,
         report=report,
     )
 
 
-def rebuild_classifier(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> Classifier:
+def rebuild_classifier(record: Mapping[str, Any], state: Mapping[str, Tensor], *, trust_repo: bool) -> Classifier:
     """Return the classifier that `Classifier.to_record` described, with all of its weights, offline.
 
     Args:
         record: Plain values out of a checkpoint.
         state: The network's whole state_dict, head included.
+        trust_repo: Whether code of the repository that a hub's network comes from may run.
     """
     classifier = assemble(
-        find_architecture(record["architecture"]),
+        find_architecture(ModelSpec.from_record(record["model"], trust_repo=trust_repo)),
         classes=record["classes"],
         preprocessing=Preprocessing.from_dict(record["preprocessing"]),
         weights=record["weights"],
-        dropout=record["head"]["dropout"],
+        head=HeadSpec(**record["head"]),
+        load=False,
     )
     classifier.network.load_state_dict(state)
     classifier.network.eval()

@@ -8,11 +8,12 @@ from functools import cache, lru_cache
 import torch
 from torch import nn
 
-from unfreeze.errors import UnfreezeError
-from unfreeze.models.backbones import find_architecture
+from unfreeze.errors import UnfreezeError, first_line
+from unfreeze.models.architecture import find_architecture
 from unfreeze.models.groups import LayerGroup, build_layer_groups
-from unfreeze.models.heads import find_head, replace_head
-from unfreeze.models.partition import CannotPartitionError, Partition, activations_of, partition_network
+from unfreeze.models.heads import HeadSpec
+from unfreeze.models.partition import CannotPartitionError, activations_of, partition_network
+from unfreeze.models.spec import ModelSpec
 
 _TIMED_IMAGES = 4
 
@@ -30,68 +31,66 @@ class Edge:
     row_bytes: int
 
 
-def describe_groups(name: str, num_classes: int) -> tuple[LayerGroup, ...]:
+def describe_groups(model: str | ModelSpec, num_classes: int) -> tuple[LayerGroup, ...]:
     """Return the layer groups of a backbone with a new head, without its memory or weights."""
-    return build_layer_groups(*_skeleton(name, num_classes))
+    return _skeleton(_spec(model), num_classes).groups
 
 
-def group_sizes(name: str, num_classes: int) -> list[tuple[str, int]]:
-    """Return the names of a backbone's groups from the head down, with their numbers of parameters."""
-    network, head = _skeleton(name, num_classes)
-    sizes = {key: parameter.numel() for key, parameter in network.named_parameters()}
-    return [(group.name, sum(sizes[key] for key in group.parameters)) for group in build_layer_groups(network, head)]
+def group_sizes(model: str | ModelSpec, num_classes: int, *, head: HeadSpec | None = None) -> list[tuple[str, int]]:
+    """Return the names of a backbone's groups from the head down, with their numbers of parameters.
+
+    Raises:
+        UnfreezeError: If the head does not go with the architecture.
+    """
+    skeleton = _skeleton(_spec(model), num_classes, head=head)
+    sizes = {key: parameter.numel() for key, parameter in skeleton.network.named_parameters()}
+    return [(group.name, sum(sizes[key] for key in group.parameters)) for group in skeleton.groups]
 
 
-def check_image_size(name: str, size_px: int) -> None:
+def check_image_size(model: str | ModelSpec, size_px: int) -> None:
     """Refuse an image size that an architecture can't take, without its memory or weights.
 
     Raises:
-        UnfreezeError: Saying what the architecture said.
+        UnfreezeError: Saying what the architecture said, and the smallest size above it that works.
     """
-    network, _ = _skeleton(name, 2)
-    try:
-        with torch.no_grad():
-            network.eval()(torch.empty(1, 3, size_px, size_px, device="meta"))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UnfreezeError(f"data.image_size: {name} can't take images of {size_px} px ({reason})") from None
-
-
-@lru_cache(maxsize=4)
-def _skeleton(name: str, num_classes: int) -> tuple[nn.Module, str]:
-    network = find_architecture(name).skeleton()
-    head = find_head(network)
-    with torch.device("meta"):
-        replace_head(network, head, num_classes=num_classes, dropout=None)
-    return network, head
+    spec = _spec(model)
+    problem = _problem_at(spec, size_px)
+    if problem is None:
+        return
+    works = _next_size(spec, size_px)
+    hint = f"; the next size that works is {works}, type data.image_size={works}" if works else ""
+    raise UnfreezeError(f"data.image_size: {spec.name} can't take images of {size_px} px ({problem}){hint}")
 
 
 @cache
-def find_edge(name: str, num_classes: int, *, size_px: int, live: tuple[str, ...]) -> Edge | None:
+def find_edge(model: str | ModelSpec, num_classes: int, *, size_px: int, live: tuple[str, ...]) -> Edge | None:
     """Return where a network would be cut below the groups that train; None where it would or could not be."""
-    network, head = _skeleton(name, num_classes)
-    images = torch.empty(2, 3, size_px, size_px, device="meta")
+    spec = _spec(model)
+    skeleton = _skeleton(spec, num_classes, size_px)
+    images = torch.empty(2, spec.in_chans, size_px, size_px, device="meta")
     try:
-        partition = _cut(network, head, live)
+        partition = partition_network(skeleton.network.eval(), skeleton.groups, live)
         values = activations_of(partition.prefix, images) if partition is not None else ()
     except CannotPartitionError:
         return None
     return None if partition is None else Edge(partition.name, sum(value.nbytes for value in values) // len(images))
 
 
-def prefix_seconds(name: str, num_classes: int, *, size_px: int, live: Collection[str]) -> float:
+def prefix_seconds(model: str | ModelSpec, num_classes: int, *, size_px: int, live: Collection[str]) -> float:
     """Return what the part below the groups that train costs for an image on this machine's CPU, about.
 
     Raises:
         CannotPartitionError: If the network can't be cut there.
     """
-    network = find_architecture(name).build()
-    head = find_head(network)
-    replace_head(network, head, num_classes=num_classes, dropout=None)
-    partition = _cut(network.to(memory_format=torch.channels_last), head, live)
+    spec = _spec(model)
+    architecture = find_architecture(spec)
+    network = architecture.build(size_px)
+    architecture.replace_heads(network, num_classes=num_classes)
+    groups = _skeleton(spec, num_classes, size_px).groups
+    partition = partition_network(network.to(memory_format=torch.channels_last).eval(), groups, live)
     if partition is None:
         return 0.0
-    images = torch.rand(_TIMED_IMAGES, 3, size_px, size_px).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(_TIMED_IMAGES, spec.in_chans, size_px, size_px).contiguous(memory_format=torch.channels_last)
     seconds = []
     with torch.no_grad():
         for _ in range(2):
@@ -101,5 +100,46 @@ def prefix_seconds(name: str, num_classes: int, *, size_px: int, live: Collectio
     return min(seconds) / len(images)
 
 
-def _cut(network: nn.Module, head: str, live: Collection[str]) -> Partition | None:
-    return partition_network(network.eval(), build_layer_groups(network, head), live)
+@dataclass(frozen=True, eq=False)
+class _Skeleton:
+    network: nn.Module
+    groups: tuple[LayerGroup, ...]
+
+
+@lru_cache(maxsize=8)
+def _skeleton(
+    spec: ModelSpec, num_classes: int, size_px: int | None = None, *, head: HeadSpec | None = None
+) -> _Skeleton:
+    """Return a network with a new head on the meta device; of any size where none is given."""
+    architecture = find_architecture(spec)
+    network = architecture.skeleton(size_px)
+    with torch.device("meta"):
+        heads = architecture.replace_heads(network, num_classes=num_classes, head=head)
+    return _Skeleton(network, build_layer_groups(network, heads, architecture.parts(network, heads)))
+
+
+def _spec(model: str | ModelSpec) -> ModelSpec:
+    return ModelSpec(model) if isinstance(model, str) else model
+
+
+def _problem_at(spec: ModelSpec, size_px: int) -> str | None:
+    """Return what an architecture says to images of a size; None where it takes them."""
+    try:
+        network = find_architecture(spec).skeleton(size_px).eval()
+        with torch.no_grad():
+            network(torch.empty(1, spec.in_chans, size_px, size_px, device="meta"))
+    except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
+        return first_line(error)
+    return None
+
+
+def _next_size(spec: ModelSpec, size_px: int) -> int | None:
+    """Return the smallest size above one that an architecture can't take, as far as steps of 32 and of 1 px find it."""
+    coarse = next((size for size in range(size_px // 32 * 32 + 32, 513, 32) if _problem_at(spec, size) is None), None)
+    if coarse is None:
+        return None
+    low, high = max(size_px, coarse - 32), coarse
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _problem_at(spec, middle) is None else (middle, high)
+    return high

@@ -32,17 +32,21 @@ class LayerGroup:
     modules: tuple[str, ...]
 
 
-def build_layer_groups(network: nn.Module, head: str) -> tuple[LayerGroup, ...]:
+def build_layer_groups(
+    network: nn.Module, heads: str | Sequence[str], parts: Sequence[Part] | None = None
+) -> tuple[LayerGroup, ...]:
     """Return the layer groups of a network, from the head down.
 
     Args:
         network: A classifier; it may be on the meta device.
-        head: Qualified name of the module that gives the logits.
+        heads: Qualified names of the modules that give the logits.
+        parts: Of the backbone, from the input to just before the heads; None for those that `backbone_parts` finds.
 
     Raises:
         ValueError: If a parameter or buffer is in no group, or shared between two.
     """
-    parts = [*_backbone_parts(network, head), ("head", [head])]
+    heads = [heads] if isinstance(heads, str) else list(heads)
+    parts = [*(backbone_parts(network, heads[0]) if parts is None else parts), ("head", heads)]
     owner = _assign(network, parts)
     groups = []
     for name, _ in reversed(parts):
@@ -97,12 +101,34 @@ def _check_disjoint_and_complete(network: nn.Module, groups: Sequence[LayerGroup
         raise ValueError(f"parameters in no layer group: {', '.join(missing[:5])}")
 
 
-def _backbone_parts(network: nn.Module, head: str) -> list[Part]:
+def backbone_parts(network: nn.Module, head: str) -> list[Part]:
     """Return the parts of a backbone from the input to just before the head."""
     parts = _family_parts(network)
     if parts is None:
-        parts = _children_parts(network)
+        parts = _children_parts(network, head)
     return _rest_of_classifier(network, parts, head)
+
+
+def maximal_modules(network: nn.Module, parts: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return for lists of parameters the largest modules that hold those of one list alone, and what is left over.
+
+    Args:
+        network: Whose they are.
+        parts: Qualified names of parameters, no name twice.
+    """
+    number_of = {key: number for number, part in enumerate(parts) for key in part}
+    found: list[list[str]] = [[] for _ in parts]
+    taken: tuple[str, ...] = ()
+    for name, module in network.named_modules():
+        inside = {number_of.get(f"{name}.{key}") for key, _ in module.named_parameters()} if name else {None}
+        number = inside.pop() if len(inside) == 1 else None
+        if number is not None and not f"{name}.".startswith(taken):
+            found[number].append(name)
+            taken = (*taken, f"{name}.")
+    for key, number in number_of.items():
+        if not key.startswith(taken):
+            found[number].append(key)
+    return found
 
 
 def _rest_of_classifier(network: nn.Module, parts: list[Part], head: str) -> list[Part]:
@@ -122,7 +148,7 @@ def _rest_of_classifier(network: nn.Module, parts: list[Part], head: str) -> lis
     if all(isinstance(network.get_submodule(key), NORMS) for key in hidden):
         name, members = parts[-1]
         return [*parts[:-1], (name, [*members, *hidden])]
-    return [*parts, (top, hidden)]
+    return [*parts, ("neck" if top == "head" else top, hidden)]
 
 
 def _family_parts(network: nn.Module) -> list[Part] | None:
@@ -237,9 +263,13 @@ def _feature_map_areas(network: nn.Module, container: str) -> dict[str, int]:
     return areas
 
 
-def _children_parts(network: nn.Module) -> list[Part]:
-    """Fall back to the top-level children that hold parameters, in the order of their definition."""
+def _children_parts(network: nn.Module, head: str) -> list[Part]:
+    """Fall back to the top-level children that hold parameters, in the order of their definition, up to the head."""
     loose = [key for key, _ in network.named_parameters(recurse=False)]
     parts: list[Part] = [("stem", loose)] if loose else []
-    parts += [(name, [name]) for name, child in network.named_children() if any(True for _ in child.parameters())]
+    parts += [
+        (name, [name])
+        for name, child in network.named_children()
+        if name != head.split(".")[0] and any(True for _ in child.parameters())
+    ]
     return parts

@@ -1,6 +1,33 @@
 """Finding the layer that gives the logits, and putting a new one in its place."""
 
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unfreeze.errors import UnfreezeError
+
+HeadName = Literal["linear", "mlp", "cosine"]
+
+_SCALE = 10.0
+"""What cosines are multiplied by at first, so that a softmax of them can be sure of something."""
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """A head before it has weights.
+
+    Args:
+        name: "linear", "mlp" (a hidden layer), or "cosine" (for few images per class).
+        dropout: Probability before its last layer, in [0, 1); None leaves what the architecture has.
+        hidden: Width of the hidden layer of an MLP; None for that of the features.
+    """
+
+    name: HeadName = "linear"
+    dropout: float | None = None
+    hidden: int | None = None
 
 
 class DropoutLinear(nn.Linear):
@@ -13,6 +40,32 @@ class DropoutLinear(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits, shape (..., out_features)."""
         return super().forward(self.dropout(features))
+
+
+class MLPHead(nn.Sequential):
+    """A hidden layer with GELU, dropout, and a linear layer."""
+
+    def __init__(self, in_features: int, out_features: int, *, hidden: int | None, dropout: float) -> None:
+        width = hidden or in_features
+        super().__init__(nn.Linear(in_features, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, out_features))
+
+
+class CosineHead(nn.Module):
+    """Scaled cosines between the features and a learned direction per class (Gidaris and Komodakis 2018).
+
+    Lengths of features do not count, which helps where a class has few images. The scale is learned too.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.weight = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(out_features, in_features), a=5**0.5))
+        self.scale = nn.Parameter(torch.tensor(_SCALE))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits in [-scale, scale], shape (..., out_features)."""
+        directions = F.normalize(self.weight, dim=-1)
+        return self.scale * F.linear(F.normalize(self.dropout(features), dim=-1), directions)
 
 
 def find_head(network: nn.Module) -> str:
@@ -28,23 +81,28 @@ def find_head(network: nn.Module) -> str:
     raise ValueError("no linear or convolutional layer that could be a head")
 
 
-def replace_head(network: nn.Module, head: str, *, num_classes: int, dropout: float | None) -> None:
+def replace_head(network: nn.Module, name: str, *, num_classes: int, head: HeadSpec | None = None) -> None:
     """Put a new head for some classes in the place of the old one.
 
     Args:
         network: The classifier, changed in place.
-        head: Qualified name of the old head, as `find_head` gives it.
+        name: Qualified name of the old head, as `find_head` gives it.
         num_classes: Logits of the new head, >= 1.
-        dropout: Probability before the head; None leaves what the architecture has.
+        head: Of which kind; None for a linear one, with the dropout of the architecture.
+
+    Raises:
+        UnfreezeError: If the kind does not go with the architecture.
     """
-    parent_name, _, child_name = head.rpartition(".")
+    head = head or HeadSpec()
+    parent_name, _, child_name = name.rpartition(".")
     parent = network.get_submodule(parent_name)
     old = parent.get_submodule(child_name)
+    dropout = head.dropout
     existing = _dropout_before(parent, child_name) if dropout is not None else None
     if existing is not None and dropout is not None:
         existing.p = dropout
         dropout = None
-    setattr(parent, child_name, _new_layer(old, num_classes, dropout))
+    setattr(parent, child_name, _new_layer(old, num_classes, head, dropout or 0.0))
     if hasattr(network, "num_classes"):
         network.num_classes = num_classes  # type: ignore[assignment]
 
@@ -57,14 +115,22 @@ def _dropout_before(parent: nn.Module, child_name: str) -> nn.Dropout | None:
     return None
 
 
-def _new_layer(old: nn.Module, num_classes: int, dropout: float | None) -> nn.Module:
+def _new_layer(old: nn.Module, num_classes: int, head: HeadSpec, dropout: float) -> nn.Module:
     if isinstance(old, nn.Conv2d):
-        if dropout:
-            raise ValueError("dropout before a convolutional head that has none of its own")
+        if head.name != "linear" or dropout:
+            asked = f"head={head.name}" if head.name != "linear" else f"head.dropout={dropout}"
+            raise UnfreezeError(
+                f"{asked}: the head of this architecture is a convolution without dropout; leave it out"
+            )
         return nn.Conv2d(old.in_channels, num_classes, kernel_size=1, bias=old.bias is not None)
     if not isinstance(old, nn.Linear):
         raise TypeError(f"a head of type {type(old).__name__} can't be replaced")
     bias = old.bias is not None
-    if dropout:
-        return DropoutLinear(old.in_features, num_classes, bias=bias, dropout=dropout)
+    match head.name:
+        case "mlp":
+            return MLPHead(old.in_features, num_classes, hidden=head.hidden, dropout=dropout)
+        case "cosine":
+            return CosineHead(old.in_features, num_classes, dropout=dropout)
+        case _ if dropout:
+            return DropoutLinear(old.in_features, num_classes, bias=bias, dropout=dropout)
     return nn.Linear(old.in_features, num_classes, bias=bias)

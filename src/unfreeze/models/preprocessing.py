@@ -36,6 +36,20 @@ class Preprocessing:
             return self
         return replace(self, crop_px=crop_px, resize_px=max(crop_px, round(self.resize_px * crop_px / self.crop_px)))
 
+    def for_channels(self, in_chans: int) -> "Preprocessing":
+        """Return the same transform for images that the network sees in other channels: one is grey, more take turns.
+
+        Args:
+            in_chans: >= 1.
+        """
+        if in_chans == len(self.mean):
+            return self
+        if in_chans == 1:
+            mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+            return replace(self, mean=(mean,), std=(std,))
+        turns = [channel % len(self.mean) for channel in range(in_chans)]
+        return replace(self, mean=tuple(self.mean[i] for i in turns), std=tuple(self.std[i] for i in turns))
+
     def resize(self, images: Tensor) -> Tensor:
         """Return images whose shorter side is `resize_px`, shape (N, C, H, W), uint8 in and out."""
         if min(images.shape[-2:]) == self.resize_px:
@@ -47,7 +61,13 @@ class Preprocessing:
         return resized
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return images whose values count to 255 as normalised float32, the same shape, channels last in memory."""
+        """Return images whose values count to 255 as normalised float32, channels last in memory.
+
+        Args:
+            images: Shape (N, C, H, W); coloured ones become grey where the network sees one channel.
+        """
+        if len(self.mean) == 1 and images.shape[1] == 3:
+            images = F.rgb_to_grayscale(images)
         count, channels, height, width = images.shape
         scale, shift = _row_of(self.mean, self.std, width, images.device)
         if images.requires_grad:

@@ -1,22 +1,25 @@
-"""Weights from a name, a file, or the package itself."""
+"""Weights from a name or a file, and what becomes of their entries."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 
-from unfreeze.assets import TINY_WEIGHTS
-from unfreeze.errors import UnfreezeError, suggest
-from unfreeze.models.backbones import Architecture
+from unfreeze.errors import UnfreezeError, first_line, suggest
 
-_WRAPPERS = ("module.", "_orig_mod.", "network.", "model.")
+CHECKPOINT_KEY = "unfreeze"
+"""Where a checkpoint of this project keeps the record of its classifier."""
+
+NETWORK_PREFIX = "network."
+"""What the names of its network's entries begin with there."""
+
+_WRAPPERS = ("module.", "model.", NETWORK_PREFIX)
+_COMPILED = "_orig_mod."
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
@@ -36,59 +39,67 @@ class WeightsReport:
     unexpected: tuple[str, ...]
 
 
-def resolve_weights(architecture: Architecture, given: str | None) -> WeightsEnum | Path | None:
+def find_weights(given: str, *, names: Sequence[str], title: str) -> str | Path:
     """Return what a person meant by `model.weights`; reads nothing but whether a file is there.
 
+    Args:
+        given: What was typed.
+        names: Of published weights, the default first.
+        title: What the network is called.
+
     Raises:
-        UnfreezeError: If it is neither a name that the architecture has nor a file.
+        UnfreezeError: If it is neither a published name nor a file.
     """
-    if given is None:
-        return None
-    if architecture.name == "tiny" and given == "DEFAULT":
-        return TINY_WEIGHTS
     path = Path(given).expanduser()
     if path.is_file():
         return path
     if path.suffix in _SUFFIXES or "/" in given:
         raise UnfreezeError(f"model.weights: no file {given!r}; want a .pth or .safetensors file, or a name")
-    named = {weights.name: weights for weights in architecture.weights}
-    if given == "DEFAULT" and architecture.weights:
-        return architecture.weights[0]
-    if given not in named:
-        allowed = ["DEFAULT", *named] if named else ["DEFAULT"]
-        raise UnfreezeError(
-            f"model.weights: {architecture.name} has no {given!r}; want {suggest(given, allowed)}, a file, or null"
-        )
-    return named[given]
+    if given == "DEFAULT" and names:
+        return names[0]
+    if given not in names:
+        allowed = [name for name in dict.fromkeys(["DEFAULT", *names]) if names]
+        wanted = f"{suggest(given, allowed)}, a file, or null" if allowed else "a file, or null: none are published"
+        raise UnfreezeError(f"model.weights: {title} has no {given!r}; want {wanted}")
+    return given
 
 
-def read_weights(architecture: Architecture, weights: WeightsEnum | Path) -> dict[str, Tensor]:
-    """Return a state_dict by the stock module's keys, in float32, on the CPU.
+def read_file(path: Path, *, wanted: Collection[str]) -> dict[str, Tensor]:
+    """Return a state_dict, in float32, on the CPU; nothing in the file can run.
 
-    Raises:
-        UnfreezeError: If a download fails, or a file is not a state_dict.
-    """
-    state = _read_file(weights) if isinstance(weights, Path) else _download(architecture, weights)
-    return {
-        _strip_wrappers(key): value.float() if value.is_floating_point() else value
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def load_backbone(network: nn.Module, state: Mapping[str, Tensor], *, head: str, source: str) -> WeightsReport:
-    """Load a state_dict into everything but the head.
+    Prefixes that DDP, compile or Lightning have put before the names are taken away where the network has none such.
 
     Args:
-        network: A stock classifier, changed in place; its own head stays.
+        path: Saved by torch.save or safetensors: a state_dict, or a checkpoint that has one.
+        wanted: Names of the network's entries.
+
+    Raises:
+        UnfreezeError: If it is not a state_dict.
+    """
+    state = {
+        key.replace(_COMPILED, ""): value.float() if value.is_floating_point() else value
+        for key, value in _entries(path).items()
+        if isinstance(value, Tensor)
+    }
+    return _unwrap(state, set(wanted))
+
+
+def load_backbone(
+    network: nn.Module, state: Mapping[str, Tensor], *, heads: Sequence[str], source: str
+) -> WeightsReport:
+    """Load a state_dict into everything but the heads.
+
+    Args:
+        network: A stock classifier, changed in place; its own heads stay.
         state: Entries by the stock module's keys.
-        head: Qualified name of the head.
+        heads: Qualified names of the heads.
         source: Where the entries come from, for messages.
 
     Raises:
         UnfreezeError: If an entry of the backbone is missing or has another shape.
     """
-    backbone = {key: value for key, value in network.state_dict().items() if not key.startswith(f"{head}.")}
+    of_heads = tuple(f"{head}." for head in heads)
+    backbone = {key: value for key, value in network.state_dict().items() if not key.startswith(of_heads)}
     missing = [key for key in backbone if key not in state and not key.endswith("num_batches_tracked")]
     wrong = [
         f"{key} is {tuple(state[key].shape)}, want {tuple(value.shape)}"
@@ -106,58 +117,46 @@ def load_backbone(network: nn.Module, state: Mapping[str, Tensor], *, head: str,
     rest = [key for key in state if key not in backbone and not key.startswith(_AUXILIARY)]
     return WeightsReport(
         matched=len(matched),
-        old_head=tuple(key for key in rest if key.startswith(f"{head}.")),
-        unexpected=tuple(key for key in rest if not key.startswith(f"{head}.")),
+        old_head=tuple(key for key in rest if key.startswith(of_heads)),
+        unexpected=tuple(key for key in rest if not key.startswith(of_heads)),
     )
 
 
-def _download(architecture: Architecture, weights: WeightsEnum) -> Mapping[str, Tensor]:
-    url = weights.url
-    name = Path(urlparse(url).path).name
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        return state
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        kept = folder / name
-        if isinstance(error, OSError) and not kept.is_file():
-            reason = getattr(error, "reason", None) or error
-            raise UnfreezeError(
-                f"model.weights: {weights} of {architecture.name} could not be had from {url} ({reason}). "
-                f"Put the file at {kept}, or type model.weights=path/to/file.pth, model.weights=null or model=tiny"
-            ) from None
-        raise UnfreezeError(
-            f"model.weights: what came from {url} is not {weights} ({_first_line(error)}); "
-            f"delete {kept} if it is there and try again"
-        ) from None
-
-
-def _read_file(path: Path) -> Mapping[str, Tensor]:
+def _entries(path: Path) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, EOFError, OSError, RuntimeError, ValueError) as error:
         raise UnfreezeError(
-            f"model.weights: {path} can't be read as weights ({_first_line(error)}); "
+            f"model.weights: {path} can't be read as weights ({first_line(error)}); "
             "want a state_dict saved by torch.save or safetensors, which runs no code when loaded"
         ) from None
     if isinstance(content, Mapping):
+        is_ours = CHECKPOINT_KEY in content
         content = content.get("state_dict", content.get("model", content))
+        if is_ours and isinstance(content, Mapping):  # beside it are sums of metrics
+            content = {key: value for key, value in content.items() if key.startswith(NETWORK_PREFIX)}
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise UnfreezeError(f"model.weights: {path} holds {type(content).__name__}, not a state_dict")
     return content
 
 
-def _strip_wrappers(key: str) -> str:
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _WRAPPERS:
-            if key.startswith(prefix):
-                key, stripped = key.removeprefix(prefix), True
-    return key
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+def _unwrap(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """Take prefixes away for as long as that lets more entries fit."""
+    while True:
+        candidates = [
+            {key.removeprefix(prefix): value for key, value in state.items()}
+            for prefix in _WRAPPERS
+            if any(key.startswith(prefix) for key in state)
+        ]
+        # Two wrappers may lie around each other, of which the outer one alone lets nothing fit.
+        candidates += [
+            {key.removeprefix(prefix): value for key, value in candidate.items()}
+            for candidate in list(candidates)
+            for prefix in _WRAPPERS
+        ]
+        best = max(candidates, key=lambda each: len(wanted & each.keys()), default=state)
+        if len(wanted & best.keys()) <= len(wanted & state.keys()):
+            return state
+        state = best

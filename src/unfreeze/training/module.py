@@ -23,10 +23,11 @@ from unfreeze.data.augment.draws import uniform_draws
 from unfreeze.data.augment.mixing import mix_batch, mixed_targets
 from unfreeze.data.loader import Batch
 from unfreeze.errors import TrainingFailedError
-from unfreeze.models.classifier import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, Classifier, FrozenNorm
+from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, FrozenNorm
 from unfreeze.models.preprocessing import Preprocessing
+from unfreeze.models.weights import CHECKPOINT_KEY
 from unfreeze.training.features import CachedPrefix
-from unfreeze.training.losses import weighted_cross_entropy
+from unfreeze.training.losses import focal_loss, weighted_cross_entropy
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups, only_live_groups
 from unfreeze.training.train_means import TrainMeans
 
@@ -43,6 +44,7 @@ class ImageClassifier(L.LightningModule):
         lr: Rate of every group where no callback sets rates, > 0.
         augment: Augmentation of the training images, or the name of a preset.
         mirror: Whether augmentation may mirror images.
+        focal_gamma: Of the focal loss; 0 is the cross entropy.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         class_weights: What an image of each class counts in the training loss, float32, shape (C,), as
             `training.losses.class_weights` gives them; None for all alike.
@@ -61,6 +63,7 @@ class ImageClassifier(L.LightningModule):
         lr: float = 1e-3,
         augment: AugmentName | Augmentation = "light",
         mirror: bool = True,
+        focal_gamma: float = 0.0,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
         seed: int = 0,
@@ -75,6 +78,7 @@ class ImageClassifier(L.LightningModule):
         self.lr = lr
         self.augment: AugmentName | Augmentation = augment
         self.mirror = mirror
+        self.focal_gamma = focal_gamma
         self.label_smoothing = label_smoothing
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -168,12 +172,16 @@ class ImageClassifier(L.LightningModule):
         """Return the loss of a batch, a scalar in nats per image; a mixed image is counted as what it shows most of."""
         logits = self._logits(batch)
         targets = batch.labels if batch.targets is None else batch.targets
-        loss = weighted_cross_entropy(
-            logits, targets, class_weights=self.class_weights, label_smoothing=self.label_smoothing
-        )
+        loss = self._loss(logits, targets)
         labels = batch.labels if batch.targets is None else batch.targets.argmax(dim=1)
         self.train_means.note(loss, logits, labels)
         return loss
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weights, smoothing = self.class_weights, self.label_smoothing
+        if self.focal_gamma:
+            return focal_loss(logits, targets, gamma=self.focal_gamma, class_weights=weights, label_smoothing=smoothing)
+        return weighted_cross_entropy(logits, targets, class_weights=weights, label_smoothing=smoothing)
 
     def on_validation_start(self) -> None:
         """Stop before a model that is not finite can be validated, chosen or saved."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import get_model_weights
 from torchvision.transforms.functional import pil_to_tensor
 
 from tests.photos import photo, save_photo
@@ -16,7 +17,7 @@ from unfreeze.data.sources.images import ArrayImages
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.data.store.store import ImageStore, StoreOptions, build_store, shared_images
 from unfreeze.errors import UnfreezeError
-from unfreeze.models.backbones import find_architecture
+from unfreeze.models.architecture import find_architecture
 
 MakeFolder = Callable[..., Path]
 
@@ -99,7 +100,7 @@ def test_progress_ends_with_the_number_of_images() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_b0", "swin_t"])
 def test_what_a_backbone_sees_is_what_torchvisions_preset_gives(name: str, size: tuple[int, int]) -> None:
     architecture = find_architecture(name)
-    preprocessing = architecture.preprocessing
+    preprocessing = architecture.preprocessing()
     image = Image.fromarray(noise(1, 9, 11)[0]).resize(size, Image.Resampling.BICUBIC)
     store = build_store(
         source_of(np.asarray(image)[None]),
@@ -107,7 +108,9 @@ def test_what_a_backbone_sees_is_what_torchvisions_preset_gives(name: str, size:
         interpolation=preprocessing.interpolation,
     )
     std = torch.tensor(preprocessing.std).view(3, 1, 1)
-    levels = (preprocessing(images_of(store))[0] - architecture.weights[0].transforms()(image)).abs() * std * 255
+    levels = (
+        (preprocessing(images_of(store))[0] - get_model_weights(name).DEFAULT.transforms()(image)).abs() * std * 255
+    )
     # Both resize by PIL, but for small images, which tensors resize and round a step or two apart.
     assert levels.max() <= 2.01
     assert levels.mean() <= 0.02

@@ -1,0 +1,73 @@
+"""The first convolution of a network for images with other than three channels."""
+
+import torch
+from torch import Tensor, nn
+
+PRETRAINED = 3
+"""Channels that published weights have seen."""
+
+
+def find_first_convolution(network: nn.Module) -> str:
+    """Return the qualified name of the convolution that sees the images: the first that takes three channels.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == PRETRAINED and module.groups == 1:
+            return str(name)
+    raise ValueError("no convolution that takes three channels")
+
+
+def replace_first_convolution(network: nn.Module, in_chans: int) -> None:
+    """Let a network see images of another number of channels, by weights that `adapt_weight` makes of its own.
+
+    Args:
+        network: Changed in place.
+        in_chans: Channels, >= 1.
+    """
+    if in_chans == PRETRAINED:
+        return
+    name = find_first_convolution(network)
+    parent_name, _, child_name = name.rpartition(".")
+    parent = network.get_submodule(parent_name)
+    old = parent.get_submodule(child_name)
+    assert isinstance(old, nn.Conv2d)
+    new = nn.Conv2d(
+        in_chans,
+        old.out_channels,
+        kernel_size=old.kernel_size,  # type: ignore[arg-type]
+        stride=old.stride,  # type: ignore[arg-type]
+        padding=old.padding,  # type: ignore[arg-type]
+        dilation=old.dilation,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+        padding_mode=old.padding_mode,
+        device=old.weight.device,
+        dtype=old.weight.dtype,
+    )
+    with torch.no_grad():
+        new.weight.copy_(adapt_weight(old.weight, in_chans))
+        if new.bias is not None and old.bias is not None:
+            new.bias.copy_(old.bias)
+    setattr(parent, child_name, new)
+
+
+def adapt_weight(weight: Tensor, in_chans: int) -> Tensor:
+    """Return the weights of a first convolution for another number of channels that answer to grey images as before.
+
+    One channel takes the sum over red, green and blue; of more, each takes the next of the three in turn, scaled to
+    the same sum.
+
+    Args:
+        weight: Shape (out, 3, height, width).
+        in_chans: Channels, >= 1.
+
+    Returns:
+        Shape (out, in_chans, height, width).
+    """
+    turns = torch.arange(in_chans, device=weight.device) % PRETRAINED
+    if in_chans < PRETRAINED:
+        each = weight.sum(dim=1, keepdim=True) / in_chans
+        return each.expand(-1, in_chans, -1, -1).contiguous()
+    counts = torch.bincount(turns, minlength=PRETRAINED).to(weight.dtype)
+    return weight[:, turns] / counts[turns].view(1, -1, 1, 1)

@@ -1,0 +1,178 @@
+"""timm's networks by name: built, loaded, cut into groups and given a head by timm's own means."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unfreeze.errors import UnfreezeError, first_line, suggest
+from unfreeze.models.architecture import Architecture
+from unfreeze.models.groups import Part, maximal_modules
+from unfreeze.models.heads import HeadSpec, replace_head
+from unfreeze.models.preprocessing import Preprocessing
+from unfreeze.models.spec import ModelSpec
+from unfreeze.models.weights import WeightsReport, find_weights, read_file
+
+_MOST_PARTS = 7
+"""Of a backbone; finer groups of timm's are joined, as an embedding and quarters of what follows it."""
+
+_INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+class TimmModel(Architecture):
+    """A network of timm.
+
+    Args:
+        spec: Its source is timm; the name may have a tag of its weights behind a dot.
+        config: timm's pretrained configuration of it.
+    """
+
+    def __init__(self, spec: ModelSpec, config: dict[str, Any]) -> None:
+        published = config.get("hf_hub_id") or config.get("url") or config.get("file")
+        super().__init__(spec, [config.get("tag") or "DEFAULT"] if published else [])
+        self._config = config
+
+    def preprocessing(self, weights: str | None = None) -> Preprocessing:
+        """Return the input transform of timm's data configuration; the shorter side is resized, the centre is cut."""
+        from timm.data.config import resolve_data_config
+
+        data = resolve_data_config(pretrained_cfg=self._config)  # type: ignore[no-untyped-call]
+        size = int(data["input_size"][-1])
+        return Preprocessing(
+            resize_px=math.floor(size / data["crop_pct"]),
+            crop_px=size,
+            interpolation=data["interpolation"] if data["interpolation"] in _INTERPOLATIONS else "bicubic",
+            mean=tuple(map(float, data["mean"])),
+            std=tuple(map(float, data["std"])),
+        ).for_channels(self.spec.in_chans)
+
+    def build(self, image_size: int | None = None, *, dropout: float | None = None) -> nn.Module:
+        """Return timm's module with random weights."""
+        return self._create(image_size, drop_rate=dropout)
+
+    def pretrained(
+        self, weights: str, image_size: int | None = None, *, dropout: float | None = None
+    ) -> tuple[nn.Module, WeightsReport]:
+        """Return timm's module with weights; timm itself fits positions, channels and older names."""
+        found = find_weights(weights, names=self.weight_names, title=self.name)
+        if isinstance(found, Path):
+            return self._from_file(found, image_size, dropout)
+        try:
+            network = self._create(image_size, pretrained=True, drop_rate=dropout)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UnfreezeError(
+                f"model.weights: the weights of {self.name} could not be had ({first_line(error)}). Let timm download "
+                "them where there is a network, or type model.weights=path/to/file or model.weights=null"
+            ) from None
+        return network, WeightsReport(matched=len(network.state_dict()), old_head=(), unexpected=())
+
+    def find_heads(self, network: nn.Module) -> tuple[str, ...]:
+        """Return the names of what timm calls the classifier: one module, or several whose logits are averaged."""
+        given = network.get_classifier()  # type: ignore[operator]
+        heads = list(given) if isinstance(given, tuple | list | nn.ModuleList) else [given]
+        names = {id(module): name for name, module in network.named_modules()}
+        found = tuple(names[id(head)] for head in heads if head is not None and any(True for _ in head.parameters()))
+        return found or super().find_heads(network)
+
+    def replace_heads(self, network: nn.Module, *, num_classes: int, head: HeadSpec | None = None) -> tuple[str, ...]:
+        """Let timm put a new classifier in; another kind of head takes the place of its linear layers."""
+        head = head or HeadSpec()
+        network.reset_classifier(num_classes)  # type: ignore[operator]
+        names = self.find_heads(network)
+        if head.name != "linear":
+            linear = [name for name in names if isinstance(network.get_submodule(name), nn.Linear)]
+            if len(linear) < len(names):
+                raise UnfreezeError(
+                    f"head={head.name}: the head of {self.name} is no single linear layer; type head=linear"
+                )
+            for name in linear:
+                replace_head(network, name, num_classes=num_classes, head=replace(head, dropout=None))
+        return names
+
+    def parts(self, network: nn.Module, heads: Sequence[str]) -> list[Part]:
+        """Return timm's own groups, coarse, from the input to just before the heads."""
+        from timm.models import group_parameters
+
+        matcher = getattr(network, "group_matcher", None)
+        if matcher is None:
+            return super().parts(network, heads)
+        grouped = group_parameters(network, matcher(coarse=True))
+        of_heads = tuple(f"{head}." for head in heads)
+        parts = [[key for key in grouped[number] if not key.startswith(of_heads)] for number in sorted(grouped)]
+        joined = _join([part for part in parts if part])
+        names = ["stem", *(f"stage{number}" for number in range(1, len(joined)))]
+        return list(zip(names, maximal_modules(network, joined), strict=True))
+
+    def _create(self, image_size: int | None, **options: Any) -> nn.Module:
+        from timm import create_model
+
+        options = {**dict(self.spec.options), "in_chans": self.spec.in_chans, **options}
+        own_size = int(self._config["input_size"][-1])
+        if image_size in (None, own_size):
+            return _created(create_model(self.name, **options))
+        try:
+            return _created(create_model(self.name, img_size=image_size, **options))
+        except TypeError:  # counts no positions: any size will do
+            return _created(create_model(self.name, **options))
+
+    def _from_file(self, path: Path, image_size: int | None, dropout: float | None) -> tuple[nn.Module, WeightsReport]:
+        stock = self._create(None)
+        state = read_file(path, wanted=stock.state_dict())
+        heads = self.find_heads(stock)
+        of_heads = tuple(f"{head}." for head in heads)
+        old_head = tuple(key for key in state if key.startswith(of_heads))
+        backbone = {key: value for key, value in state.items() if key not in old_head}
+        own = {key: value for key, value in stock.state_dict().items() if key.startswith(of_heads)}
+        overlay = {"state_dict": {**backbone, **own}, "num_classes": stock.num_classes, "label_offset": 0}
+        try:
+            network = self._create(image_size, pretrained=True, drop_rate=dropout, pretrained_cfg_overlay=overlay)
+        except RuntimeError as error:
+            told = "; ".join(line.strip() for line in str(error).splitlines()[1:4]) or first_line(error)
+            raise UnfreezeError(
+                f"model.weights: {path} does not fit the backbone of {self.name}: {told[:400]}. "
+                "Type the model.name that it was saved from"
+            ) from None
+        return network, WeightsReport(matched=len(backbone), old_head=old_head, unexpected=())
+
+
+def find_timm_model(spec: ModelSpec) -> TimmModel:
+    """Return one of timm's networks.
+
+    Raises:
+        UnfreezeError: If timm is not installed, or has none of that name, with the nearest ones.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UnfreezeError("model: timm is not installed; type pip install 'unfreeze[timm]'") from None
+    name = spec.name
+    if not timm.is_model(name):
+        near = suggest(name, timm.list_models(pretrained="." in name) or timm.list_models())
+        raise UnfreezeError(f"model.name: no network {name!r} in timm; near: {near}")
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        raise UnfreezeError(f"model.name: timm has no weights {name!r}; want one of {suggest(name, tags)}") from None
+    if config is None:
+        return TimmModel(spec, {"input_size": (3, 224, 224)})
+    return TimmModel(spec, config.to_dict())  # type: ignore[no-untyped-call]
+
+
+def _created(network: nn.Module) -> nn.Module:
+    if not hasattr(network, "reset_classifier"):
+        raise UnfreezeError(f"model.name: timm's {type(network).__name__} is no classifier")
+    return network
+
+
+def _join(parts: list[list[str]]) -> list[list[str]]:
+    """Return no more parts than a person can tell apart: the first, and quarters of the others."""
+    if len(parts) <= _MOST_PARTS:
+        return parts
+    first, rest = parts[0], parts[1:]
+    size = -(-len(rest) // 4)
+    quarters = [rest[start : start + size] for start in range(0, len(rest), size)]
+    return [first, *([key for part in quarter for key in part] for quarter in quarters)]

@@ -1,0 +1,168 @@
+"""torchvision's classifiers by name, and the small one that this package carries."""
+
+import pickle
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+from torchvision import models as tv
+from torchvision.models import WeightsEnum
+from torchvision.models.vision_transformer import interpolate_embeddings
+from torchvision.transforms.functional import InterpolationMode
+
+from unfreeze.assets import TINY_ARCHITECTURE, TINY_PREPROCESSING, TINY_WEIGHTS
+from unfreeze.errors import UnfreezeError, first_line, suggest
+from unfreeze.models.architecture import Architecture
+from unfreeze.models.channels import PRETRAINED, adapt_weight, find_first_convolution, replace_first_convolution
+from unfreeze.models.preprocessing import Preprocessing
+from unfreeze.models.spec import ModelSpec
+from unfreeze.models.weights import WeightsReport, find_weights, load_backbone, read_file
+
+_AUXILIARY = ("AuxLogits", "aux1", "aux2")
+
+
+class TorchvisionModel(Architecture):
+    """A classifier of `torchvision.models`.
+
+    Args:
+        spec: Its source is torchvision.
+        published: Its weights, the default first.
+    """
+
+    def __init__(self, spec: ModelSpec, published: tuple[WeightsEnum, ...]) -> None:
+        super().__init__(spec, [weights.name for weights in published])
+        self._published = {weights.name: weights for weights in published}
+
+    def preprocessing(self, weights: str | None = None) -> Preprocessing:
+        """Return the input transform that is published with some weights; else with the default ones."""
+        chosen = self._published.get(weights or "", next(iter(self._published.values())))
+        return _classification_preset(chosen).for_channels(self.spec.in_chans)
+
+    def build(self, image_size: int | None = None, *, dropout: float | None = None) -> nn.Module:
+        """Return the stock module with random weights and without auxiliary heads."""
+        options = dict(self.spec.options)
+        if self.builder in ("inception_v3", "googlenet"):
+            options |= {"init_weights": False, "aux_logits": True, "transform_input": False}
+        network: nn.Module = tv.get_model(self.builder, weights=None, **options, **self._size_options(image_size))
+        if getattr(network, "aux_logits", False):
+            network.aux_logits = False  # type: ignore[assignment]
+            for name in _AUXILIARY:
+                if hasattr(network, name):
+                    setattr(network, name, None)
+        replace_first_convolution(network, self.spec.in_chans)
+        return network
+
+    def pretrained(
+        self, weights: str, image_size: int | None = None, *, dropout: float | None = None
+    ) -> tuple[nn.Module, WeightsReport]:
+        """Return the stock module with weights in all but its head; positions and channels are made to fit."""
+        found = find_weights(weights, names=self.weight_names, title=self.name)
+        network = self.build(image_size)
+        state = read_file(found, wanted=network.state_dict()) if isinstance(found, Path) else self._read(found)
+        if isinstance(network, tv.VisionTransformer) and "encoder.pos_embedding" in state:
+            state = interpolate_embeddings(network.image_size, network.patch_size, dict(state))
+        if self.spec.in_chans != PRETRAINED:
+            key = f"{find_first_convolution(TorchvisionModel.skeleton_of(self.builder))}.weight"
+            if key in state and state[key].shape[1] == PRETRAINED:
+                state = {**state, key: adapt_weight(state[key], self.spec.in_chans)}
+        return network, load_backbone(network, state, heads=self.find_heads(network), source=weights)
+
+    @property
+    def builder(self) -> str:
+        """What torchvision calls it."""
+        return self.name
+
+    @staticmethod
+    @cache
+    def skeleton_of(name: str) -> nn.Module:
+        """Return a stock module for three channels, on the meta device."""
+        return find_torchvision_model(ModelSpec(name)).skeleton()
+
+    def _read(self, name: str) -> Mapping[str, Tensor]:
+        """Return a published state_dict, from torch's cache or a download."""
+        weights = self._published[name]
+        url = weights.url
+        kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+        try:
+            state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            return state
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            if isinstance(error, OSError) and not kept.is_file():
+                reason = getattr(error, "reason", None) or error
+                raise UnfreezeError(
+                    f"model.weights: {weights} of {self.name} could not be had from {url} ({reason}). "
+                    f"Put the file at {kept}, or type model.weights=path/to/file.pth, model.weights=null or model=tiny"
+                ) from None
+            raise UnfreezeError(
+                f"model.weights: what came from {url} is not {weights} ({first_line(error)}); "
+                f"delete {kept} if it is there and try again"
+            ) from None
+
+    def _size_options(self, image_size: int | None) -> dict[str, Any]:
+        if image_size is None:
+            return {}
+        if self.builder.startswith("vit_"):
+            return {"image_size": image_size}
+        return {"input_size": (image_size, image_size)} if self.builder == "maxvit_t" else {}
+
+
+class TinyModel(TorchvisionModel):
+    """The network whose weights this package carries.
+
+    Args:
+        spec: Named "tiny".
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec, ())
+        self.weight_names = ("DEFAULT",)
+
+    def preprocessing(self, weights: str | None = None) -> Preprocessing:
+        """Return the input transform of the weights that are carried."""
+        return Preprocessing.from_dict(TINY_PREPROCESSING).for_channels(self.spec.in_chans)
+
+    @property
+    def builder(self) -> str:
+        """What torchvision calls it."""
+        return TINY_ARCHITECTURE
+
+    def _read(self, name: str) -> Mapping[str, Tensor]:
+        return read_file(TINY_WEIGHTS, wanted=self.skeleton().state_dict())
+
+
+def find_torchvision_model(spec: ModelSpec) -> TorchvisionModel:
+    """Return one of torchvision's classifiers, or the one that is carried.
+
+    Raises:
+        UnfreezeError: If there is none of that name, with the nearest ones.
+    """
+    if spec.name == "tiny":
+        return TinyModel(spec)
+    if spec.name not in classifier_names():
+        raise UnfreezeError(
+            f"model.name: no classifier {spec.name!r} in torchvision; near: {suggest(spec.name, classifier_names())}"
+        )
+    enum = tv.get_model_weights(spec.name)
+    return TorchvisionModel(spec, tuple(sorted(enum, key=lambda weights: weights != enum.DEFAULT)))
+
+
+def classifier_names() -> list[str]:
+    """Return the names of torchvision's image classifiers for floating-point weights."""
+    names: list[str] = tv.list_models(module=tv)
+    return names
+
+
+def _classification_preset(weights: WeightsEnum) -> Preprocessing:
+    preset = weights.transforms()
+    interpolation = preset.interpolation
+    return Preprocessing(
+        resize_px=int(preset.resize_size[0]),
+        crop_px=int(preset.crop_size[0]),
+        interpolation=interpolation.value if isinstance(interpolation, InterpolationMode) else str(interpolation),
+        mean=tuple(float(value) for value in preset.mean),
+        std=tuple(float(value) for value in preset.std),
+    )
