@@ -14,6 +14,7 @@ from unfreeze import compute
 from unfreeze.build import resolve, trainer_arguments
 from unfreeze.config import Config
 from unfreeze.errors import UnfreezeError
+from unfreeze.models.outputs import Outputs
 from unfreeze.run import check_values
 from unfreeze.training import speed_probe
 from unfreeze.training.precision import BASELINE, CANDIDATES, Verdict
@@ -45,7 +46,11 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def settle(config: Config, *, batch_size: int = 64, device: torch.device = CPU) -> Verdict:
     return compute.settle_compute(
-        config, plan=resolve(config, 10), classifier=make_classifier(10), batch_size=batch_size, device=device
+        config,
+        plan=resolve(config, Outputs.of(list("0123456789"))),
+        classifier=make_classifier(10),
+        batch_size=batch_size,
+        device=device,
     )
 
 

@@ -28,6 +28,7 @@ NEEDS_A_VALUE = {
     "model/hub": "model.name",
     "model/timm": "model.name",
     "model/torchvision": "model.name",
+    "objective/distill": "objective.teacher",
     "experiment/pretrain_tiny": "data.root",
 }
 NEEDS_AN_EXTRA = {"sweep/optuna": "hydra_plugins.hydra_optuna_sweeper"}

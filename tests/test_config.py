@@ -158,7 +158,10 @@ def test_rates_of_a_stage_are_checked_like_those_of_the_run(value: Any, told: st
         ({"label": 3}, "data.columns.label: got 3, want a valid string, such as data.columns.label=species"),
         ({"label": []}, "data.columns.label: got []"),
         ({"split": True}, "data.columns.split: got True, want a valid string"),
-        ({"imge": "path"}, "data.columns.imge: there is no such key; want one of group, image, label, split"),
+        (
+            {"imge": "path"},
+            "data.columns.imge: there is no such key; want one of group, image, label, separator, split",
+        ),
     ],
 )
 def test_columns_are_checked(value: dict[str, Any], told: str) -> None:

@@ -35,7 +35,7 @@ def announce(
     cut = f" (cut from train: {' and '.join(splits.cut)}, data.seed {config.data.seed})" if splits.cut else ""
     log.info(
         f"  {data.source.name:<13} {len(splits.train):,} train · {len(splits.val):,} val · "
-        f"{len(splits.test):,} test{cut} · {len(classifier.classes)} classes · {describe_pixels(store)}"
+        f"{len(splits.test):,} test{cut} · {classifier.outputs} · {describe_pixels(store)}"
     )
     _report_data(data)
     if data.batch_size < config.data.batch_size:

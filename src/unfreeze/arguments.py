@@ -1,9 +1,9 @@
-"""The command line before Hydra reads it: paths that its grammar would refuse, and `resume=`."""
+"""The command line before Hydra reads it: paths and signs that its grammar would refuse, and `resume=`."""
 
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
@@ -11,7 +11,12 @@ import yaml
 from unfreeze.errors import UnfreezeError
 
 PATH_KEYS = ("data.root", "data.csv", "cache.dir", "hydra.run.dir", "hydra.sweep.dir", "resume")
-_MAYBE_PATH_KEYS = ("model.weights",)
+_MAYBE_PATH_KEYS = {"model.weights": os.path.isfile, "objective.teacher": os.path.exists}
+"""Keys whose value is a path where one is there, or where it has a slash."""
+
+_SIGN_KEYS = ("data.columns.separator",)
+"""Keys whose value may be a sign that Hydra's grammar has a use for."""
+
 _PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
 _MULTIRUN_FLAGS = ("-m", "--multirun")
 
@@ -31,7 +36,7 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
         UnfreezeError: If there is no run to resume.
         AlreadyCompletedError: If the run to resume is complete.
     """
-    typed = [_with_quoted_path(argument) for argument in arguments]
+    typed = [_with_quoted_value(argument) for argument in arguments]
     resume = next((_unquote(argument.partition("=")[2]) for argument in typed if argument.startswith("resume=")), None)
     # Flags first, wherever they were typed: argparse takes overrides in one piece only.
     flags = [argument for argument in typed if not _is_override(argument)]
@@ -68,13 +73,15 @@ def _saved_overrides(run: Path) -> list[str]:
     return [str(override) for override in saved]
 
 
-def _with_quoted_path(argument: str) -> str:
+def _with_quoted_value(argument: str) -> str:
     key, separator, value = argument.partition("=")
     if not separator or argument.startswith("-"):
         return argument
     name = key.lstrip("+")
-    if name in PATH_KEYS or (name in _MAYBE_PATH_KEYS and _looks_like_path(value)):
+    if name in PATH_KEYS or (name in _MAYBE_PATH_KEYS and _looks_like_path(value, _MAYBE_PATH_KEYS[name])):
         return f"{key}={_absolute(value)}"
+    if name in _SIGN_KEYS and value != "null":
+        return f"{key}={_quote(_unquote(value))}"
     return argument
 
 
@@ -87,9 +94,9 @@ def _absolute(value: str) -> str:
     return _quote(os.path.abspath(os.path.expanduser(plain)))
 
 
-def _looks_like_path(value: str) -> bool:
+def _looks_like_path(value: str, is_there: Callable[[str], bool]) -> bool:
     plain = _unquote(value)
-    return "/" in plain or os.path.isfile(os.path.expanduser(plain))
+    return "/" in plain or is_there(os.path.expanduser(plain))
 
 
 def _unquote(value: str) -> str:

@@ -1,6 +1,7 @@
 """From a configuration to objects."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,21 @@ from unfreeze.training.precision import AUTO, FLOAT32
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
     from unfreeze.data.audit.audit import AuditReport
     from unfreeze.data.datamodule import ImageDataModule
-    from unfreeze.data.sources.source import ImageSource
+    from unfreeze.data.sources.source import ImageSource, Task
     from unfreeze.data.splits.splits import Splits
     from unfreeze.data.store.store import StoreOptions
     from unfreeze.models.classifier import Classifier
+    from unfreeze.models.outputs import Outputs
     from unfreeze.models.preprocessing import Preprocessing
     from unfreeze.training.demand import PrefixCacheOptions
     from unfreeze.training.module import ImageClassifier
+    from unfreeze.training.objectives import Objective
     from unfreeze.training.plan import Plan
+    from unfreeze.training.teacher import Teacher
 
 
 def build_source(data: DataConfig) -> "ImageSource":
@@ -48,12 +53,77 @@ def build_source(data: DataConfig) -> "ImageSource":
             return digits_source()
 
 
-def count_images(data: DataConfig) -> tuple[int, int]:
-    """Return the number of classes and of training images, without downloading anything for it."""
+def count_images(config: Config) -> "tuple[Outputs, int]":
+    """Return what is told apart and the number of training images, without downloading anything for it."""
+    from unfreeze.data.sources.source import Task
+
+    data = config.data
     if data.name == "cifar10":
-        return 10, round(50_000 * data.fraction * (1 - data.val_fraction))
+        ten = Task("label", tuple(f"class {number}" for number in range(10)), np.arange(10))
+        return answers_of(config, [ten])[0], round(50_000 * data.fraction * (1 - data.val_fraction))
     source = build_source(data)
-    return len(source.classes), len(build_splits(data, source).train)
+    return answers_of(config, source.tasks)[0], len(build_splits(data, source).train)
+
+
+def answers_of(config: Config, tasks: "Sequence[Task]") -> "tuple[Outputs, NDArray[np.int64]]":
+    """Return what a network is to tell of images, and what is true of them.
+
+    Args:
+        config: With the objective and the head.
+        tasks: Of a source.
+
+    Returns:
+        What the logits stand for; and the labels, int64, shape (N,), or a column for each task or label.
+
+    Raises:
+        UnfreezeError: If the objective and the head do not go with the labels.
+    """
+    from unfreeze.models.outputs import Outputs, TaskClasses
+
+    names = ", ".join(task.name for task in tasks)
+    if config.objective.name == "multilabel":
+        if config.head.is_multitask:
+            raise UnfreezeError("head=multitask: objective=multilabel has one head for all labels; type head=linear")
+        if config.data.balance == "sampler":
+            raise UnfreezeError(
+                "data.balance: an image with several labels can't be drawn by one of them; type data.balance=weights"
+            )
+        there = [task.is_there for task in tasks]
+        for task, presence in zip(tasks, there, strict=True):
+            if presence is None:
+                raise UnfreezeError(
+                    f"objective=multilabel: {task.name!r} has {len(task.classes)} classes, such as "
+                    f"{task.classes[0]!r}; want columns of 0 and 1 (data=manifest data.columns.label=[furry,tame]), or "
+                    "one whose cells hold several labels (data.columns.separator='|')"
+                )
+        labels = Outputs((TaskClasses("label", tuple(task.name for task in tasks)),), multilabel=True)
+        return labels, np.stack([presence for presence in there if presence is not None], axis=1)
+    if config.head.is_multitask:
+        _check_tasks(config, [task.name for task in tasks])
+        outputs = Outputs(tuple(TaskClasses(task.name, task.classes) for task in tasks))
+        return outputs, np.stack([task.labels for task in tasks], axis=1)
+    if len(tasks) > 1:
+        raise UnfreezeError(
+            f"head={config.head.name}: learns one task, but the data has {len(tasks)}: {names}; type head=multitask "
+            f"for a head each, objective=multilabel for labels of 0 and 1, or data.columns.label={tasks[0].name}"
+        )
+    return Outputs.of(tasks[0].classes, task=tasks[0].name), tasks[0].labels
+
+
+def _check_tasks(config: Config, names: list[str]) -> None:
+    if len(names) < 2:
+        raise UnfreezeError(
+            f"head=multitask: the data has one task, {names[0]!r}; type data=manifest "
+            "data.columns.label=[<column>,<column>], or head=linear"
+        )
+    if config.objective.name == "distill":
+        raise UnfreezeError("head=multitask: objective=distill teaches one task; type head=linear, or no objective")
+    unknown = sorted(set(config.head.weights or {}) - set(names))
+    if unknown:
+        raise UnfreezeError(f"head.weights: no task {unknown[0]!r}; want {', '.join(names)}")
+    task = config.monitor.split("/")[1]
+    if config.monitor.count("/") == 2 and task not in names:
+        raise UnfreezeError(f"monitor: no task {task!r}; want one of {', '.join(names)}, or their mean, val/acc")
 
 
 def build_data(config: Config, source: "ImageSource") -> "ImageDataModule":
@@ -63,6 +133,7 @@ def build_data(config: Config, source: "ImageSource") -> "ImageDataModule":
     return ImageDataModule(
         source,
         batch_size=config.data.batch_size,
+        labels=answers_of(config, source.tasks)[1],
         splits=build_splits(config.data, source),
         split_seed=config.data.seed,
         balance=config.data.balance == "sampler",
@@ -118,19 +189,13 @@ def build_module(
     config: Config, classifier: "Classifier", data: "ImageDataModule", *, channels_last: bool = True
 ) -> "ImageClassifier":
     """Return the LightningModule of a configuration, to train on some data."""
-    import torch
-
     from unfreeze.data.augment.augment import augmentation
-    from unfreeze.training.losses import class_weights
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.param_groups import OptimizerSpec
 
-    weights = None
-    if config.data.balance == "weights":
-        labels = torch.from_numpy(data.source.labels[data.splits.train])
-        weights = class_weights(labels, num_classes=len(data.classes))
     module = ImageClassifier(
         classifier,
+        objective=build_objective(config, classifier.outputs, data),
         optimizer=OptimizerSpec(
             name=config.optimizer.name,
             weight_decay=config.optimizer.weight_decay,
@@ -138,9 +203,6 @@ def build_module(
         ),
         augment=augmentation(**config.augment.model_dump()),
         mirror=config.data.mirror,
-        focal_gamma=config.objective.gamma if config.objective.loss == "focal" else 0.0,
-        label_smoothing=config.objective.label_smoothing,
-        class_weights=weights,
         seed=config.seed,
         channels_last=channels_last,
     )
@@ -150,26 +212,83 @@ def build_module(
     return module
 
 
-def resolve(config: Config, num_classes: int) -> "Plan":
+def build_objective(config: Config, outputs: "Outputs", data: "ImageDataModule") -> "Objective":
+    """Return what a configuration minimises."""
+    from unfreeze.training.losses import class_weights, positive_weights
+    from unfreeze.training.objectives import Classify, Distill, Multilabel, Multitask
+
+    asked = config.objective
+    gamma = asked.gamma if asked.loss == "focal" else 0.0
+    smoothing = asked.label_smoothing
+    weighted = config.data.balance == "weights"
+    labels = data.labels[data.splits.train] if weighted else None
+    if outputs.multilabel:
+        positive = None if labels is None else positive_weights(labels)
+        return Multilabel(outputs, gamma=gamma, label_smoothing=smoothing, weights=positive)
+    if config.head.is_multitask:
+        each = None
+        if labels is not None:
+            each = [class_weights(own, size) for own, size in zip(labels.T, outputs.sizes, strict=True)]
+        return Multitask(
+            outputs, task_weights=config.head.weights, gamma=gamma, label_smoothing=smoothing, weights=each
+        )
+    weights = None if labels is None else class_weights(labels, len(outputs))
+    if asked.name == "distill":
+        return Distill(
+            outputs,
+            on_features=asked.match == "features",
+            temperature=asked.temperature,
+            alpha=asked.alpha,
+            gamma=gamma,
+            label_smoothing=smoothing,
+            weights=weights,
+        )
+    return Classify(outputs, gamma=gamma, label_smoothing=smoothing, weights=weights)
+
+
+def build_teacher(
+    config: Config, source: "ImageSource", data: "ImageDataModule", outputs: "Outputs"
+) -> "tuple[Teacher, ImageDataModule]":
+    """Return the teacher of a configuration, and the images of a run as it sees them, decoded.
+
+    Raises:
+        UnfreezeError: If there is none such, or it does not go with the data.
+    """
+    from unfreeze.training.teacher import check_classes, check_splits, find_teacher
+
+    assert config.objective.teacher is not None
+    teacher = find_teacher(config.objective.teacher)
+    if config.objective.match == "logits":
+        check_classes(teacher, outputs)
+    check_splits(teacher, data.describe_splits())
+    wanted = teacher.classifier.preprocessing
+    if (wanted.resize_px, wanted.interpolation) == data.decoded_for:
+        return teacher, data
+    own = build_data(config, source)
+    decode(own, wanted)
+    return teacher, own
+
+
+def resolve(config: Config, outputs: "Outputs") -> "Plan":
     """Return the plan of a configuration, without loading weights.
 
     Raises:
-        UnfreezeError: If model, weights, image size or stages are not to be had, or there are several tasks.
+        UnfreezeError: If model, weights, image size or stages are not to be had.
     """
     from unfreeze.models.architecture import find_architecture
     from unfreeze.models.dry import check_image_size, group_sizes
     from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
 
-    _check_is_one_task(config)
     model = config.model.spec
     find_architecture(model).check_weights(config.model.weights)
     if config.data.image_size is not None:
         check_image_size(model, config.data.image_size)
     strategy = config.strategy
     _check_solvers(config)
+    sizes = group_sizes(model, len(outputs), head=config.head.spec(outputs))
     return resolve_plan(
         [Stage(**stage.model_dump(exclude={"lr"}), lr=_stage_lr(stage.lr)) for stage in strategy.stages],
-        [Group(name, parameters) for name, parameters in group_sizes(model, num_classes, head=config.head.spec)],
+        [Group(name, parameters) for name, parameters in sizes],
         rates=Rates(**strategy.lr.model_dump()),
         schedule=config.optimizer.schedule,
         optimizer=config.optimizer.name,
@@ -233,15 +352,6 @@ def check_trainer(config: Config) -> "torch.device":
     return trainer.strategy.root_device
 
 
-def _check_is_one_task(config: Config) -> None:
-    labels = config.data.columns.label if config.data.columns is not None else None
-    if isinstance(labels, list) and len(set(labels)) > 1:
-        raise UnfreezeError(
-            f"data.columns.label: head={config.head.name} learns one task, but {len(set(labels))} columns are named: "
-            f"{', '.join(labels)}; type data.columns.label={labels[0]}"
-        )
-
-
 def _check_solvers(config: Config) -> None:
     """Refuse what a head that is solved can't follow."""
     for index, stage in enumerate(config.strategy.stages):
@@ -255,6 +365,9 @@ def _check_solvers(config: Config) -> None:
         if config.objective.label_smoothing or config.objective.loss != "cross_entropy":
             given = "objective.label_smoothing" if config.objective.label_smoothing else "objective.loss"
             raise UnfreezeError(f"{where} minimises the cross entropy itself; leave out {given}")
+        if config.objective.name != "classify" or config.head.is_multitask:
+            given = "head=multitask" if config.head.is_multitask else f"objective={config.objective.name}"
+            raise UnfreezeError(f"{where} solves for one class per image; leave out {given}, or the solver")
 
 
 def _stage_lr(lr: Any) -> Any:

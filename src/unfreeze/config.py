@@ -9,11 +9,12 @@ from pydantic_core import ErrorDetails
 
 from unfreeze.errors import UnfreezeError, suggest
 from unfreeze.models.spec import ModelSpec, Source
-from unfreeze.training.monitors import MONITORS, Mode
+from unfreeze.training.monitors import LABEL_MONITORS, MONITORS, Mode, mode_of
 from unfreeze.training.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from unfreeze.models.heads import HeadSpec
+    from unfreeze.models.outputs import Outputs
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, examples=[0])]
@@ -63,6 +64,7 @@ class ColumnsConfig(_Section):
     label: str | Annotated[list[str], Field(min_length=1)] | None = Field(examples=["species"])
     split: str | Literal[False] | None = Field(examples=["split"])
     group: str | Literal[False] | None = Field(examples=["patient"])
+    separator: str | None = Field(default=None, min_length=1, examples=["|"])
 
 
 class DataConfig(_Section):
@@ -173,16 +175,24 @@ def _absolute(repo: str | None) -> str | None:
 class HeadConfig(_Section):
     """What stands on the backbone."""
 
-    name: HeadName
+    name: HeadName | Literal["multitask"]
     dropout: float | None = Field(ge=0, lt=1, examples=[0.2])
     hidden: int | None = Field(default=None, ge=1, le=65536, examples=[512])
+    each: HeadName = "linear"
+    weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] | None = Field(default=None, examples=["{species: 2}"])
 
     @property
-    def spec(self) -> "HeadSpec":
-        """The kind of head that is meant."""
+    def is_multitask(self) -> bool:
+        """Whether there is a head for each column of labels."""
+        return self.name == "multitask"
+
+    def spec(self, outputs: "Outputs") -> "HeadSpec":
+        """Return the kind of head that is meant for some logits."""
         from unfreeze.models.heads import HeadSpec
 
-        return HeadSpec(name=self.name, dropout=self.dropout, hidden=self.hidden)
+        name = self.each if self.name == "multitask" else self.name
+        tasks = outputs.sizes if self.is_multitask else ()
+        return HeadSpec(name=name, dropout=self.dropout, hidden=self.hidden, tasks=tasks)
 
 
 class LearningRates(_Section):
@@ -235,10 +245,14 @@ class StrategyConfig(_Section):
 class ObjectiveConfig(_Section):
     """What is minimised."""
 
-    name: Literal["classify"]
+    name: Literal["classify", "multilabel", "distill"]
     loss: Literal["cross_entropy", "focal"]
     gamma: float = Field(ge=0, le=100, examples=[2.0])
     label_smoothing: Fraction = Field(examples=[0.1])
+    teacher: str | None = Field(default=None, min_length=1, examples=["outputs/<run>"])
+    match: Literal["logits", "features"] = "logits"
+    temperature: float = Field(default=4.0, gt=0, le=1000, examples=[4.0])
+    alpha: float = Field(default=0.7, ge=0, le=1, examples=[0.7])
 
 
 class AugmentConfig(_Section):
@@ -284,16 +298,28 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _monitor_is_known(self) -> "Config":
-        allowed = list(MONITORS)
-        if self.monitor not in MONITORS:
+        allowed = LABEL_MONITORS if self.objective.name == "multilabel" else MONITORS
+        split, *task, metric = self.monitor.split("/")
+        known = f"{split}/{metric}" in allowed
+        if not known or len(task) > self.head.is_multitask or (task and metric == "loss"):
+            of_tasks = ", or of one task, such as val/<task>/acc" if self.head.is_multitask else ""
             raise ValueError(
-                f"monitor: nothing logs {self.monitor!r}; want one of {', '.join(allowed)}, such as monitor=val/acc"
+                f"monitor: nothing logs {self.monitor!r}; want one of {', '.join(allowed)}{of_tasks}, such as "
+                "monitor=val/acc"
             )
-        if self.mode not in (None, MONITORS[self.monitor]):
+        if self.mode not in (None, self.monitor_mode):
             raise ValueError(
                 f"mode: {self.mode!r} contradicts monitor={self.monitor}, which is better "
-                f"{'lower' if MONITORS[self.monitor] == 'min' else 'higher'}; leave mode out"
+                f"{'lower' if self.monitor_mode == 'min' else 'higher'}; leave mode out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_is_named(self) -> "Config":
+        if self.objective.name == "distill" and self.objective.teacher is None:
+            raise ValueError("objective.teacher: missing; type objective.teacher=outputs/<run>, or a model's name")
+        if self.objective.name == "distill" and self.objective.match == "features" and self.trainer.get("compile"):
+            raise ValueError("trainer.compile: a compiled network shows no features; type objective.match=logits")
         return self
 
     @model_validator(mode="after")
@@ -334,7 +360,7 @@ class Config(_Section):
     @property
     def monitor_mode(self) -> Mode:
         """Which way the monitored metric is better."""
-        return MONITORS[self.monitor]
+        return mode_of(self.monitor)
 
 
 def parse_config(values: dict[str, Any]) -> Config:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unfreeze.models.classifier import Classifier
     from unfreeze.training.plan import Plan
     from unfreeze.training.precision import Verdict
+    from unfreeze.training.teacher import Teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Experiment:
         data: Decoded images and their splits.
         verdict: In which precision and memory layout it trains.
         start_step: The optimizer step that a resumed run goes on from.
+        teacher: Who answers beside the labels, and the images as it sees them; None for nobody.
     """
 
     config: Config
@@ -41,6 +43,7 @@ class Experiment:
     data: "ImageDataModule"
     verdict: "Verdict"
     start_step: int = 0
+    teacher: "tuple[Teacher, ImageDataModule] | None" = None
 
 
 def check_is_free(run_dir: Path) -> None:
@@ -149,6 +152,13 @@ def identity_of(experiment: Experiment) -> dict[str, Any]:
         "head": config.head.name,
         "head.dropout": config.head.dropout,
         "head.hidden": config.head.hidden,
+        "head.each": config.head.each,
+        "head.weights": config.head.weights,
+        "objective": config.objective.name,
+        "objective.teacher": config.objective.teacher,
+        "objective.match": config.objective.match,
+        "objective.temperature": config.objective.temperature,
+        "objective.alpha": config.objective.alpha,
         "objective.loss": config.objective.loss,
         "objective.gamma": config.objective.gamma,
         "objective.label_smoothing": config.objective.label_smoothing,

@@ -17,9 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from unfreeze.announce import announce, log_hyperparameters, shown_path
 from unfreeze.arguments import override_key
 from unfreeze.build import (
+    answers_of,
     build_data,
     build_module,
     build_source,
+    build_teacher,
     check_trainer,
     count_images,
     decode,
@@ -72,8 +74,8 @@ def describe_plan(config: Config) -> str:
     """Return the plan of a configuration as text, without loading weights or decoding images."""
     from unfreeze.forecast import forecast
 
-    num_classes, images = count_images(config.data)
-    return forecast(config, resolve(config, num_classes), num_classes=num_classes, images=images, timed=True)
+    outputs, images = count_images(config)
+    return forecast(config, resolve(config, outputs), num_classes=len(outputs), images=images, timed=True)
 
 
 def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path | None = None) -> Experiment:
@@ -98,14 +100,15 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
     device = check_trainer(config)
     _check_nodes(raw)
     source = build_source(config.data)
-    plan = resolve(config, len(source.classes))
+    outputs, _ = answers_of(config, source.tasks)
+    plan = resolve(config, outputs)
     data = build_data(config, source)
     seed_everything(config.seed, verbose=False)
     classifier = build_classifier(
         config.model.spec,
-        classes=source.classes,
+        classes=outputs,
         weights=config.model.weights,
-        head=config.head.spec,
+        head=config.head.spec(outputs),
         image_size=config.data.image_size,
     )
     if any(stage.solver for stage in plan.stages):
@@ -113,9 +116,10 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
 
         find_linear_head(classifier)
     decode(data, classifier.preprocessing)
+    teacher = build_teacher(config, source, data, outputs) if config.objective.name == "distill" else None
     verdict = settle_compute(config, plan=plan, classifier=classifier, batch_size=data.batch_size, device=device)
     config = with_verdict(config, verdict)
-    experiment = Experiment(config, tuple(typed), plan, classifier, data, verdict)
+    experiment = Experiment(config, tuple(typed), plan, classifier, data, verdict, teacher=teacher)
     if config.resume and run_dir is not None:
         return replace(experiment, start_step=check_resumable(experiment, run_dir))
     return experiment
@@ -195,14 +199,17 @@ def judge_on_test(
     trainer: "Trainer", module: "ImageClassifier", data: "ImageDataModule", checkpoint: Path
 ) -> dict[str, Any]:
     """Return the figures of a checkpoint on the test split."""
-    from unfreeze.evaluation.metrics import judge
+    from unfreeze.evaluation.metrics import judge_answers
     from unfreeze.inference.checkpoint import read_checkpoint
+    from unfreeze.training.objectives import Multilabel
 
     # Not by ckpt_path, which would also set the callbacks back to that epoch.
     module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
     trainer.test(module, data, verbose=False)
     logits, labels = module.test_answers()
-    return judge(logits, labels, module.classifier.classes)
+    objective = module.objective
+    thresholds = objective.thresholds.tolist() if isinstance(objective, Multilabel) else None
+    return judge_answers(logits, labels, module.classifier.outputs, thresholds=thresholds)
 
 
 def run_job(
@@ -302,6 +309,19 @@ def _build_callbacks(
     if config.cache.enabled:
         options = prefix_cache_options(config.cache, sweep=sweep)
         callbacks.append(FrozenPrefixCache(stages, options=options, on_ready=recorder.note_cache))
+    if experiment.teacher is not None:
+        from unfreeze.training.teacher import TeacherAnswers
+
+        kept = prefix_cache_options(config.cache, sweep=sweep) if config.cache.enabled else None
+        callbacks.append(
+            TeacherAnswers(
+                *experiment.teacher,
+                stages,
+                on_features=config.objective.match == "features",
+                outputs=experiment.classifier.outputs,
+                options=kept,
+            )
+        )
     if any(stage.solver for stage in experiment.plan.stages):
         from unfreeze.training.head_solver import HeadSolver
 

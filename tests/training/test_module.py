@@ -12,13 +12,15 @@ from tests.data.augment.noise import smooth_noise
 from tests.training.conftest import Probe, make_classifier, quiet_trainer
 from unfreeze.data.augment.augment import Augmentation, augment_batch, augmentation
 from unfreeze.data.augment.draws import uniform_draws
-from unfreeze.data.augment.mixing import mix_batch, mixed_targets
+from unfreeze.data.augment.mixing import mix_batch, mix_targets
 from unfreeze.data.loader import Batch, EvalLoader, TrainLoader
 from unfreeze.data.store.pixels import ResidentPixels
 from unfreeze.training.losses import class_weights
 from unfreeze.training.module import ImageClassifier
+from unfreeze.training.objectives import Classify
 
 CLASSES = 3
+NAMES = ("class0", "class1", "class2")
 COUNT = 8
 LABELS = torch.arange(COUNT) % CLASSES
 ALWAYS_MIXED = augmentation("light", mixup=1.0, cutmix=1.0)
@@ -52,7 +54,7 @@ class TestBatches:
         targets = None
         if how.is_mixing:
             images, shares = mix_batch(images, draws, mixup=how.mixup, cutmix=how.cutmix, probability=how.mix)
-            targets = mixed_targets(LABELS, shares, num_classes=CLASSES)
+            targets = mix_targets(F.one_hot(LABELS, CLASSES).float(), shares)
         result = seen(module, batch)
         assert torch.equal(result.images, module.preprocessing.normalize(images))
         assert torch.equal(result.labels, LABELS)
@@ -89,7 +91,7 @@ class TestBatches:
 class TestStep:
     @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
     def test_a_mixed_batch_costs_what_plain_arithmetic_says(self, label_smoothing: float) -> None:
-        module = module_in("training", augment=ALWAYS_MIXED, label_smoothing=label_smoothing)
+        module = module_in("training", augment=ALWAYS_MIXED, objective=Classify(NAMES, label_smoothing=label_smoothing))
         batch = seen(module, raw_batch())
         assert batch.targets is not None
         log_probabilities = module(batch.images).log_softmax(dim=1)
@@ -110,7 +112,7 @@ class TestStep:
 
     def test_class_weights_count_in_training_alone(self) -> None:
         weights = class_weights(torch.tensor([0, 0, 0, 0, 1, 2]), CLASSES)
-        module = module_in("training", class_weights=weights, augment="none")
+        module = module_in("training", objective=Classify(NAMES, weights=weights), augment="none")
         batch = seen(module, raw_batch())
         logits = module(batch.images)
         torch.testing.assert_close(module.training_step(batch, 0), F.cross_entropy(logits, LABELS, weight=weights))
@@ -119,9 +121,12 @@ class TestStep:
         torch.testing.assert_close(module.val_loss.compute(), F.cross_entropy(module(batch.images), LABELS))
 
     def test_class_weights_follow_the_module_but_stand_in_no_checkpoint(self) -> None:
-        module = ImageClassifier(make_classifier(CLASSES), class_weights=torch.ones(CLASSES))
-        assert "class_weights" not in module.state_dict()
-        assert module.to("meta").class_weights.device.type == "meta"
+        objective = Classify(NAMES, weights=torch.ones(CLASSES))
+        module = ImageClassifier(make_classifier(CLASSES), objective=objective)
+        assert not any("weights" in key for key in module.state_dict())
+        module.to("meta")
+        assert objective.weights is not None
+        assert objective.weights.device.type == "meta"
 
 
 def losses_of(how: Augmentation) -> list[Tensor]:
@@ -129,7 +134,8 @@ def losses_of(how: Augmentation) -> list[Tensor]:
     labels = (torch.arange(12) > 7).long() + (torch.arange(12) > 10).long()
     images, indices = smooth_noise(12, 36, 36), np.arange(12)
     torch.manual_seed(0)
-    module = ImageClassifier(make_classifier(CLASSES), augment=how, class_weights=class_weights(labels, CLASSES))
+    objective = Classify(NAMES, weights=class_weights(labels, CLASSES))
+    module = ImageClassifier(make_classifier(CLASSES), augment=how, objective=objective)
     probe = Probe(lambda trainer, module: module.train_means.means()["loss"])
     trainer = quiet_trainer(max_epochs=2, log_every_n_steps=1, callbacks=[probe])
     pixels = ResidentPixels(images.permute(0, 2, 3, 1).contiguous())

@@ -6,6 +6,8 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from unfreeze.data.loader import EvalLoader, TrainLoader
 from unfreeze.data.sources.images import Indices
@@ -21,12 +23,16 @@ class ImageDataModule(L.LightningDataModule):
     Args:
         source: Labelled images, as `folder_source`, `manifest_source`, `cifar10_source` or `digits_source` give them.
         batch_size: Images per step and device; reduced to the number of training images where it is larger.
+        labels: What batches have as labels, int64, shape (N,) or (N, T); None for those of the source's first task.
         splits: Which images train, validate and test; None for the source's own, a tenth of train where one is missing.
         split_seed: What the splits were cut by, or are, where none are given.
         balance: Let each class stand equally often in an epoch, as in `epoch_order`.
         seed: Decides the order of the training images, together with the epoch.
         store: Where decoded pixels are kept; None for this process's memory.
         on_error: "raise" to refuse images that can't be read, "skip" to leave them out of all splits.
+
+    Attributes:
+        decoded_for: The resize, in px, and the interpolation that images were decoded for; None before that.
 
     Raises:
         UnfreezeError: If there are too few images to cut the splits from.
@@ -37,6 +43,7 @@ class ImageDataModule(L.LightningDataModule):
         source: ImageSource,
         *,
         batch_size: int = 64,
+        labels: NDArray[np.int64] | None = None,
         splits: Splits | None = None,
         split_seed: int = 0,
         balance: bool = False,
@@ -53,8 +60,9 @@ class ImageDataModule(L.LightningDataModule):
         self.split_seed = split_seed
         self.store_options = store
         self.on_error: OnError = on_error
-        self._labels = torch.from_numpy(source.labels)
+        self._labels = torch.from_numpy(source.labels if labels is None else labels)
         self._store: ImageStore | None = None
+        self.decoded_for: tuple[int, str] | None = None
         self._train_loader: TrainLoader | None = None
         self._eval_loaders: dict[str, EvalLoader] = {}
         self._without_images: frozenset[str] = frozenset()
@@ -64,6 +72,11 @@ class ImageDataModule(L.LightningDataModule):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their labels."""
         return self.source.classes
+
+    @property
+    def labels(self) -> Tensor:
+        """What batches have as labels, of all images of the source."""
+        return self._labels
 
     @property
     def store(self) -> ImageStore:
@@ -83,6 +96,7 @@ class ImageDataModule(L.LightningDataModule):
             interpolation: Of that resize.
         """
         if self._store is None:
+            self.decoded_for = (resize_px, interpolation)
             self._store = build_store(
                 self.source,
                 resize_px=resize_px,
@@ -114,7 +128,12 @@ class ImageDataModule(L.LightningDataModule):
 
     def missing_classes(self, split: str) -> list[str]:
         """Return the classes that a split has no images of; none for a split that is empty as a whole."""
-        return missing_classes(self.splits.parts[split], self.source.labels, self.classes)
+        tasks, indices = self.source.tasks, self.splits.parts[split]
+        return [
+            f"{task.name} {name}" if len(tasks) > 1 else name
+            for task in tasks
+            for name in missing_classes(indices, task.labels, task.classes)
+        ]
 
     def describe_splits(self) -> dict[str, Any]:
         """Return what proves which images were in which split, with the names of those that were left out."""

@@ -19,12 +19,13 @@ class Batch(NamedTuple):
     Args:
         images: uint8 from a loader, float32 after the transforms, shape (N, C, H, W); empty, shape (0,), from a
             loader that serves none.
-        labels: int64, shape (N,).
+        labels: int64, shape (N,); of several tasks or labels, shape (N, T).
         indices: Position of each image in its source, int64, shape (N,); always on the host.
         targets: Share of each class in a mixed image, float32, shape (N, C); None where nothing is mixed.
         draw_keys: What its augmentation is drawn by, beside seed and epoch, int64, shape (N,), on the host: the
             position, and another number each time that an image stands in the same epoch again; None for the position.
         features: What a frozen prefix makes of the images, tensors with a row for each; empty where nothing is cached.
+        taught: What a teacher says of the images, float, shape (N, D); None where there is no teacher.
     """
 
     images: Tensor
@@ -33,6 +34,7 @@ class Batch(NamedTuple):
     targets: Tensor | None = None
     draw_keys: Tensor | None = None
     features: tuple[Tensor, ...] = ()
+    taught: Tensor | None = None
 
 
 class TrainLoader:
@@ -44,7 +46,7 @@ class TrainLoader:
 
     Args:
         pixels: All images of the source.
-        labels: int64, shape (N,).
+        labels: int64, shape (N,), or (N, T); `balance` goes by the first column.
         indices: The training images among them.
         batch_size: Images per step and rank.
         seed: Decides the order, together with the epoch.
@@ -77,7 +79,7 @@ class TrainLoader:
         self._labels = labels
         self._pin_memory = pin_memory
         self._indices = indices
-        self._classes = labels.numpy()[indices]
+        self._classes = labels.view(len(labels), -1)[:, 0].numpy()[indices]
         self._balance = balance
         self._seed = seed
         self._rank = rank
@@ -141,7 +143,7 @@ class EvalLoader:
 
     Args:
         pixels: All images of the source.
-        labels: int64, shape (N,).
+        labels: int64, shape (N,), or (N, T).
         indices: The images to evaluate on.
         batch_size: The most images per batch.
         rank: This process.

@@ -5,9 +5,109 @@ from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
-from sklearn.metrics import precision_recall_fscore_support
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
+
+from unfreeze.models.outputs import Outputs
+
+
+def judge_answers(
+    logits: Tensor, labels: Tensor, outputs: Outputs, *, thresholds: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Return what is known of a classifier from its answers, whatever it is asked.
+
+    Args:
+        logits: float32, shape (N, C), N >= 1.
+        labels: int64, shape (N,), or (N, tasks), or (N, labels) of 0 and 1.
+        outputs: What the logits stand for.
+        thresholds: Of labels, each in [0, 1]; None for 0.5.
+    """
+    if outputs.multilabel:
+        return judge_labels(logits, labels, outputs.names, thresholds=thresholds)
+    if len(outputs.tasks) == 1:
+        return judge(logits, labels, outputs.names)
+    tasks = {
+        task.name: judge(own, truth, task.classes)
+        for task, own, truth in zip(outputs.tasks, outputs.split(logits), labels.T, strict=True)
+    }
+    means = ("acc", "acc_balanced", "precision_macro", "recall_macro", "f1_macro", "ece")
+    return {
+        **{key: float(np.mean([figures[key] for figures in tasks.values()])) for key in means},
+        "n": len(labels),
+        "tasks": tasks,
+    }
+
+
+def judge_labels(
+    logits: Tensor, labels: Tensor, names: Sequence[str], *, thresholds: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Return what is known of answers where an image may have several labels.
+
+    Macro figures are means over the labels that occur.
+
+    Args:
+        logits: float32, shape (N, L), N >= 1.
+        labels: 0 or 1, int64, shape (N, L).
+        names: Of the labels, length L.
+        thresholds: The probability from which each is given; None for 0.5.
+
+    Returns:
+        acc (share of right answers), acc_exact (share of images with no wrong one), precision_macro, recall_macro,
+        f1_macro, ap_macro and auroc_macro (None where no label has images of both kinds), all in [0, 1]; loss in
+        nats; n; per_label with precision, recall, f1, support, threshold, ap and auroc.
+    """
+    scores, truth = logits.double().sigmoid().numpy(), labels.numpy()
+    at = np.full(len(names), 0.5) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
+    given = (scores >= at).astype(np.int64)
+    precision, recall, f1, support = (
+        precision_recall_fscore_support(truth, given, average=None, labels=np.arange(len(names)), zero_division=0)
+        if len(names) > 1
+        else _of_one_label(truth[:, 0], given[:, 0])
+    )
+    present = support > 0
+    both = present & (support < len(truth))
+    ap = [float(average_precision_score(truth[:, i], scores[:, i])) if present[i] else None for i in range(len(names))]
+    auroc = [float(roc_auc_score(truth[:, i], scores[:, i])) if both[i] else None for i in range(len(names))]
+    return {
+        "acc": float((given == truth).mean()),
+        "acc_exact": float(accuracy_score(truth, given)) if len(names) > 1 else float((given == truth).mean()),
+        "precision_macro": _mean(precision[present]),
+        "recall_macro": _mean(recall[present]),
+        "f1_macro": _mean(f1[present]),
+        "ap_macro": _mean([value for value in ap if value is not None]),
+        "auroc_macro": _mean([value for value in auroc if value is not None]),
+        "loss": float(F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))),
+        "n": len(labels),
+        "per_label": {
+            name: {
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "support": int(support[i]),
+                "threshold": float(at[i]),
+                "ap": ap[i],
+                "auroc": auroc[i],
+            }
+            for i, name in enumerate(names)
+        },
+    }
+
+
+def _of_one_label(truth: NDArray[np.int64], given: NDArray[np.int64]) -> tuple[Any, ...]:
+    """Return figures of a single label in arrays; scikit-learn takes one column for two classes."""
+    figures = precision_recall_fscore_support(truth, given, labels=[1], average=None, zero_division=0)
+    return tuple(figures)
+
+
+def _mean(values: Any) -> float | None:
+    return float(np.mean(values)) if len(values) else None
 
 
 def judge(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
@@ -48,8 +148,13 @@ def judge(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, A
     }
 
 
-def weakest_class(per_class: dict[str, dict[str, float]]) -> tuple[str, float]:
-    """Return the class with the lowest F1 among those that occur, and its F1."""
+def weakest_class(test: dict[str, Any]) -> tuple[str, float]:
+    """Return the class or label with the lowest F1 among those that occur in a test, and its F1."""
+    if "tasks" in test:
+        weakest = {task: weakest_class(own) for task, own in test["tasks"].items()}
+        task = min(weakest, key=lambda each: weakest[each][1])
+        return f"{task} {weakest[task][0]}", weakest[task][1]
+    per_class = test["per_label"] if "per_label" in test else test["per_class"]
     present = {name: figures["f1"] for name, figures in per_class.items() if figures["support"]}
     name = min(present, key=lambda key: present[key])
     return name, present[name]

@@ -13,6 +13,15 @@ from unfreeze.training.progress import format_seconds
 RESULT_SCHEMA = 1
 _LIBRARIES = ("unfreeze", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
 
+_SHOWN = {
+    "accuracy": "acc",
+    "all labels": "acc_exact",
+    "balanced": "acc_balanced",
+    "ranking": "ap_macro",
+    "f1 macro": "f1_macro",
+}
+"""What the end of a run shows of validation and test, where the objective has it."""
+
 Row = dict[str, Any]
 
 
@@ -84,8 +93,8 @@ class RunResult:
     def hyperparameter_metrics(self) -> dict[str, float]:
         """Return the final figures that runs are compared by."""
         figures = {f"final/val_{key}": value for key, value in (self.val or {}).items()}
-        for key in ("acc", "acc_balanced", "f1_macro"):
-            if self.test is not None:
+        for key in ("acc", "acc_balanced", "acc_exact", "f1_macro", "ap_macro"):
+            if self.test is not None and self.test.get(key) is not None:
                 figures[f"final/test_{key}"] = self.test[key]
         return figures
 
@@ -100,11 +109,17 @@ class RunResult:
             f"test (once, epoch {self.best['epoch']}, {self.best['stage']})" if test else f"epoch {self.best['epoch']}"
         )
         lines = ["", f"  {'result':<13} val     {title}"]
-        for name, key in (("accuracy", "acc"), ("balanced", "acc_balanced"), ("f1 macro", "f1_macro")):
-            lines.append(f"  {name:<13} {self.val[key]:.3f}   {format(test[key], '.3f') if test else ''}".rstrip())
+        for name, key in _SHOWN.items():
+            if key in self.val:
+                of_test = test.get(key) if test else None
+                tested = "" if of_test is None else f"{of_test:.3f}"
+                lines.append(f"  {name:<13} {self.val[key]:.3f}   {tested}".rstrip())
         if test:
-            name, f1 = weakest_class(test["per_class"])
-            lines[-1] += f"     weakest class: {name} {f1:.3f}"
-            lines.append(f"  {'calibration':<13}         {test['ece']:.3f} (expected error)")
+            name, f1 = weakest_class(test)
+            lines[-1] += f"     weakest {'label' if 'per_label' in test else 'class'}: {name} {f1:.3f}"
+            if "ece" in test:
+                lines.append(f"  {'calibration':<13}         {test['ece']:.3f} (expected error)")
+            for task, figures in test.get("tasks", {}).items():
+                lines.append(f"  {task:<13} {self.val[f'{task}/acc']:.3f}   {figures['acc']:.3f} (accuracy)")
         stages = ", ".join(f"{stage['name']} {format_seconds(stage['seconds'])}" for stage in self.stages)
         return [*lines, f"  {'time':<13} {format_seconds(total_seconds)}: {stages}", "", f"  {place}"]

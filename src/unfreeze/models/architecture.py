@@ -59,6 +59,14 @@ class Architecture(ABC):
             UnfreezeError: If they can't be had, or do not fit.
         """
 
+    def published(self) -> tuple[nn.Module, tuple[str, ...]]:
+        """Return the stock module with its default weights, head included, and the names of its classes.
+
+        Raises:
+            UnfreezeError: If they can't be had, or are not known.
+        """
+        raise UnfreezeError(f"model.name: what {self.name} tells apart with its published head is not known")
+
     def skeleton(self, image_size: int | None = None) -> nn.Module:
         """Return the stock module on the meta device: names and shapes, no memory."""
         try:

@@ -1,7 +1,7 @@
 """A classifier: a stock network with a new head, its layer groups, and what it wants to see."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from unfreeze.models.architecture import Architecture, find_architecture
 from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups
 from unfreeze.models.heads import HeadSpec
+from unfreeze.models.outputs import Outputs
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.weights import WeightsReport
 
 FrozenNorm = Literal["eval", "train"]
 
-CHECKPOINT_SCHEMA = 1
+CHECKPOINT_SCHEMA = 2
 """How a checkpoint lays out the record of its classifier."""
 
 
@@ -27,28 +28,35 @@ class Classifier:
         network: The stock module with its new head; its state_dict has the stock keys.
         groups: Layer groups from the head down.
         preprocessing: What the network sees.
-        classes: Names of the logits, in order.
+        outputs: What the logits stand for.
         spec: Which network it is.
         weights: Where the backbone's weights came from; None for random ones.
         heads: Qualified names of the modules that give the logits; mostly one.
         head: Of which kind they are.
         report: What became of the loaded weights; None where none were.
+        thresholds: The probability from which each label is given, where an image may have several; None for 0.5.
     """
 
     network: nn.Module
     groups: tuple[LayerGroup, ...]
     preprocessing: Preprocessing
-    classes: tuple[str, ...]
+    outputs: Outputs
     spec: ModelSpec
     weights: str | None
     heads: tuple[str, ...]
     head: HeadSpec
     report: WeightsReport | None = None
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def architecture(self) -> str:
         """The name of the network."""
         return self.spec.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the logits, in order."""
+        return self.outputs.names
 
     def parameters_of(self, group: LayerGroup) -> list[nn.Parameter]:
         """Return a group's parameters."""
@@ -77,7 +85,7 @@ class Classifier:
             "model": self.spec.to_record(),
             "weights": self.weights,
             "head": asdict(self.head),
-            "classes": list(self.classes),
+            "outputs": self.outputs.to_record(),
             "preprocessing": self.preprocessing.to_dict(),
         }
 
@@ -85,7 +93,7 @@ class Classifier:
 def build_classifier(
     model: str | ModelSpec,
     *,
-    classes: Sequence[str],
+    classes: Sequence[str] | Outputs,
     weights: str | None = "DEFAULT",
     head: HeadSpec | None = None,
     image_size: int | None = None,
@@ -94,7 +102,7 @@ def build_classifier(
 
     Args:
         model: A spec, or the name of a classifier of `torchvision.models`, or "tiny".
-        classes: Names of the classes, in the order of their labels.
+        classes: Names of the classes, in the order of their labels; or outputs of several tasks or labels.
         weights: The name of published weights, "DEFAULT", a file, or None for random weights.
         head: Of which kind; None for a linear one, with the dropout of the architecture.
         image_size: Side in px that the network sees; None for what the weights were trained at.
@@ -110,7 +118,7 @@ def build_classifier(
 def assemble(
     architecture: Architecture,
     *,
-    classes: Sequence[str],
+    classes: Sequence[str] | Outputs,
     preprocessing: Preprocessing,
     weights: str | None,
     head: HeadSpec | None = None,
@@ -120,28 +128,49 @@ def assemble(
 
     Args:
         architecture: What to build.
-        classes: Names of the classes.
+        classes: As for `build_classifier`.
         preprocessing: What the network will see.
         weights: Where the backbone's weights come from; None for random ones.
         head: Of which kind; None for a linear one.
         load: Whether to load them; else they are random all the same.
     """
-    head, report = head or HeadSpec(), None
+    head, report, outputs = head or HeadSpec(), None, Outputs.of(classes)
     if weights is not None and load:
         network, report = architecture.pretrained(weights, preprocessing.crop_px, dropout=head.dropout)
     else:
         network = architecture.build(preprocessing.crop_px, dropout=head.dropout)
-    heads = architecture.replace_heads(network, num_classes=len(classes), head=head)
+    heads = architecture.replace_heads(network, num_classes=len(outputs), head=head)
     return Classifier(
         network=network,
         groups=build_layer_groups(network, heads, architecture.parts(network, heads)),
         preprocessing=preprocessing,
-        classes=tuple(classes),
+        outputs=outputs,
         spec=architecture.spec,
         weights=weights,
         heads=heads,
         head=head,
         report=report,
+    )
+
+
+def published_classifier(model: str | ModelSpec) -> Classifier:
+    """Return a stock network as it is published, with its own head and the names of its own classes, in eval mode.
+
+    Raises:
+        UnfreezeError: If there is no such network, or its weights or classes can't be had.
+    """
+    architecture = find_architecture(model)
+    network, classes = architecture.published()
+    heads = architecture.find_heads(network)
+    return Classifier(
+        network=network.eval(),
+        groups=build_layer_groups(network, heads, architecture.parts(network, heads)),
+        preprocessing=architecture.preprocessing(),
+        outputs=Outputs.of(classes),
+        spec=architecture.spec,
+        weights="DEFAULT",
+        heads=heads,
+        head=HeadSpec(),
     )
 
 
@@ -155,7 +184,7 @@ def rebuild_classifier(record: Mapping[str, Any], state: Mapping[str, Tensor], *
     """
     classifier = assemble(
         find_architecture(ModelSpec.from_record(record["model"], trust_repo=trust_repo)),
-        classes=record["classes"],
+        classes=Outputs.from_record(record["outputs"]),
         preprocessing=Preprocessing.from_dict(record["preprocessing"]),
         weights=record["weights"],
         head=HeadSpec(**record["head"]),
@@ -163,4 +192,4 @@ def rebuild_classifier(record: Mapping[str, Any], state: Mapping[str, Tensor], *
     )
     classifier.network.load_state_dict(state)
     classifier.network.eval()
-    return classifier
+    return replace(classifier, thresholds=tuple(record["thresholds"]) if record.get("thresholds") else None)

@@ -1,7 +1,9 @@
 """Finding the layer that gives the logits, and putting a new one in its place."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +25,27 @@ class HeadSpec:
         name: "linear", "mlp" (a hidden layer), or "cosine" (for few images per class).
         dropout: Probability before its last layer, in [0, 1); None leaves what the architecture has.
         hidden: Width of the hidden layer of an MLP; None for that of the features.
+        tasks: The number of classes of each task, for a head of that kind each; empty for one head.
     """
 
     name: HeadName = "linear"
     dropout: float | None = None
     hidden: int | None = None
+    tasks: tuple[int, ...] = ()
+
+
+class Headed(Protocol):
+    """A network, and the names of its heads."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network."""
+        ...
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Their qualified names."""
+        ...
 
 
 class DropoutLinear(nn.Linear):
@@ -66,6 +84,31 @@ class CosineHead(nn.Module):
         """Return logits in [-scale, scale], shape (..., out_features)."""
         directions = F.normalize(self.weight, dim=-1)
         return self.scale * F.linear(F.normalize(self.dropout(features), dim=-1), directions)
+
+
+class TaskHeads(nn.ModuleList):
+    """A head per task on the same features; their logits follow one another."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits, shape (..., classes of all tasks); of convolutions, shape (N, classes of all tasks, H, W)."""
+        logits = [head(features) for head in self]
+        return torch.cat(logits, dim=1 if isinstance(self[0], nn.Conv2d) else -1)
+
+
+@contextmanager
+def head_inputs(classifier: "Headed") -> Iterator[list[Tensor]]:
+    """Keep what the head of a classifier sees while the context lasts, a tensor of shape (N, D) for each pass."""
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        features = inputs[0]
+        seen.append(features.mean(dim=(2, 3)) if features.ndim == 4 else features.flatten(1))
+
+    hook = classifier.network.get_submodule(classifier.heads[0]).register_forward_pre_hook(keep)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def find_head(network: nn.Module) -> str:
@@ -116,6 +159,9 @@ def _dropout_before(parent: nn.Module, child_name: str) -> nn.Dropout | None:
 
 
 def _new_layer(old: nn.Module, num_classes: int, head: HeadSpec, dropout: float) -> nn.Module:
+    if head.tasks:
+        alone = replace(head, tasks=())
+        return TaskHeads(_new_layer(old, classes, alone, dropout) for classes in head.tasks)
     if isinstance(old, nn.Conv2d):
         if head.name != "linear" or dropout:
             asked = f"head={head.name}" if head.name != "linear" else f"head.dropout={dropout}"

@@ -33,8 +33,8 @@ class Partition:
         groups: Names of the layer groups that lie in the prefix.
     """
 
-    prefix: fx.GraphModule
-    suffix: fx.GraphModule
+    prefix: nn.Module
+    suffix: nn.Module
     boundary: tuple[str, ...]
     groups: tuple[str, ...]
 

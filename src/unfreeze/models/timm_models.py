@@ -82,12 +82,11 @@ class TimmModel(Architecture):
         head = head or HeadSpec()
         network.reset_classifier(num_classes)  # type: ignore[operator]
         names = self.find_heads(network)
-        if head.name != "linear":
+        if head.name != "linear" or head.tasks:
             linear = [name for name in names if isinstance(network.get_submodule(name), nn.Linear)]
             if len(linear) < len(names):
-                raise UnfreezeError(
-                    f"head={head.name}: the head of {self.name} is no single linear layer; type head=linear"
-                )
+                asked = "multitask" if head.tasks else head.name
+                raise UnfreezeError(f"head={asked}: the head of {self.name} is no linear layer; type head=linear")
             for name in linear:
                 replace_head(network, name, num_classes=num_classes, head=replace(head, dropout=None))
         return names

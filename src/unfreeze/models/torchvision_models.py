@@ -71,6 +71,16 @@ class TorchvisionModel(Architecture):
                 state = {**state, key: adapt_weight(state[key], self.spec.in_chans)}
         return network, load_backbone(network, state, heads=self.find_heads(network), source=weights)
 
+    def published(self) -> tuple[nn.Module, tuple[str, ...]]:
+        """Return the stock module with its default weights, and the categories that these were trained for."""
+        if not self._published:
+            return super().published()
+        name, weights = next(iter(self._published.items()))
+        network, state = self.build(), self._read(name)
+        load_backbone(network, state, heads=self.find_heads(network), source=name)
+        network.load_state_dict({key: state[key] for key in network.state_dict() if key in state}, strict=False)
+        return network, tuple(weights.meta["categories"])
+
     @property
     def builder(self) -> str:
         """What torchvision calls it."""

@@ -210,11 +210,13 @@ class CachedPrefix:
         suffix: Takes activations, returns logits.
         train: Of the training images; None where these pass through the whole network.
         evaluate: Of the validation or test images, likewise.
+        drawn_in: The epoch whose draws have augmented the training images; None for none.
     """
 
     suffix: nn.Module
     train: FeatureTable | None
     evaluate: FeatureTable | None
+    drawn_in: int | None = None
 
 
 def features_key(prefix: nn.Module, facts: Mapping[str, Any]) -> str:

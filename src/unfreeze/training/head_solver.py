@@ -24,8 +24,9 @@ from unfreeze.training.demand import data_of
 from unfreeze.training.features import CachedPrefix, FeatureTable
 from unfreeze.training.interruption import STOP
 from unfreeze.training.losses import class_weights
-from unfreeze.training.module import ImageClassifier, validation_metrics
+from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, is_better
+from unfreeze.training.objectives import Classify, validation_metrics
 from unfreeze.training.progress import format_seconds
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
@@ -243,7 +244,8 @@ class HeadSolver(L.Callback):
             figures = {**metrics(logits, val_labels), "val/loss": F.cross_entropy(logits, val_labels)}
             return float(figures[self._stages.monitor])
 
-        weights = module.class_weights
+        assert isinstance(module.objective, Classify), "what a solved head minimises"
+        weights = module.objective.weights
         if weights is None and data.balance:
             weights = class_weights(labels, num_classes=classes)
         return solve_head(

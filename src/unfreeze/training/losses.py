@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
 
 def weighted_cross_entropy(
@@ -59,6 +60,84 @@ def focal_loss(
     # The derivative of x ** gamma at 0 is not finite for gamma < 1, where p has been rounded to 1.
     missed = -torch.expm1(log_p.clamp(max=-torch.finfo(log_p.dtype).eps))
     return -(smooth * missed**gamma * log_p).sum() / counted.sum()
+
+
+def label_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    gamma: float = 0.0,
+    positive_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the binary cross entropy or the focal loss (Lin et al. 2017, eq. 4) of labels that may stand together.
+
+    Args:
+        logits: Shape (N, L).
+        targets: How far an image has each label, float in [0, 1], shape (N, L).
+        gamma: How much less counts what is told right already, >= 0; 0 is the cross entropy.
+        positive_weights: What an image that has a label counts beside one that has not, shape (L,); None for the same.
+        label_smoothing: Share of the target that lies half-way between yes and no, in [0, 1).
+
+    Returns:
+        Scalar in nats per image and label.
+    """
+    targets = targets.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
+    if not gamma:
+        return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=positive_weights)
+    losses: Tensor = sigmoid_focal_loss(logits, targets, alpha=-1, gamma=gamma)
+    if positive_weights is not None:
+        losses = losses * (1 + targets * (positive_weights - 1))
+    return losses.mean()
+
+
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """Return how far a student's answers are from its teacher's (Hinton et al. 2015): T^2 KL(teacher || student).
+
+    Both are softened by the temperature T; T^2 keeps the gradient's size the same for any.
+
+    Args:
+        logits: The student's, shape (N, C).
+        teacher_logits: Shape (N, C).
+        temperature: T, > 0.
+
+    Returns:
+        Scalar in nats per image.
+    """
+    student = (logits / temperature).log_softmax(dim=1)
+    teacher = (teacher_logits.to(logits.dtype) / temperature).log_softmax(dim=1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def similarity_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Return how differently a student and its teacher see which images of a batch are alike (Tung and Mori 2019).
+
+    Their features may have different widths. The squared differences between the rows of the two matrices of
+    similarities, each row of length one (eq. 1 to 4), are averaged over the rows: the paper divides by N^2, which lets
+    the loss vanish with the batch.
+
+    Args:
+        features: The student's, shape (N, D).
+        teacher_features: Shape (N, E).
+
+    Returns:
+        Scalar in [0, 4].
+    """
+    student, teacher = (F.normalize(each @ each.T, dim=1) for each in (features.float(), teacher_features.float()))
+    return (student - teacher).square().sum() / len(features)
+
+
+def positive_weights(labels: Tensor) -> Tensor:
+    """Return the weights that let having a label and not having it count the same: n_without / n_with.
+
+    Args:
+        labels: Of the training images, 0 or 1, shape (n, L).
+
+    Returns:
+        float32, shape (L,); 1 for a label that no image has, or that all have.
+    """
+    having = labels.sum(dim=0)
+    return torch.where((having > 0) & (having < len(labels)), (len(labels) - having) / having.clamp(min=1), 1.0).float()
 
 
 def class_weights(labels: Tensor, num_classes: int) -> Tensor:

@@ -1,35 +1,37 @@
 """A LightningModule around a classifier."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import CatMetric, MeanMetric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
+from torchmetrics import CatMetric, MeanMetric
 
 from unfreeze.data.augment.augment import PRESETS, Augmentation, AugmentName, augment_batch
 from unfreeze.data.augment.draws import uniform_draws
-from unfreeze.data.augment.mixing import mix_batch, mixed_targets
+from unfreeze.data.augment.mixing import mix_batch
 from unfreeze.data.loader import Batch
 from unfreeze.errors import TrainingFailedError
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, FrozenNorm
+from unfreeze.models.heads import head_inputs
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.weights import CHECKPOINT_KEY
 from unfreeze.training.features import CachedPrefix
-from unfreeze.training.losses import focal_loss, weighted_cross_entropy
+from unfreeze.training.objectives import Classify, Multilabel, Objective
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups, only_live_groups
 from unfreeze.training.train_means import TrainMeans
+
+
+class Teaching(Protocol):
+    """Who answers the batches that are trained on."""
+
+    def answers(self, batch: Batch, epoch: int) -> Tensor:
+        """Return what is said of the images of a batch, on the device of the training, shape (N, D)."""
+        ...
 
 
 class ImageClassifier(L.LightningModule):
@@ -40,32 +42,28 @@ class ImageClassifier(L.LightningModule):
 
     Args:
         classifier: The network with its groups and preprocessing.
+        objective: What is minimised; None for the cross entropy.
         optimizer: Which optimizer, and its weight decay.
         lr: Rate of every group where no callback sets rates, > 0.
         augment: Augmentation of the training images, or the name of a preset.
         mirror: Whether augmentation may mirror images.
-        focal_gamma: Of the focal loss; 0 is the cross entropy.
-        label_smoothing: Share of the target spread over all classes, in [0, 1).
-        class_weights: What an image of each class counts in the training loss, float32, shape (C,), as
-            `training.losses.class_weights` gives them; None for all alike.
         seed: Decides the augmentation's draws.
         channels_last: Whether images and convolutions lie in memory with their channels last, which is mostly faster.
 
     Attributes:
         cached: What takes the place of the frozen prefix in batches that come without images; None for nothing.
+        teacher: Who says beside the labels what the images show; None for nobody.
     """
 
     def __init__(
         self,
         classifier: Classifier,
         *,
+        objective: Objective | None = None,
         optimizer: OptimizerSpec | None = None,
         lr: float = 1e-3,
         augment: AugmentName | Augmentation = "light",
         mirror: bool = True,
-        focal_gamma: float = 0.0,
-        label_smoothing: float = 0.0,
-        class_weights: Tensor | None = None,
         seed: int = 0,
         channels_last: bool = True,
     ) -> None:
@@ -78,17 +76,14 @@ class ImageClassifier(L.LightningModule):
         self.lr = lr
         self.augment: AugmentName | Augmentation = augment
         self.mirror = mirror
-        self.focal_gamma = focal_gamma
-        self.label_smoothing = label_smoothing
-        self.class_weights: Tensor | None
-        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.objective = objective or Classify(classifier.outputs)
         self.seed = seed
         self.cached: CachedPrefix | None = None
+        self.teacher: Teaching | None = None
         self._live = frozenset(group.name for group in classifier.groups)
         self._live_parameters = list(self.network.parameters())
         self._frozen_norm: FrozenNorm = "eval"
-        self.train_means = TrainMeans()
-        self.val_metrics = validation_metrics(len(classifier.classes))
+        self.train_means = TrainMeans(self.objective.right)
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.test_logits = CatMetric(nan_strategy="disable")
         self.test_labels = CatMetric(nan_strategy="disable")
@@ -146,12 +141,15 @@ class ImageClassifier(L.LightningModule):
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment and normalise a batch of uint8 images on its device, or fetch what is cached of them."""
+        training = self.trainer.training
+        if training and self.teacher is not None:
+            batch = batch._replace(taught=self.teacher.answers(batch, self.current_epoch))
         if batch.images.ndim == 1:
             assert self.cached is not None, "a batch without images, and nothing cached"
-            table = self.cached.train if self.trainer.training else self.cached.evaluate
+            table = self.cached.train if training else self.cached.evaluate
             assert table is not None
             return batch._replace(features=table.gather(batch.indices, self.device))
-        return self.prepared_for_training(batch) if self.trainer.training else self.prepared_for_evaluation(batch)
+        return self.prepared_for_training(batch) if training else self.prepared_for_evaluation(batch)
 
     def prepared_for_training(self, batch: Batch, epoch: int | None = None) -> Batch:
         """Return a batch of uint8 images on its device as the network trains on it, augmented and normalised.
@@ -170,18 +168,17 @@ class ImageClassifier(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, a scalar in nats per image; a mixed image is counted as what it shows most of."""
-        logits = self._logits(batch)
-        targets = batch.labels if batch.targets is None else batch.targets
-        loss = self._loss(logits, targets)
-        labels = batch.labels if batch.targets is None else batch.targets.argmax(dim=1)
+        objective = self.objective
+        if objective.sees_features:
+            with head_inputs(self.classifier) as seen:
+                logits = self._logits(batch)
+            loss = objective.loss(logits, batch, seen[0])
+        else:
+            logits = self._logits(batch)
+            loss = objective.loss(logits, batch)
+        labels = batch.labels if batch.targets is None else objective.shown(batch.targets)
         self.train_means.note(loss, logits, labels)
         return loss
-
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        weights, smoothing = self.class_weights, self.label_smoothing
-        if self.focal_gamma:
-            return focal_loss(logits, targets, gamma=self.focal_gamma, class_weights=weights, label_smoothing=smoothing)
-        return weighted_cross_entropy(logits, targets, class_weights=weights, label_smoothing=smoothing)
 
     def on_validation_start(self) -> None:
         """Stop before a model that is not finite can be validated, chosen or saved."""
@@ -212,14 +209,13 @@ class ImageClassifier(L.LightningModule):
         if not len(batch.labels):
             return
         logits = self._logits_in_float32(batch)
-        self.val_metrics.update(logits, batch.labels)
-        self.val_loss.update(F.cross_entropy(logits, batch.labels, reduction="none"))
+        self.objective.note(logits, batch.labels)
+        self.val_loss.update(self.objective.losses(logits, batch.labels))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self.log_dict({"val/loss": self.val_loss.compute(), **self.val_metrics.compute()})
+        self.log_dict({"val/loss": self.val_loss.compute(), **self.objective.validation()})
         self.val_loss.reset()
-        self.val_metrics.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of a batch, in float32; with fewer images than ranks, some have none."""
@@ -229,9 +225,10 @@ class ImageClassifier(L.LightningModule):
         self.test_labels.update(batch.labels)
 
     def test_answers(self) -> tuple[Tensor, Tensor]:
-        """Return logits, float32, shape (N, C), and labels, int64, shape (N,), of all ranks, on the CPU."""
+        """Return logits, float32, shape (N, C), and labels, int64, shape (N,) or (N, T), of all ranks, on the CPU."""
         logits, labels = self.test_logits.compute(), self.test_labels.compute()
-        return logits.view(-1, len(self.classifier.classes)).cpu(), labels.long().view(-1).cpu()
+        logits = logits.view(-1, len(self.classifier.outputs)).cpu()
+        return logits, labels.long().view(len(logits), *labels.shape[1:]).cpu()
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimizer over all groups, frozen ones too."""
@@ -259,7 +256,10 @@ class ImageClassifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record in plain values what the model is, so that it can be rebuilt without this run's configuration."""
-        checkpoint[CHECKPOINT_KEY] = {"schema": CHECKPOINT_SCHEMA, "classifier": self.classifier.to_record()}
+        record = self.classifier.to_record()
+        if isinstance(self.objective, Multilabel):
+            record["thresholds"] = self.objective.thresholds.tolist()
+        checkpoint[CHECKPOINT_KEY] = {"schema": CHECKPOINT_SCHEMA, "classifier": record}
 
     @property
     def augmentation(self) -> Augmentation:
@@ -276,8 +276,7 @@ class ImageClassifier(L.LightningModule):
         if not how.is_mixing:
             return batch._replace(images=images)
         images, shares = mix_batch(images, draws, mixup=how.mixup, cutmix=how.cutmix, probability=how.mix)
-        targets = mixed_targets(batch.labels, shares, num_classes=len(self.classifier.classes))
-        return batch._replace(images=images, targets=targets)
+        return batch._replace(images=images, targets=self.objective.mixed_targets(batch.labels, shares))
 
     def _logits(self, batch: Batch) -> Tensor:
         if not batch.features:
@@ -291,18 +290,3 @@ class ImageClassifier(L.LightningModule):
         features = tuple(value.float() for value in batch.features)
         with torch.autocast(self.device.type, enabled=False):
             return self._logits(batch._replace(images=batch.images.float(), features=features)).float()
-
-
-def validation_metrics(num_classes: int) -> MetricCollection:
-    """Return what validation measures beside the loss, from logits and labels."""
-    options: Mapping[str, Any] = {"num_classes": num_classes, "validate_args": False}
-    return MetricCollection(
-        {
-            "acc": MulticlassAccuracy(average="micro", **options),
-            "acc_balanced": MulticlassAccuracy(average="macro", **options),
-            "precision_macro": MulticlassPrecision(average="macro", **options),
-            "recall_macro": MulticlassRecall(average="macro", **options),
-            "f1_macro": MulticlassF1Score(average="macro", **options),
-        },
-        prefix="val/",
-    )

@@ -101,12 +101,13 @@ class FrozenPrefixCache(L.Callback):
         features = self._features
         if features is None:
             return
-        kinds = self._train_kinds(trainer, module)
-        train = (
-            features.table(kinds[self._stages.epochs_in_stage % len(kinds)]) if "train" in self._fed_splits else None
-        )
+        train, drawn_in = None, None
+        if "train" in self._fed_splits:
+            kinds = self._train_kinds(trainer, module)
+            kind = kinds[self._stages.epochs_in_stage % len(kinds)]
+            train, drawn_in = features.table(kind), kind.epoch
         evaluate = features.table(JUDGED) if "val" in self._fed_splits else None
-        module.cached = CachedPrefix(features.partition.suffix, train, evaluate)
+        module.cached = CachedPrefix(features.partition.suffix, train, evaluate, drawn_in)
         data_of(trainer).serve_images_but_for(self._fed_splits)
         if features.computed != self._reported:
             self._report(trainer, features)

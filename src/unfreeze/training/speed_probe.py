@@ -213,7 +213,7 @@ class _Steps:
         """Return images as preprocessing leaves them, channels last, and labels; made by the step that warms up."""
         if self._made is None or len(self._made[1]) != size:
             side = self._original.preprocessing.crop_px
-            images = torch.randn(size, 3, side, side, device=self._device)
+            images = torch.randn(size, self._original.spec.in_chans, side, side, device=self._device)
             labels = torch.arange(size, device=self._device) % len(self._original.classes)
             self._made = images.contiguous(memory_format=torch.channels_last), labels
         return self._made

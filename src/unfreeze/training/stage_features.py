@@ -15,6 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from unfreeze.cachefolder import CacheEntry, NoRoomError
+from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
 from unfreeze.data.sources.images import Indices
 from unfreeze.memory import free_memory_bytes
@@ -42,6 +43,7 @@ class StageFeatures:
         module: What it trains, its frozen part in eval mode.
         partition: The network cut at the edge.
         options: What is cached, and where.
+        data: The images; None for those of the trainer.
 
     Attributes:
         computed: Images that passed through the prefix so far, on all ranks.
@@ -54,7 +56,13 @@ class StageFeatures:
     """
 
     def __init__(
-        self, trainer: L.Trainer, module: ImageClassifier, partition: Partition, options: PrefixCacheOptions
+        self,
+        trainer: L.Trainer,
+        module: ImageClassifier,
+        partition: Partition,
+        options: PrefixCacheOptions,
+        *,
+        data: ImageDataModule | None = None,
     ) -> None:
         self.partition = partition
         self.computed = 0
@@ -64,7 +72,7 @@ class StageFeatures:
         self._trainer = trainer
         self._module = module
         self._options = options
-        self._data = data_of(trainer)
+        self._data = data_of(trainer) if data is None else data
         self._place: Literal["memory", "files"] = "memory" if trainer.world_size == 1 else "files"
         self._wanted: dict[Kind, Indices] = {}
         self._tables: dict[Kind, FeatureTable] = {}

@@ -1,6 +1,6 @@
 """Loss and accuracy over the images that an epoch trains on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,17 +16,23 @@ class TrainMeans(Metric):
 
     Batches are noted and added many at a time, since an update costs a small step dearly. The sums are in the
     checkpoint, so that a resume in mid-epoch reports the whole epoch.
+
+    Args:
+        right: Returns which answers are right, bool, shape (N, answers per image), from logits and labels.
     """
 
     full_state_update = False
     loss_sum: Tensor
     hits: Tensor
+    answers: Tensor
     images: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, right: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
-        for name, kind in (("loss_sum", torch.float32), ("hits", torch.int64), ("images", torch.int64)):
-            self.add_state(name, torch.zeros((), dtype=kind), dist_reduce_fx="sum", persistent=True)
+        self._right = right
+        self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum", persistent=True)
+        for name in ("hits", "answers", "images"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum", persistent=True)
         self._noted: list[tuple[Tensor, Tensor, Tensor]] = []
         self._noted_values = 0
 
@@ -36,7 +42,7 @@ class TrainMeans(Metric):
         Args:
             loss: Mean over its images, a scalar in nats.
             logits: Shape (N, C).
-            labels: int64, shape (N,).
+            labels: int64, shape (N,), or (N, T).
         """
         self._noted.append((loss.detach(), logits.detach(), labels))
         self._noted_values += logits.numel()
@@ -54,17 +60,18 @@ class TrainMeans(Metric):
         Args:
             losses: Means over the images of each batch, scalars in nats.
             logits: Of each, shape (N, C).
-            labels: Of each, int64, shape (N,).
+            labels: Of each, int64, shape (N,), or (N, T).
         """
         for loss, each in zip(losses, labels, strict=True):  # one by one: sums must not depend on what was noted when
             self.loss_sum.add_(loss, alpha=len(each))
-        every = torch.cat(list(labels))
-        self.hits.add_((torch.cat(list(logits)).argmax(dim=1) == every).sum())
-        self.images.add_(len(every))
+        right = self._right(torch.cat(list(logits)), torch.cat(list(labels)))
+        self.hits.add_(right.sum())
+        self.answers.add_(right.numel())
+        self.images.add_(len(right))
 
     def compute(self) -> dict[str, Tensor]:
         """Return the means of what was added."""
-        return {"loss": self.loss_sum / self.images, "acc": self.hits / self.images}
+        return {"loss": self.loss_sum / self.images, "acc": self.hits / self.answers}
 
     def reset(self) -> None:
         """Begin again."""

@@ -4,7 +4,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Tensor
 
@@ -44,19 +43,17 @@ def mix_batch(
     return torch.lerp(images, images.roll(1, 0), foreign), beside(shares, images)
 
 
-def mixed_targets(labels: Tensor, shares: Tensor, *, num_classes: int) -> Tensor:
+def mix_targets(targets: Tensor, shares: Tensor) -> Tensor:
     """Return what a mixed batch shows.
 
     Args:
-        labels: int64, shape (N,).
+        targets: What its images show unmixed, float, shape (N, C).
         shares: How much of each image is its own, in [0, 1], shape (N,).
-        num_classes: C.
 
     Returns:
-        float32, shape (N, C), each row sums to one.
+        The same shape; rows that summed to one still do.
     """
-    own = F.one_hot(labels, num_classes).float()
-    return torch.lerp(own.roll(1, 0), own, shares[:, None])
+    return torch.lerp(targets.roll(1, 0), targets, shares[:, None])
 
 
 def beta_draws(draws: Tensor, alpha: float) -> Tensor:

@@ -35,12 +35,14 @@ class Columns:
         label: Names of their classes; several columns are several tasks.
         split: Train, val or test.
         group: What must not be torn apart by splits.
+        separator: What stands between the labels of an image that has several, in one column; None for one label each.
     """
 
     image: str | None = None
     label: str | Sequence[str] | None = None
     split: str | Literal[False] | None = None
     group: str | Literal[False] | None = None
+    separator: str | None = None
 
 
 def manifest_source(
@@ -63,7 +65,8 @@ def manifest_source(
     labels = _find_labels(table, columns.label)
     split = _find_optional(table, "split", columns.split)
     group = _find_optional(table, "group", columns.group)
-    for key, names in (("image", [image]), ("label", labels), ("split", [split] if split else [])):
+    filled = labels if columns.separator is None else []  # an image may have none of several labels
+    for key, names in (("image", [image]), ("label", filled), ("split", [split] if split else [])):
         for name in names:
             _check_is_filled(table, key, name)
     paths = _clean_paths(table.frame[image], base)
@@ -73,7 +76,10 @@ def manifest_source(
     # What stands in the table again would otherwise be cut into train here and into test there.
     first = places.is_first_distinct().to_numpy()
     splits = _read_splits(table, split)
-    tasks = [_read_task(table, name, splits) for name in labels]
+    if columns.separator is None:
+        tasks = [_read_task(table, name, splits) for name in labels]
+    else:
+        tasks = _read_labels(table, labels, columns.separator, splits)
     if split and group:
         _check_groups_are_whole(table, group, splits)
     repeated = len(first) - int(first.sum())
@@ -223,6 +229,29 @@ def _read_task(table: Table, name: str, splits: NDArray[np.str_]) -> Task:
             f"that train lacks: {len(untaught)} of {len(classes)}. Move some of their rows to train, or remove them"
         )
     return Task(name, tuple(classes), labels)
+
+
+def _read_labels(table: Table, names: Sequence[str], separator: str, splits: NDArray[np.str_]) -> list[Task]:
+    """Return a task of "0" and "1" for each label that stands in a column, sorted."""
+    if len(names) > 1:
+        raise UnfreezeError(
+            f"data.columns.separator: given beside {len(names)} columns, {', '.join(names)}; want one column whose "
+            "cells hold several labels, or columns of 0 and 1 and no separator"
+        )
+    cells = table.frame[names[0]].fill_null("").str.split(separator).list.eval(pl.element().str.strip_chars())
+    labels = sorted(set(cells.explode().drop_nulls().to_list()) - {""})
+    if not labels:
+        raise UnfreezeError(f"data.columns.label: no cell of {names[0]!r} holds a label")
+    tasks = []
+    for label in labels:
+        having = cells.list.contains(label).to_numpy().astype(np.int64)
+        if not having[splits == "train"].any():
+            raise UnfreezeError(
+                f"data.columns.label: no train image has the label {label!r} of {names[0]!r}; move some of its rows to "
+                "train, or remove the label"
+            )
+        tasks.append(Task(label, ("0", "1"), having))
+    return tasks
 
 
 def _read_groups(names: pl.Series) -> NDArray[np.int64]:

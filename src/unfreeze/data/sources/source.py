@@ -31,6 +31,18 @@ class Task:
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
 
+    @property
+    def is_there(self) -> NDArray[np.int64] | None:
+        """Whether each image has what the task is called by, 0 or 1, shape (N,); None where its classes don't say."""
+        words = {name.lower() for name in self.classes}
+        if len(words) != 2 or not words & _THERE or not words & _NOT_THERE:
+            return None
+        return np.array([name.lower() in _THERE for name in self.classes], dtype=np.int64)[self.labels]
+
+
+_THERE = {"1", "1.0", "yes", "true", "y", "t", "present", "positive"}
+_NOT_THERE = {"0", "0.0", "-1", "no", "false", "n", "f", "absent", "negative"}
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:

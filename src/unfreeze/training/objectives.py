@@ -1,0 +1,432 @@
+"""What is minimised, and what validation and the test measure of it."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+    MultilabelAccuracy,
+    MultilabelAUROC,
+    MultilabelAveragePrecision,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+    MultilabelPrecision,
+    MultilabelRecall,
+)
+
+from unfreeze.data.augment.mixing import mix_targets
+from unfreeze.data.loader import Batch
+from unfreeze.models.outputs import Outputs
+from unfreeze.training.losses import (
+    distillation_loss,
+    focal_loss,
+    label_loss,
+    similarity_loss,
+    weighted_cross_entropy,
+)
+
+
+class Objective(nn.Module, ABC):
+    """What is minimised, and how answers are judged.
+
+    Args:
+        outputs: What the logits stand for.
+
+    Attributes:
+        outputs: The same.
+        sees_features: Whether the loss is also one of what the head sees.
+        has_teacher: Whether batches bring a teacher's answers.
+    """
+
+    sees_features = False
+    has_teacher = False
+
+    def __init__(self, outputs: Outputs) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    @abstractmethod
+    def loss(self, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """Return the loss of a batch, a scalar in nats per image.
+
+        Args:
+            logits: Shape (N, C).
+            batch: With labels, or targets where it is mixed.
+            features: What the head has seen, shape (N, D), where `sees_features`.
+        """
+
+    @abstractmethod
+    def mixed_targets(self, labels: Tensor, shares: Tensor) -> Tensor:
+        """Return what a mixed batch shows, float32, shape (N, C).
+
+        Args:
+            labels: As the loader serves them.
+            shares: How much of each image is its own, the rest being its neighbour's, in [0, 1], shape (N,).
+        """
+
+    @abstractmethod
+    def shown(self, targets: Tensor) -> Tensor:
+        """Return the labels of what mixed images show most of."""
+
+    @abstractmethod
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return which answers are right, bool, shape (N, answers per image)."""
+
+    @abstractmethod
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the plain loss of each image for validation, shape (N,), in nats."""
+
+    @abstractmethod
+    def note(self, logits: Tensor, labels: Tensor) -> None:
+        """Take the answers to a batch of validation, float32."""
+
+    @abstractmethod
+    def validation(self) -> dict[str, Tensor]:
+        """Return what validation has measured beside the loss, by the names that are logged, and begin again."""
+
+
+class Classify(Objective):
+    """One class per image.
+
+    Args:
+        classes: Their names, or outputs of one task.
+        gamma: Of the focal loss; 0 is the cross entropy.
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
+        weights: What an image of each class counts in the training loss, float32, shape (C,), as
+            `training.losses.class_weights` gives them; None for all alike.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str] | Outputs,
+        *,
+        gamma: float = 0.0,
+        label_smoothing: float = 0.0,
+        weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(Outputs.of(classes))
+        self.gamma = gamma
+        self.label_smoothing = label_smoothing
+        self.weights: Tensor | None
+        self.register_buffer("weights", weights, persistent=False)
+        self.metrics = validation_metrics(len(self.outputs))
+
+    def loss(self, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """Return the cross entropy or the focal loss."""
+        targets = batch.labels if batch.targets is None else batch.targets
+        weights, smoothing = self.weights, self.label_smoothing
+        if self.gamma:
+            return focal_loss(logits, targets, gamma=self.gamma, class_weights=weights, label_smoothing=smoothing)
+        return weighted_cross_entropy(logits, targets, class_weights=weights, label_smoothing=smoothing)
+
+    def mixed_targets(self, labels: Tensor, shares: Tensor) -> Tensor:
+        """Return shares of classes."""
+        return mix_targets(F.one_hot(labels, len(self.outputs)).float(), shares)
+
+    def shown(self, targets: Tensor) -> Tensor:
+        """Return classes, int64, shape (N,)."""
+        return targets.argmax(dim=1)
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return shape (N, 1)."""
+        return (logits.argmax(dim=1) == labels)[:, None]
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return cross entropies."""
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    def note(self, logits: Tensor, labels: Tensor) -> None:
+        """Count."""
+        self.metrics.update(logits, labels)
+
+    def validation(self) -> dict[str, Tensor]:
+        """Return accuracy and macro figures."""
+        return _taken(self.metrics)
+
+
+class Distill(Classify):
+    """One class per image, with a teacher's answers beside the labels.
+
+    The loss is `(1 - alpha)` of that of `Classify` and `alpha` of the distance to the teacher: that of their answers
+    (Hinton et al. 2015), or of which images of a batch they see alike (Tung and Mori 2019).
+
+    Args:
+        classes: As for `Classify`.
+        on_features: Whether the teacher brings its features, instead of logits for the same classes.
+        temperature: Of the softmax of logits, > 0.
+        alpha: What the teacher counts, in [0, 1].
+        gamma: As for `Classify`.
+        label_smoothing: As for `Classify`.
+        weights: As for `Classify`; the teacher counts the same for all classes.
+    """
+
+    has_teacher = True
+
+    def __init__(
+        self,
+        classes: Sequence[str] | Outputs,
+        *,
+        on_features: bool = False,
+        temperature: float = 4.0,
+        alpha: float = 0.7,
+        gamma: float = 0.0,
+        label_smoothing: float = 0.0,
+        weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(classes, gamma=gamma, label_smoothing=label_smoothing, weights=weights)
+        self.sees_features = on_features
+        self.temperature = temperature
+        self.alpha = alpha
+
+    def loss(self, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """Return the blend of both losses."""
+        assert batch.taught is not None, "a batch without the teacher's answers"
+        if features is not None:
+            distance = similarity_loss(features, batch.taught)
+        else:
+            distance = distillation_loss(logits, batch.taught, temperature=self.temperature)
+        return (1 - self.alpha) * super().loss(logits, batch) + self.alpha * distance
+
+
+class Multitask(Objective):
+    """A class per image in each of several tasks.
+
+    The loss is the mean of the tasks' losses, weighted; validation knows each task's figures as `val/<task>/...` and
+    their means as `val/...`. Labels have shape (N, tasks).
+
+    Args:
+        outputs: The tasks.
+        task_weights: What each task counts, by name, > 0; tasks without one count 1.
+        gamma: Of the focal loss; 0 is the cross entropy.
+        label_smoothing: Share of each target spread over its task's classes, in [0, 1).
+        weights: For each task what an image of each class counts, as for `Classify`; None for all alike.
+    """
+
+    def __init__(
+        self,
+        outputs: Outputs,
+        *,
+        task_weights: Mapping[str, float] | None = None,
+        gamma: float = 0.0,
+        label_smoothing: float = 0.0,
+        weights: Sequence[Tensor] | None = None,
+    ) -> None:
+        super().__init__(outputs)
+        given = task_weights or {}
+        shares = [given.get(task.name, 1.0) for task in outputs.tasks]
+        self.task_weights = tuple(share / sum(shares) for share in shares)
+        self.parts = nn.ModuleList(
+            Classify(
+                Outputs((task,)),
+                gamma=gamma,
+                label_smoothing=label_smoothing,
+                weights=None if weights is None else weights[index],
+            )
+            for index, task in enumerate(outputs.tasks)
+        )
+
+    def loss(self, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """Return the weighted mean of the tasks' losses."""
+        targets = self.outputs.split(batch.targets) if batch.targets is not None else [None] * len(self.parts)
+        losses = [
+            part.loss(own, batch._replace(labels=labels, targets=mixture)) * weight
+            for (part, own, labels), mixture, weight in zip(
+                self._by_task(logits, batch.labels), targets, self.task_weights, strict=True
+            )
+        ]
+        return torch.stack(losses).sum()
+
+    def mixed_targets(self, labels: Tensor, shares: Tensor) -> Tensor:
+        """Return shares of the classes of each task."""
+        each = zip(self._classifiers, labels.unbind(dim=1), strict=True)
+        return torch.cat([part.mixed_targets(own, shares) for part, own in each], dim=1)
+
+    def shown(self, targets: Tensor) -> Tensor:
+        """Return classes, int64, shape (N, tasks)."""
+        return torch.stack([own.argmax(dim=1) for own in self.outputs.split(targets)], dim=1)
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return shape (N, tasks)."""
+        return torch.cat([part.right(own, of) for part, own, of in self._by_task(logits, labels)], dim=1)
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the weighted means of cross entropies."""
+        losses = [part.losses(own, of) for part, own, of in self._by_task(logits, labels)]
+        return torch.stack(losses, dim=1) @ torch.tensor(self.task_weights, device=logits.device)
+
+    def note(self, logits: Tensor, labels: Tensor) -> None:
+        """Count for each task."""
+        for part, own, of in self._by_task(logits, labels):
+            part.note(own, of)
+
+    def validation(self) -> dict[str, Tensor]:
+        """Return the figures of each task, and the means of them all."""
+        by_task = [part.validation() for part in self._classifiers]
+        means = {key: torch.stack([figures[key] for figures in by_task]).mean() for key in by_task[0]}
+        own = {
+            key.replace("val/", f"val/{task.name}/", 1): value
+            for task, figures in zip(self.outputs.tasks, by_task, strict=True)
+            for key, value in figures.items()
+        }
+        return {**means, **own}
+
+    @property
+    def _classifiers(self) -> list[Classify]:
+        return cast("list[Classify]", list(self.parts))
+
+    def _by_task(self, logits: Tensor, labels: Tensor) -> list[tuple[Classify, Tensor, Tensor]]:
+        return list(zip(self._classifiers, self.outputs.split(logits), labels.unbind(dim=1), strict=True))
+
+
+class Multilabel(Objective):
+    """Labels of which an image may have several, or none. Labels have shape (N, L) and are 0 or 1.
+
+    Args:
+        outputs: The labels.
+        gamma: Of the focal loss; 0 is the binary cross entropy.
+        label_smoothing: Share of the target that lies half-way between yes and no, in [0, 1).
+        weights: What an image that has a label counts beside one that has not, as
+            `training.losses.positive_weights` gives them; None for the same.
+
+    Attributes:
+        thresholds: The probability from which a label is given, shape (L,): what the last validation was told best by,
+            by each label's F1. Validation itself judges at 0.5.
+    """
+
+    thresholds: Tensor
+
+    def __init__(
+        self,
+        outputs: Outputs,
+        *,
+        gamma: float = 0.0,
+        label_smoothing: float = 0.0,
+        weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(outputs)
+        self.gamma = gamma
+        self.label_smoothing = label_smoothing
+        self.weights: Tensor | None
+        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("thresholds", torch.full((len(outputs),), 0.5))
+        self.metrics = label_metrics(len(outputs))
+
+    def loss(self, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Tensor:
+        """Return the mean over images and labels."""
+        targets = batch.labels if batch.targets is None else batch.targets
+        return label_loss(
+            logits,
+            targets,
+            gamma=self.gamma,
+            positive_weights=self.weights,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def mixed_targets(self, labels: Tensor, shares: Tensor) -> Tensor:
+        """Return how far each mixed image has each label."""
+        return mix_targets(labels.float(), shares)
+
+    def shown(self, targets: Tensor) -> Tensor:
+        """Return the labels that more than half of an image has, int64, shape (N, L)."""
+        return (targets > 0.5).long()
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return shape (N, L), at a probability of 0.5."""
+        return (logits > 0) == (labels > 0)
+
+    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return means of binary cross entropies over the labels."""
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(dim=1)
+
+    def note(self, logits: Tensor, labels: Tensor) -> None:
+        """Keep all answers: average precision and thresholds need them."""
+        self.metrics.update(logits.sigmoid(), labels)
+
+    def validation(self) -> dict[str, Tensor]:
+        """Return the figures at 0.5, and those that need no threshold; choose thresholds."""
+        ranked = self.metrics["ap_macro"]
+        assert isinstance(ranked, MultilabelAveragePrecision)
+        with ranked.sync_context():  # all ranks' answers, where there are several
+            scores, labels = (_joined(values).cpu().numpy() for values in (ranked.preds, ranked.target))
+        self.thresholds.copy_(torch.tensor(best_thresholds(scores, labels)))
+        return _taken(self.metrics)
+
+
+def validation_metrics(num_classes: int) -> MetricCollection:
+    """Return what validation measures beside the loss where an image has one class, from logits and labels."""
+    options: Mapping[str, Any] = {"num_classes": num_classes, "validate_args": False}
+    return MetricCollection(
+        {
+            "acc": MulticlassAccuracy(average="micro", **options),
+            "acc_balanced": MulticlassAccuracy(average="macro", **options),
+            "precision_macro": MulticlassPrecision(average="macro", **options),
+            "recall_macro": MulticlassRecall(average="macro", **options),
+            "f1_macro": MulticlassF1Score(average="macro", **options),
+        },
+        prefix="val/",
+    )
+
+
+def label_metrics(num_labels: int) -> MetricCollection:
+    """Return what validation measures beside the loss where an image has several labels, from probabilities."""
+    options: Mapping[str, Any] = {"num_labels": num_labels, "validate_args": False}
+    return MetricCollection(
+        {
+            "acc": MultilabelAccuracy(average="micro", **options),
+            "acc_exact": MultilabelExactMatch(**options),
+            "precision_macro": MultilabelPrecision(average="macro", **options),
+            "recall_macro": MultilabelRecall(average="macro", **options),
+            "f1_macro": MultilabelF1Score(average="macro", **options),
+            "ap_macro": MultilabelAveragePrecision(average="macro", **options),
+            "auroc_macro": MultilabelAUROC(average="macro", **options),
+        },
+        prefix="val/",
+    )
+
+
+def best_thresholds(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> list[float]:
+    """Return for each label the threshold that gives it the best F1; 0.5 where no image has the label.
+
+    A threshold lies half-way between two scores, so that it does not stand on an answer.
+
+    Args:
+        scores: Probabilities, shape (N, L).
+        labels: 0 or 1, shape (N, L).
+    """
+    chosen = []
+    for own, truth in zip(scores.T.astype(np.float64), labels.T, strict=True):
+        if not truth.any():
+            chosen.append(0.5)
+            continue
+        precision, recall, at = precision_recall_curve(truth, own)
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        best = int(f1[:-1].argmax())
+        below = own[own < at[best]].max(initial=0.0)
+        chosen.append(float((at[best] + below) / 2))
+    return chosen
+
+
+def _taken(metrics: MetricCollection) -> dict[str, Tensor]:
+    """Return the values of metrics, and begin them again."""
+    with warnings.catch_warnings():
+        # A label that no image has, or that all have, was told of before the training.
+        warnings.filterwarnings("ignore", "No (positive|negative) samples")
+        values: dict[str, Tensor] = metrics.compute()
+    metrics.reset()
+    return values
+
+
+def _joined(values: Tensor | Sequence[Tensor]) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.cat(list(values))
