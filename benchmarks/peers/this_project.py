@@ -20,8 +20,8 @@ from lightning_turns import TakeTurns
 
 ROOT = Path(__file__).parents[2]
 BACKBONE_SHARE = 0.4
-DEPTHS = {"probe": [1], "last_block": [2], "gradual": [1, 2, 3], "finetune": ["all"]}
-EPOCHS = {"probe": [10], "last_block": [5], "gradual": [3, 3, 4], "finetune": [4]}
+DEPTHS = {"probe": [1], "last_block": [2], "gradual": [1, 2, 3], "finetune": ["all"], "head_first": [1, "all"]}
+EPOCHS = {"probe": [10], "last_block": [5], "gradual": [3, 3, 4], "finetune": [4], "head_first": [5, 4]}
 
 
 class FitClock(L.Callback):
@@ -60,6 +60,7 @@ def overrides(options: argparse.Namespace, folder: Path) -> list[str]:
     stages = [
         {"name": f"stage{number}", "train": depth, "epochs": epochs, "augment": options.augment}
         | ({} if depth == 1 else {"warmup": 0.1})
+        | ({"augment": "none"} if depth == 1 and options.task == "head_first" else {})
         for number, (depth, epochs) in enumerate(
             zip(DEPTHS[options.task], options.epochs or EPOCHS[options.task], strict=False)
         )
