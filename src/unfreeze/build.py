@@ -192,6 +192,7 @@ def build_module(
     from unfreeze.data.augment.augment import augmentation
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.param_groups import OptimizerSpec
+    from unfreeze.training.recomputing import recompute_blocks
 
     module = ImageClassifier(
         classifier,
@@ -206,6 +207,8 @@ def build_module(
         seed=config.seed,
         channels_last=channels_last,
     )
+    if config.model.checkpointing:
+        recompute_blocks(classifier)
     if config.trainer.get("compile"):
         # In place: torch.compile(network) would rename every key of the checkpoint.
         module.network.compile()
@@ -276,7 +279,7 @@ def resolve(config: Config, outputs: "Outputs") -> "Plan":
         UnfreezeError: If model, weights, image size or stages are not to be had.
     """
     from unfreeze.models.architecture import find_architecture
-    from unfreeze.models.dry import check_image_size, group_sizes
+    from unfreeze.models.dry import check_image_size, count_trainable, group_sizes
     from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
 
     model = config.model.spec
@@ -295,6 +298,8 @@ def resolve(config: Config, outputs: "Outputs") -> "Plan":
         restore=strategy.restore,
         frozen_norm=strategy.frozen_norm,
         architecture=config.model.name,
+        count=lambda live, only: count_trainable(model, len(outputs), live, only, head=config.head.spec(outputs)),
+        scale=_rate_scale(config),
     )
 
 
@@ -362,12 +367,33 @@ def _check_solvers(config: Config) -> None:
             raise UnfreezeError(f"{where} sees each image once, as it is; give the stage augment: none")
         if not config.cache.enabled:
             raise UnfreezeError(f"{where} works on cached features; leave out cache.enabled=false")
+        if config.strategy.frozen_norm == "train":
+            raise UnfreezeError(f"{where} works on features that stand still; leave out strategy.frozen_norm=train")
         if config.objective.label_smoothing or config.objective.loss != "cross_entropy":
             given = "objective.label_smoothing" if config.objective.label_smoothing else "objective.loss"
             raise UnfreezeError(f"{where} minimises the cross entropy itself; leave out {given}")
         if config.objective.name != "classify" or config.head.is_multitask:
             given = "head=multitask" if config.head.is_multitask else f"objective={config.objective.name}"
             raise UnfreezeError(f"{where} solves for one class per image; leave out {given}, or the solver")
+
+
+def _rate_scale(config: Config) -> dict[str, float] | None:
+    """Return what the rates of each optimizer are multiplied by for the global batch.
+
+    SGD's grow with it (Goyal et al. 2017), those of the Adam family with its square root (Malladi et al. 2022).
+    """
+    if config.optimizer.lr_batch is None:
+        return None
+    from lightning import Trainer
+
+    ranks = Trainer(**{**trainer_arguments(config), "logger": False, "enable_checkpointing": False}).world_size
+    ratio = (
+        config.data.batch_size
+        * ranks
+        * (config.trainer.get("accumulate_grad_batches") or 1)
+        / config.optimizer.lr_batch
+    )
+    return {"sgd": ratio, "adam": ratio**0.5, "adamw": ratio**0.5}
 
 
 def _stage_lr(lr: Any) -> Any:

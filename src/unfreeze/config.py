@@ -149,6 +149,7 @@ class ModelConfig(_Section):
     trust_repo: bool = False
     in_chans: Literal[1, 3] = 3
     options: dict[str, Any] = Field(default_factory=dict, examples=["{drop_path_rate: 0.1}"])
+    checkpointing: bool = False
 
     @property
     def spec(self) -> ModelSpec:
@@ -228,6 +229,7 @@ class StageConfig(_Section):
     optimizer: OptimizerName | None = None
     augment: AugmentName | None = None
     solver: Literal["lbfgs"] | None = None
+    only: str | Annotated[list[str], Field(min_length=1)] | None = Field(default=None, examples=["norms"])
 
 
 class StrategyConfig(_Section):
@@ -273,6 +275,7 @@ class OptimizerConfig(_Section):
     weight_decay: float = Field(ge=0, le=10, examples=[0.01])
     momentum: float = Field(ge=0, lt=1, examples=[0.9])
     schedule: ScheduleName = Field(examples=["cosine"])
+    lr_batch: int | None = Field(default=None, ge=1, le=2**24, examples=[256])
 
 
 class Config(_Section):
@@ -318,6 +321,8 @@ class Config(_Section):
     def _teacher_is_named(self) -> "Config":
         if self.objective.name == "distill" and self.objective.teacher is None:
             raise ValueError("objective.teacher: missing; type objective.teacher=outputs/<run>, or a model's name")
+        if self.model.checkpointing and self.trainer.get("compile"):
+            raise ValueError("model.checkpointing: trainer.compile decides itself what to keep; leave one of them out")
         if self.objective.name == "distill" and self.objective.match == "features" and self.trainer.get("compile"):
             raise ValueError("trainer.compile: a compiled network shows no features; type objective.match=logits")
         return self

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from unfreeze.models.architecture import Architecture, find_architecture
-from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups
+from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups, choose_parameters
 from unfreeze.models.heads import HeadSpec
 from unfreeze.models.outputs import Outputs
 from unfreeze.models.preprocessing import Preprocessing
@@ -62,21 +62,32 @@ class Classifier:
         """Return a group's parameters."""
         return [self.network.get_parameter(key) for key in group.parameters]
 
-    def freeze_all_but(self, live: Collection[str]) -> None:
-        """Let the groups named train, and freeze every other: no gradient, and none left over."""
+    def freeze_all_but(self, live: Collection[str], only: Collection[str] | None = None) -> None:
+        """Let the groups named train, and freeze every other: no gradient, and none left over.
+
+        Args:
+            live: Names of the groups.
+            only: What trains of them below the head, as `models.groups.choose_parameters` has it.
+        """
+        chosen = choose_parameters(self.network, self.groups, live, only)
         for group in self.groups:
-            for parameter in self.parameters_of(group):
-                parameter.requires_grad_(group.name in live)
-                if group.name not in live:
+            for key in group.parameters:
+                parameter = self.network.get_parameter(key)
+                parameter.requires_grad_(key in chosen)
+                if key not in chosen:
                     parameter.grad = None
 
     def set_frozen_modes(self, live: Collection[str], frozen_norm: FrozenNorm) -> None:
-        """Put the modules of frozen groups into eval mode: BatchNorm, dropout and drop-path alike."""
+        """Put what is frozen into eval mode: BatchNorm, dropout and drop-path of frozen groups alike.
+
+        In a live group, of which `freeze_all_but` has let some parameters train alone, that is what has parameters of
+        its own and trains none of them.
+        """
         for group in self.groups:
-            if group.name in live:
-                continue
             for key in group.modules:
                 module = self.network.get_submodule(key)
+                if group.name in live and not _is_frozen(module):
+                    continue
                 module.training = frozen_norm == "train" and isinstance(module, NORMS)
 
     def to_record(self) -> dict[str, Any]:
@@ -88,6 +99,11 @@ class Classifier:
             "outputs": self.outputs.to_record(),
             "preprocessing": self.preprocessing.to_dict(),
         }
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    own = list(module.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
 def build_classifier(

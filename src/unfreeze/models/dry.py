@@ -10,7 +10,7 @@ from torch import nn
 
 from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.models.architecture import find_architecture
-from unfreeze.models.groups import LayerGroup, build_layer_groups
+from unfreeze.models.groups import LayerGroup, build_layer_groups, count_chosen
 from unfreeze.models.heads import HeadSpec
 from unfreeze.models.partition import CannotPartitionError, activations_of, partition_network
 from unfreeze.models.spec import ModelSpec
@@ -60,6 +60,19 @@ def check_image_size(model: str | ModelSpec, size_px: int) -> None:
     works = _next_size(spec, size_px)
     hint = f"; the next size that works is {works}, type data.image_size={works}" if works else ""
     raise UnfreezeError(f"data.image_size: {spec.name} can't take images of {size_px} px ({problem}){hint}")
+
+
+def count_trainable(
+    model: str | ModelSpec,
+    num_classes: int,
+    live: Collection[str],
+    only: Collection[str],
+    *,
+    head: HeadSpec | None = None,
+) -> int:
+    """Return what `models.groups.count_chosen` does, without memory or weights."""
+    skeleton = _skeleton(_spec(model), num_classes, head=head)
+    return count_chosen(skeleton.network, skeleton.groups, live, only)
 
 
 @cache

@@ -4,7 +4,8 @@ Groups are counted from the head. They are disjoint and cover every parameter an
 `build_layer_groups` checks by identity.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,9 @@ from torchvision import models as tv
 
 Part = tuple[str, list[str]]
 """A group's name and the qualified names of the modules or parameters in it."""
+
+BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+"""Layers that normalise by the images of a batch, and by what they have counted in evaluation."""
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
@@ -30,6 +34,48 @@ class LayerGroup:
     name: str
     parameters: tuple[str, ...]
     modules: tuple[str, ...]
+
+
+def choose_parameters(
+    network: nn.Module, groups: Sequence[LayerGroup], live: Collection[str], only: Collection[str] | None = None
+) -> frozenset[str]:
+    """Return the qualified names of the parameters that train.
+
+    Args:
+        network: A classifier.
+        groups: Its layer groups, from the head down.
+        live: Names of those that train.
+        only: What trains of those below the head: "norms", "biases", or fullmatch patterns of qualified names; None for
+            everything. The head is new, and trains as a whole.
+    """
+    chosen: set[str] = set()
+    for index, group in enumerate(groups):
+        if group.name in live:
+            whole = only is None or index == 0
+            chosen |= {key for key in group.parameters if whole or _is_one_of(network, key, only or ())}
+    return frozenset(chosen)
+
+
+def count_chosen(
+    network: nn.Module, groups: Sequence[LayerGroup], live: Collection[str], only: Collection[str] | None
+) -> int:
+    """Return how many numbers the parameters have that `choose_parameters` chooses; 0 if `only` chooses none."""
+    chosen = choose_parameters(network, groups, live, only)
+    if chosen <= set(groups[0].parameters) and only is not None:
+        return 0
+    return sum(network.get_parameter(key).numel() for key in chosen)
+
+
+def _is_one_of(network: nn.Module, key: str, only: Collection[str]) -> bool:
+    owner, _, name = key.rpartition(".")
+    return any(
+        isinstance(network.get_submodule(owner), NORMS)
+        if each == "norms"
+        else name == "bias" or name.endswith("_bias")
+        if each == "biases"
+        else re.fullmatch(each, key) is not None
+        for each in only
+    )
 
 
 def build_layer_groups(

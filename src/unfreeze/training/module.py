@@ -1,7 +1,7 @@
 """A LightningModule around a classifier."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import lightning as L
@@ -17,6 +17,7 @@ from unfreeze.data.augment.mixing import mix_batch
 from unfreeze.data.loader import Batch
 from unfreeze.errors import TrainingFailedError
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, FrozenNorm
+from unfreeze.models.groups import BATCH_NORMS
 from unfreeze.models.heads import head_inputs
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.weights import CHECKPOINT_KEY
@@ -83,6 +84,7 @@ class ImageClassifier(L.LightningModule):
         self._live = frozenset(group.name for group in classifier.groups)
         self._live_parameters = list(self.network.parameters())
         self._frozen_norm: FrozenNorm = "eval"
+        self._norms_stand = False
         self.train_means = TrainMeans(self.objective.right)
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.test_logits = CatMetric(nan_strategy="disable")
@@ -105,10 +107,18 @@ class ImageClassifier(L.LightningModule):
         """Names of the layer groups that train now."""
         return self._live
 
-    def set_live_groups(self, live: frozenset[str], frozen_norm: FrozenNorm = "eval") -> None:
-        """Let some layer groups train and freeze the others; doing it twice changes nothing."""
+    def set_live_groups(
+        self, live: frozenset[str], frozen_norm: FrozenNorm = "eval", only: Collection[str] | None = None
+    ) -> None:
+        """Let some layer groups train, or some parameters of them alone, and freeze the others; twice changes nothing.
+
+        Args:
+            live: Names of the groups.
+            frozen_norm: What frozen norms do.
+            only: What trains of them below the head, as `models.groups.choose_parameters` has it.
+        """
         self._live, self._frozen_norm = live, frozen_norm
-        self.classifier.freeze_all_but(live)
+        self.classifier.freeze_all_but(live, only)
         self._live_parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.train(self.training)
 
@@ -169,6 +179,7 @@ class ImageClassifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, a scalar in nats per image; a mixed image is counted as what it shows most of."""
         objective = self.objective
+        self._let_norms_stand(len(batch.labels) == 1)
         if objective.sees_features:
             with head_inputs(self.classifier) as seen:
                 logits = self._logits(batch)
@@ -179,6 +190,16 @@ class ImageClassifier(L.LightningModule):
         labels = batch.labels if batch.targets is None else objective.shown(batch.targets)
         self.train_means.note(loss, logits, labels)
         return loss
+
+    def _let_norms_stand(self, stand: bool) -> None:
+        """Let BatchNorm use what it knows while a batch is one image, which has no statistics of a batch."""
+        if stand:
+            for module in self.network.modules():
+                if isinstance(module, BATCH_NORMS):
+                    module.training = False
+        elif self._norms_stand:
+            self.train()
+        self._norms_stand = stand
 
     def on_validation_start(self) -> None:
         """Stop before a model that is not finite can be validated, chosen or saved."""

@@ -4,7 +4,7 @@ A plan is a pure value. It needs no model and no trainer, prints itself, and tra
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -59,6 +59,8 @@ class Stage:
         optimizer: Name of another optimizer for this stage; null for the run's.
         augment: Name of another augmentation for this stage; null for the run's.
         solver: "lbfgs" for a head that is solved instead of trained step by step; it has no rate.
+        only: What trains of the groups below the head: "norms", "biases", or fullmatch patterns of parameters' names;
+            null for everything.
     """
 
     name: str
@@ -71,11 +73,15 @@ class Stage:
     optimizer: str | None = None
     augment: str | None = None
     solver: Literal["lbfgs"] | None = None
+    only: str | Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One stage against a model: the live groups from the head down and the peak rate of each."""
+    """One stage against a model: the live groups from the head down and the peak rate of each.
+
+    `trainable` is the number of parameters that train where `only` leaves some out.
+    """
 
     name: str
     groups: tuple[str, ...]
@@ -87,6 +93,8 @@ class PlannedStage:
     optimizer: str
     augment: str | None
     solver: Literal["lbfgs"] | None = None
+    only: tuple[str, ...] | None = None
+    trainable: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,9 @@ class Plan:
 
     def trainable(self, stage: int) -> int:
         """Return the number of parameters that train in a stage."""
+        counted = self.stages[stage].trainable
+        if counted is not None:
+            return counted
         live = set(self.stages[stage].groups)
         return sum(group.parameters for group in self.groups if group.name in live)
 
@@ -156,13 +167,15 @@ class Plan:
         """Return the plan that `to_dict` described."""
         return cls(
             groups=tuple(Group(**group) for group in values["groups"]),
-            stages=tuple(
-                PlannedStage(**{**stage, "groups": tuple(stage["groups"]), "rates": tuple(stage["rates"])})
-                for stage in values["stages"]
-            ),
+            stages=tuple(_planned(stage) for stage in values["stages"]),
             restore=values["restore"],
             frozen_norm=values["frozen_norm"],
         )
+
+
+def _planned(values: Mapping[str, Any]) -> PlannedStage:
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return PlannedStage(**plain)
 
 
 def resolve_plan(
@@ -175,6 +188,8 @@ def resolve_plan(
     restore: Literal["best", "last"] = "best",
     frozen_norm: Literal["eval", "train"] = "eval",
     architecture: str = "the model",
+    count: Callable[[Collection[str], Collection[str]], int] | None = None,
+    scale: Mapping[str, float] | None = None,
 ) -> Plan:
     """Return the plan of some stages over a model's groups.
 
@@ -187,6 +202,9 @@ def resolve_plan(
         restore: Which weights of a stage the next one starts from.
         frozen_norm: What frozen normalisation layers do.
         architecture: The model's name, for messages.
+        count: Returns the number of parameters of some groups that a stage's `only` lets train, 0 where it names none;
+            None where no stage has one.
+        scale: What rates are multiplied by, for each optimizer; None for one.
 
     Raises:
         UnfreezeError: If a stage names no group, trains nothing, or two of its patterns overlap.
@@ -197,9 +215,15 @@ def resolve_plan(
     for name in names:
         if names.count(name) > 1:
             raise UnfreezeError(f"strategy.stages: two stages are called {name!r}; give each its own name")
+    wheres = [f"strategy.stages[{index}] {stage.name!r}" for index, stage in enumerate(stages)]
     planned = tuple(
-        _plan_stage(f"strategy.stages[{index}] {stage.name!r}", stage, groups, rates, schedule, optimizer, architecture)
-        for index, stage in enumerate(stages)
+        _narrowed(
+            where,
+            stage,
+            _plan_stage(where, stage, groups, rates, schedule, optimizer, architecture, scale or {}),
+            count,
+        )
+        for where, stage in zip(wheres, stages, strict=True)
     )
     return Plan(groups=tuple(groups), stages=planned, restore=restore, frozen_norm=frozen_norm)
 
@@ -212,6 +236,7 @@ def _plan_stage(
     schedule: str,
     optimizer: str,
     architecture: str,
+    scale: Mapping[str, float],
 ) -> PlannedStage:
     _check_stage(where, stage, schedule)
     available = [group.name for group in groups]
@@ -229,10 +254,11 @@ def _plan_stage(
         )
     if stage.solver is not None:
         _check_solver(where, stage, live, available[0])
+    factor = scale.get(stage.optimizer or optimizer, 1.0)
     return PlannedStage(
         name=stage.name,
         groups=tuple(live),
-        rates=tuple(peaks[name] for name in live),
+        rates=tuple(peaks[name] * factor for name in live),
         epochs=stage.epochs,
         patience=stage.patience,
         warmup=stage.warmup,
@@ -243,12 +269,36 @@ def _plan_stage(
     )
 
 
+def _narrowed(
+    where: str,
+    stage: Stage,
+    planned: PlannedStage,
+    count: Callable[[Collection[str], Collection[str]], int] | None,
+) -> PlannedStage:
+    """Return a stage of which some parameters alone train, where it says so."""
+    if stage.only is None:
+        return planned
+    only = (stage.only,) if isinstance(stage.only, str) else tuple(stage.only)
+    for pattern in only:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UnfreezeError(f"{where}: only: {pattern!r} is not a pattern ({error})") from None
+    for pattern in only:
+        if count is not None and not count(planned.groups, (pattern,)):
+            raise UnfreezeError(
+                f"{where}: only: {pattern!r} is no parameter of a group that trains below the head; want norms, "
+                "biases, or patterns of names such as 'layer4[.]1[.].*'"
+            )
+    return replace(planned, only=only, trainable=None if count is None else count(planned.groups, only))
+
+
 def _check_solver(where: str, stage: Stage, live: Sequence[str], head: str) -> None:
     """Refuse what has no meaning where a head is solved at once."""
     if list(live) != [head]:
         raise UnfreezeError(f"{where}: solver lbfgs solves the head alone; want train: 1, got {stage.train!r}")
     given = {"epochs": stage.epochs != 1, "patience": stage.patience is not None, "warmup": stage.warmup != 0}
-    given |= {key: getattr(stage, key) is not None for key in ("lr", "schedule", "optimizer")}
+    given |= {key: getattr(stage, key) is not None for key in ("lr", "schedule", "optimizer", "only")}
     meaningless = [key for key, is_given in given.items() if is_given]
     if meaningless:
         raise UnfreezeError(

@@ -41,6 +41,11 @@ def _steps(stage: PlannedStage) -> tuple[str, str, str]:
 
 
 def _trains(plan: Plan, index: int) -> str:
+    only = plan.stages[index].only
+    return _live(plan, index) + (f": {', '.join(only)}" if only else "")
+
+
+def _live(plan: Plan, index: int) -> str:
     groups = plan.stages[index].groups
     before = plan.stages[index - 1].groups if index else ()
     if len(groups) == len(plan.groups):

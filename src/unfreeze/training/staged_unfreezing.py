@@ -7,6 +7,7 @@ starts and at each advance. Nothing is toggled but between steps.
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import lightning as L
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 
 from unfreeze.data.augment.augment import Augmentation, AugmentName
 from unfreeze.errors import UnfreezeError
+from unfreeze.models.groups import count_chosen
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, is_better
 from unfreeze.training.param_groups import drop_frozen_state
@@ -93,6 +95,11 @@ class StagedUnfreezing(L.Callback):
         return self._complete
 
     @property
+    def ends(self) -> bool:
+        """Whether the current stage has ended, and another one follows."""
+        return self._advance_pending
+
+    @property
     def epochs_in_stage(self) -> int:
         """Epochs of the current stage that are done."""
         return self._epochs_in_stage
@@ -125,6 +132,7 @@ class StagedUnfreezing(L.Callback):
                 restore=self._restore,
                 frozen_norm=self._frozen_norm,
                 architecture=pl_module.classifier.architecture,
+                count=partial(count_chosen, pl_module.classifier.network, pl_module.classifier.groups),
             )
         self._freezes_before_wrapping = not _registers_everything(trainer.strategy)
         self._apply(freeze=self._freezes_before_wrapping)
@@ -244,7 +252,7 @@ class StagedUnfreezing(L.Callback):
     def _apply(self, *, freeze: bool) -> None:
         module, planned = self._attached, self.plan.stages[self.stage]
         if freeze:
-            module.set_live_groups(frozenset(planned.groups), self.plan.frozen_norm)
+            module.set_live_groups(frozenset(planned.groups), self.plan.frozen_norm, planned.only)
         module.augment = self.augmentation_of(self.stage)
         module.optimizer_spec = replace(self._run_optimizer, name=planned.optimizer)
 
@@ -273,7 +281,10 @@ class StagedUnfreezing(L.Callback):
         changes = []
         if thawed:
             names = ", ".join(group.name for group in thawed)
-            changes.append(f"{names} unfrozen ({sum(group.parameters for group in thawed):,} parameters)")
+            added = f"{sum(group.parameters for group in thawed):,} parameters"
+            if after.only is not None:
+                added = f"{', '.join(after.only)} alone, {self.plan.trainable(self.stage + 1):,} parameters in all"
+            changes.append(f"{names} unfrozen ({added})")
         if frozen:
             changes.append(f"{', '.join(frozen)} frozen")
         if self._snapshot is not None:
@@ -289,7 +300,7 @@ class StagedUnfreezing(L.Callback):
     def _take_snapshot(self, optimizer: Optimizer) -> Snapshot:
         """Copy to the CPU what the stage trains: weights, buffers, moments. What is frozen has not changed."""
         network = self._attached.network
-        live = {key for group in self._live_layer_groups() for key in group.parameters}
+        live = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
         frozen = {key for key, _ in network.named_parameters()} - live
         moments = {
             key: {name: _to_cpu(value) for name, value in optimizer.state.get(network.get_parameter(key), {}).items()}
@@ -307,10 +318,6 @@ class StagedUnfreezing(L.Callback):
             for name, value in moments.items():
                 kept = state.get(name)
                 state[name] = value.to(kept.device, copy=True) if isinstance(kept, Tensor) else value
-
-    def _live_layer_groups(self) -> list[Any]:
-        live = set(self.plan.stages[self.stage].groups)
-        return [group for group in self._attached.classifier.groups if group.name in live]
 
 
 def groups_of(module: ImageClassifier) -> tuple[Group, ...]:
