@@ -95,6 +95,25 @@ def _cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson = Fa
         list_cache(context, None, as_json)
 
 
+@app.command()
+def soup(
+    folder: Annotated[Path, typer.Argument(help="A sweep's directory, or that of a run with keep_best=3")],
+    out: Annotated[Path | None, typer.Option(help="Where it goes; soup/ in the folder, if not said")] = None,
+) -> None:
+    """Average the best checkpoints of a sweep or a run, as far as validation gains; test the average once."""
+    from unfreeze.announce import shown_path
+    from unfreeze.soup import make_soup
+
+    result = make_soup(folder, out=out, say=lambda line: print(line, flush=True))
+    metric = str(result["monitor"])
+    tested = f" · test accuracy {result['test']['acc']:.4f}" if result["test"] else ""
+    sys.stdout.write(
+        f"  {len(result['ingredients'])} of {len(result['ingredients']) + len(result['left_out'])} averaged · "
+        f"{metric} {result['val'][metric.removeprefix('val/')]:.4f}{tested}\n"
+        f"  {shown_path((out or folder / 'soup').absolute())}\n"
+    )
+
+
 @cache_app.command("list")
 def list_cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson = False) -> None:
     """List the entries: kind, key, what they hold, size, when they were last used, and whether a run uses them now."""

@@ -1,11 +1,13 @@
 """Between Hydra and a run: refuse early, run jobs apart from each other, sum up a multirun."""
 
+import io
 import logging
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("unfreeze.entry")
 
+_WIDEST = 118
+"""Characters of a line of help."""
+
 _prepared: "list[Experiment]" = []
 """What the refusal check of a single run has loaded, for its job to take."""
 
@@ -32,6 +37,8 @@ _prepared: "list[Experiment]" = []
 def start() -> None:
     """Make ready for `hydra.main`: resolvers, and arguments that Hydra understands."""
     register_resolvers()
+    if {"-h", "--help"} & set(sys.argv):
+        sys.stdout = _Wrapped(sys.stdout)
     try:
         sys.argv[1:] = expand_arguments(sys.argv[1:])
     except AlreadyCompletedError as done:
@@ -39,6 +46,26 @@ def start() -> None:
         raise SystemExit(0) from None
     except UnfreezeError as error:
         refuse(error)
+
+
+class _Wrapped(io.TextIOBase):
+    """Breaks the lines of Hydra's help, which has all choices of a group in one."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        """Write text, its long lines in several."""
+        lines = (
+            textwrap.fill(line, _WIDEST, subsequent_indent="  ") if len(line) > _WIDEST else line
+            for line in text.split("\n")
+        )
+        self._out.write("\n".join(lines))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what has been held back."""
+        self._out.flush()
 
 
 def refuse(error: UnfreezeError) -> None:

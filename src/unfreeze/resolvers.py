@@ -2,7 +2,7 @@
 
 from omegaconf import OmegaConf
 
-from unfreeze.training.monitors import MONITORS
+from unfreeze.training.monitors import mode_of
 
 
 def register_resolvers() -> None:
@@ -18,7 +18,10 @@ def plus_head(blocks: int) -> int:
 
 def direction(monitor: str) -> str:
     """Return which way a search goes."""
-    return "minimize" if MONITORS.get(monitor) == "min" else "maximize"
+    try:
+        return "minimize" if mode_of(monitor) == "min" else "maximize"
+    except (KeyError, ValueError):
+        return "maximize"  # what nothing logs is refused with the rest of the configuration
 
 
 def run_name(experiment: str | None, model: str, strategy: str) -> str:

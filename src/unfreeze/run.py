@@ -199,12 +199,18 @@ def judge_on_test(
     trainer: "Trainer", module: "ImageClassifier", data: "ImageDataModule", checkpoint: Path
 ) -> dict[str, Any]:
     """Return the figures of a checkpoint on the test split."""
-    from unfreeze.evaluation.metrics import judge_answers
     from unfreeze.inference.checkpoint import read_checkpoint
-    from unfreeze.training.objectives import Multilabel
 
     # Not by ckpt_path, which would also set the callbacks back to that epoch.
     module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+    return judge_module(trainer, module, data)
+
+
+def judge_module(trainer: "Trainer", module: "ImageClassifier", data: "ImageDataModule") -> dict[str, Any]:
+    """Return the figures of a module as it is on the test split."""
+    from unfreeze.evaluation.metrics import judge_answers
+    from unfreeze.training.objectives import Multilabel
+
     trainer.test(module, data, verbose=False)
     logits, labels = module.test_answers()
     objective = module.objective
@@ -249,7 +255,7 @@ def build_trainer(
 
     folder = run_dir / "checkpoints"
     extra = [instantiate(node) for node in (raw.callbacks or {}).values() if node is not None]
-    best = BestCheckpoint(folder, monitor=config.monitor, mode=config.monitor_mode)
+    best = BestCheckpoint(folder, monitor=config.monitor, mode=config.monitor_mode, keep=config.keep_best)
     return Trainer(
         **{"profiler": Unprofiled(), "plugins": [CheckpointFiles()], **trainer_arguments(config)},
         callbacks=[*callbacks, SeededSteps(config.seed), *extra, best, LastCheckpoint(folder)],

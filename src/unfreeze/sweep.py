@@ -9,7 +9,7 @@ from typing import Any
 
 from unfreeze.errors import UnfreezeError
 from unfreeze.files import replacing
-from unfreeze.training.monitors import MONITORS, is_better
+from unfreeze.training.monitors import is_better, mode_of
 
 UNENDED = "has not ended by itself"
 """The reason in a result that was written when the run began, and never after."""
@@ -92,7 +92,7 @@ def best_job(jobs: Sequence[Job], monitor: str) -> Job | None:
     for job in jobs:
         if job.status != "completed" or job.score is None:
             continue
-        if is_better(job.score, None if best is None else best.score, MONITORS[monitor]):
+        if is_better(job.score, None if best is None else best.score, mode_of(monitor)):
             best = job
     return best
 

@@ -1,5 +1,6 @@
 """The checkpoint that a run goes on from, the best one, their files, and the clean stop."""
 
+import math
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -117,21 +118,24 @@ class BestCheckpoint(Checkpoint):
         folder: Where `best.ckpt` goes.
         monitor: The logged metric to go by.
         mode: Which way it is better.
+        keep: How many of the best epochs stay; where there are several, each also has a file by its number.
     """
 
-    def __init__(self, folder: Path, *, monitor: str, mode: Mode) -> None:
+    def __init__(self, folder: Path, *, monitor: str, mode: Mode, keep: int = 1) -> None:
         self._path = folder / BEST
         self._monitor = monitor
         self._mode: Mode = mode
+        self._keep = keep
         self._best: float | None = None
+        self._kept: list[tuple[float, str]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value so far."""
-        return {"best": self._best}
+        """Return the best value so far, and the files of the best epochs with theirs."""
+        return {"best": self._best, "kept": self._kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best value so far."""
-        self._best = state_dict["best"]
+        """Take up the best values so far."""
+        self._best, self._kept = state_dict["best"], [tuple(each) for each in state_dict["kept"]]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save where this epoch beats all before it."""
@@ -142,6 +146,19 @@ class BestCheckpoint(Checkpoint):
             self._best = score
             can_wait = isinstance(trainer.strategy.checkpoint_io, CheckpointFiles)
             trainer.save_checkpoint(self._path, storage_options={_MAY_WAIT: True} if can_wait else None)
+        if self._keep > 1 and math.isfinite(score):
+            self._keep_epoch(trainer, score)
+
+    def _keep_epoch(self, trainer: L.Trainer, score: float) -> None:
+        """Save an epoch that is one of the best, and remove the one that is no more."""
+        name = f"epoch{trainer.current_epoch + 1:04d}.ckpt"
+        ranked = sorted([*self._kept, (score, name)], key=lambda each: each[0], reverse=self._mode == "max")
+        self._kept = ranked[: self._keep]
+        if (score, name) in self._kept:
+            trainer.save_checkpoint(self._path.with_name(name))
+        if trainer.is_global_zero:
+            for _, worse in ranked[self._keep :]:
+                self._path.with_name(worse).unlink(missing_ok=True)
 
 
 class LastCheckpoint(Checkpoint):

@@ -1,0 +1,131 @@
+"""Soups of a sweep's runs and of a run's best epochs: what goes in, what comes out, what is refused."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.launch import train
+from unfreeze.cli import main
+from unfreeze.errors import UnfreezeError
+from unfreeze.inference.checkpoint import load_classifier
+from unfreeze.soup import make_soup
+
+REQUEST = [
+    "data=digits",
+    "data.fraction=0.3",
+    "data.image_size=32",
+    "model=tiny",
+    "logger=none",
+    "callbacks.curves=null",
+    "trainer.precision=32",
+    "strategy.stages=[{name: head, train: 1, epochs: 1}, {name: all, train: all, epochs: 2}]",
+]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("soup")
+    done = train(["-m", *REQUEST, "seed=0,1,2", "hydra.sweep.dir=sweep"], folder)
+    assert done.code == 0, done.err
+    return folder / "sweep"
+
+
+def soup(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["unfreeze", "soup", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def val_acc(run: Path) -> float:
+    return float(json.loads((run / "result.json").read_text())["val"]["acc"])
+
+
+def test_a_sweep_is_averaged_and_is_no_worse_than_its_best(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "soup"
+    assert soup([str(sweep), "--out", str(place)], monkeypatch) == 0
+    told = capsys.readouterr().out
+    assert "the best" in told
+    assert "of 3 averaged" in told
+    result = json.loads((place / "result.json").read_text())
+    assert result["status"] == "completed"
+    assert result["val"]["acc"] >= max(val_acc(sweep / str(job)) for job in range(3)) - 1e-9
+    assert len(result["ingredients"]) + len(result["left_out"]) == 3
+    assert 0 < result["test"]["acc"] <= 1
+    states = [load_classifier(Path(path)).network.state_dict() for path in result["ingredients"]]
+    mixed = load_classifier(place).network.state_dict()
+    expected = torch.stack([state["fc.weight"] for state in states]).double().mean(dim=0).float()
+    assert torch.equal(mixed["fc.weight"], expected)
+    assert soup([str(sweep), "--out", str(place)], monkeypatch) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_norms_count_anew_what_the_average_sees(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unfreeze.soup import _Kitchen, find_ingredients
+
+    ingredients = find_ingredients(sweep)
+    kitchen = _Kitchen.open(ingredients[0].run_dir)
+    alone = kitchen.mix(ingredients[:1]).network.state_dict()
+    own = ingredients[0].classifier.network.state_dict()
+    assert all(torch.equal(alone[key], own[key]) for key in own), "one alone stays as it is"
+    mixed = kitchen.mix(ingredients[:2])
+    seen: list[torch.Tensor] = []
+    first = mixed.network.get_submodule("conv1.0")
+    hook = first.register_forward_hook(lambda _, __, out: seen.append(out))
+    images = mixed.preprocessing(kitchen.data.store.read(kitchen.data.splits.train))
+    with torch.no_grad():
+        mixed.network(images)
+    hook.remove()
+    norm = mixed.network.get_submodule("conv1.1")
+    torch.testing.assert_close(norm.running_mean, seen[0].mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
+def test_the_best_epochs_of_a_run_are_kept_and_averaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = train([*REQUEST, "keep_best=2", "hydra.run.dir=run"], tmp_path)
+    assert done.code == 0, done.err
+    kept = sorted(file.name for file in (tmp_path / "run" / "checkpoints").glob("epoch*.ckpt"))
+    assert len(kept) == 2
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("val/acc")
+    scores = {f"epoch{number:04d}.ckpt": float(row.split(",")[column]) for number, row in enumerate(rows[1:], 1)}
+    assert min(scores[name] for name in kept) >= max(scores[name] for name in scores if name not in kept)
+    monkeypatch.chdir(tmp_path)
+    assert soup(["run"], monkeypatch) == 0
+    assert load_classifier(tmp_path / "run" / "soup").classes == tuple("0123456789")
+    assert make_soup(tmp_path / "run", out=tmp_path / "again")["val"]["acc"] >= val_acc(tmp_path / "run")
+
+
+def test_what_does_not_go_together_is_refused(sweep: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnfreezeError, match="no folder"):
+        make_soup(tmp_path / "nothing")
+    shutil.copytree(sweep, tmp_path / "sweep")
+    splits = tmp_path / "sweep" / "1" / "splits.json"
+    kept = splits.read_text()
+    content = json.loads(kept)
+    content["splits"]["val"]["hash"] = "0" * 32
+    splits.write_text(json.dumps(content))
+    with pytest.raises(UnfreezeError, match=r"val or test images of .*1 are not those of .*0"):
+        make_soup(tmp_path / "sweep")
+    splits.write_text(kept)
+    file = tmp_path / "sweep" / "2" / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    checkpoint["unfreeze"]["classifier"]["preprocessing"]["crop_px"] = 48
+    torch.save(checkpoint, file)
+    with pytest.raises(UnfreezeError, match="has another preprocessing than"):
+        make_soup(tmp_path / "sweep")
+    with pytest.raises(UnfreezeError, match="train with keep_best=3"):
+        make_soup(sweep / "0")
+    for job in ("1", "2"):
+        shutil.rmtree(tmp_path / "sweep" / job)
+    with pytest.raises(UnfreezeError, match="has 1 completed jobs; want two or more"):
+        make_soup(tmp_path / "sweep")
