@@ -260,7 +260,7 @@ def build_teacher(
     from unfreeze.training.teacher import check_classes, check_splits, find_teacher
 
     assert config.objective.teacher is not None
-    teacher = find_teacher(config.objective.teacher)
+    teacher = find_teacher(config.objective.teacher, trust_repo=config.model.trust_repo)
     if config.objective.match == "logits":
         check_classes(teacher, outputs)
     check_splits(teacher, data.describe_splits())

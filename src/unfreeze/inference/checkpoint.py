@@ -11,6 +11,19 @@ from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, rebuild_cl
 from unfreeze.models.weights import CHECKPOINT_KEY, NETWORK_PREFIX
 
 
+class UntrustedRepoError(UnfreezeError):
+    """A checkpoint's network comes from a repository whose code is not trusted.
+
+    Args:
+        message: For whom it concerns.
+        repo: The repository.
+    """
+
+    def __init__(self, message: str, repo: str) -> None:
+        super().__init__(message)
+        self.repo = repo
+
+
 def load_classifier(path: str | Path, *, trust_repo: bool = False) -> Classifier:
     """Return the classifier of a checkpoint, in eval mode, on the CPU.
 
@@ -35,9 +48,10 @@ def load_classifier(path: str | Path, *, trust_repo: bool = False) -> Classifier
     }
     model = record["classifier"]["model"]
     if model["source"] == "hub" and not trust_repo:
-        raise UnfreezeError(
+        raise UntrustedRepoError(
             f"{file}: its network is {model['name']} of the repository {model['repo']}, whose code would run; if you "
-            "trust it, pass trust_repo=True"
+            "trust it, pass trust_repo=True",
+            repo=model["repo"],
         )
     return rebuild_classifier(record["classifier"], state, trust_repo=trust_repo)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
 from unfreeze.errors import UnfreezeError
-from unfreeze.inference.checkpoint import load_classifier
+from unfreeze.inference.checkpoint import UntrustedRepoError, load_classifier
 from unfreeze.models.classifier import Classifier, published_classifier
 from unfreeze.models.heads import head_inputs
 from unfreeze.models.outputs import Outputs
@@ -49,12 +49,13 @@ class Teacher:
     is_published: bool = False
 
 
-def find_teacher(given: str) -> Teacher:
+def find_teacher(given: str, *, trust_repo: bool = False) -> Teacher:
     """Return the teacher that a person means.
 
     Args:
         given: The directory of a run, a checkpoint of this project, or the name of one of torchvision's classifiers,
             which then has its published weights and classes.
+        trust_repo: Whether the code of the repository that a hub's network comes from may run.
 
     Raises:
         UnfreezeError: If there is none such.
@@ -63,7 +64,12 @@ def find_teacher(given: str) -> Teacher:
     if path.exists():
         run_dir = next((folder for folder in (path, *path.parents[:2]) if (folder / "splits.json").is_file()), None)
         try:
-            return Teacher(load_classifier(path), given, run_dir)
+            return Teacher(load_classifier(path, trust_repo=trust_repo), given, run_dir)
+        except UntrustedRepoError as error:
+            raise UnfreezeError(
+                f"objective.teacher: {given} is a network of the repository {error.repo}, whose code would run; if you "
+                "trust it, type model.trust_repo=true"
+            ) from None
         except UnfreezeError as error:
             raise UnfreezeError(f"objective.teacher: {error}") from None
     if path.suffix or "/" in given:
