@@ -67,7 +67,6 @@ REFUSED = {
     ("features", "compiled"): "a compiled network shows no features",
     ("recomputed", "compiled"): "trainer.compile decides itself what to keep",
     ("probe", "uncached"): "leave out cache.enabled=false",
-    ("probe", "mixing"): "sees each image once",
     ("probe", "counting"): "leave out strategy.frozen_norm=train",
 }
 SLOW_TO_START = {"compiled"}

@@ -105,7 +105,7 @@ REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
     (TABLE, nothing, "photos.csv' (no such file); want a CSV or Parquet file"),
     (TABLE, ragged_table, "data.csv: line 3 has 3 cells and the header 2"),
     (["data.columns.label=race", *TABLE], table, "no column 'race'. Columns of the table: image, label, age, patient"),
-    (["data.columns.label=[age,label]", *TABLE], table, "head=linear learns one task, but 2 columns are named"),
+    (["data.columns.label=[age,label]", *TABLE], table, "head=linear: learns one task, but the data has 2: age, label"),
     (["data.columns.group=patient", "data.folds=4", "data.fold=0", *TABLE], table, "data.folds: got 4, but there are"),
     (["data.folds=4", *QUICK], nothing, "data.fold: missing beside data.folds=4; type data.fold=0"),
     (["data.folds=4", "data.fold=4", *QUICK], nothing, "data.fold: got 4, want one of 0 to 3"),

@@ -96,6 +96,8 @@ def log_hyperparameters(trainer: "Trainer", config: Config, metrics: dict[str, f
         "data": config.data.name,
         "model": config.model.name,
         "strategy": config.strategy.name,
+        "head": config.head.name,
+        "objective": config.objective.name,
         "augment": config.augment.name,
         "optimizer": config.optimizer.name,
         "schedule": config.optimizer.schedule,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from tests.data.augment.noise import draws_of, smooth_noise
 from unfreeze.data.augment.draws import Draw
-from unfreeze.data.augment.mixing import beta_draws, mix_batch, mixed_targets
+from unfreeze.data.augment.mixing import beta_draws, mix_batch, mix_targets
 
 ALPHAS = (0.0, 1e-6, 0.2, 1.0, 100.0)
 
@@ -88,14 +89,15 @@ def test_targets_sum_to_one_and_pixels_stay_in_range(
     assert results.shape == images.shape
     assert results.dtype == torch.float32
     assert ((results >= 0) & (results <= 255)).all()
-    targets = mixed_targets(torch.arange(count) % 3, shares, num_classes=3)
+    targets = mix_targets(F.one_hot(torch.arange(count) % 3, 3).float(), shares)
     assert targets.shape == (count, 3)
     assert ((targets >= 0) & (targets <= 1)).all()
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(count))
 
 
 def test_targets_are_the_shares_of_both_labels() -> None:
-    targets = mixed_targets(torch.tensor([2, 0, 0]), torch.tensor([0.75, 0.5, 0.25]), num_classes=4)
+    shown = F.one_hot(torch.tensor([2, 0, 0]), 4).float()
+    targets = mix_targets(shown, torch.tensor([0.75, 0.5, 0.25]))
     assert targets.tolist() == [[0.25, 0, 0.75, 0], [0.5, 0, 0.5, 0], [1, 0, 0, 0]]
 
 
@@ -104,7 +106,7 @@ def test_an_image_alone_is_mixed_with_itself(mixup: float, cutmix: float) -> Non
     image = smooth_noise(1)
     result, shares = mixed(image, mixup=mixup, cutmix=cutmix)
     torch.testing.assert_close(result, image.float())
-    assert mixed_targets(torch.tensor([1]), shares, num_classes=3).tolist() == [[0, 1, 0]]
+    assert mix_targets(torch.tensor([[0.0, 1, 0]]), shares).tolist() == [[0, 1, 0]]
 
 
 def test_what_is_mixed_is_the_images_own_draw_wherever_it_stands() -> None:
