@@ -162,34 +162,33 @@ def request(choice: Choice) -> list[str]:
     ]
 
 
-def check(choice: Choice, place: Path) -> None:
-    name = name_of(choice)
-    done = train([*request(choice), f"hydra.run.dir={name}"], place)
+def check(choice: Choice, place: Path, run_dir: Path) -> None:
+    done = train([*request(choice), f"hydra.run.dir={run_dir}"], place)
     lines = [line for pair, line in REFUSED.items() if set(pair) <= set(choice.values())]
     if lines:
         assert done.code == 2, done.out
         assert any(line in done.err for line in lines), done.err
         assert len(done.err.strip().splitlines()) == 1
-        assert not (place / name).exists()
+        assert not run_dir.exists()
         return
     assert done.code == 0, done.err
-    result = json.loads((place / name / "result.json").read_text())
+    result = json.loads((run_dir / "result.json").read_text())
     assert result["status"] == "completed"
     assert len(result["stages"]) == (1 if choice["stages"] == "probe" else 2)
     assert result["test"]["n"] > 0
 
 
 @pytest.mark.parametrize("choice", pairwise(), ids=name_of)
-def test_each_pair_of_values_trains(choice: Choice, place: Path) -> None:
-    check(choice, place)
+def test_each_pair_of_values_trains(choice: Choice, place: Path, tmp_path: Path) -> None:
+    check(choice, place, tmp_path / name_of(choice))
 
 
 @pytest.mark.parametrize("choice", list(refused()), ids=name_of)
-def test_what_does_not_go_together_is_refused(choice: Choice, place: Path) -> None:
-    check(choice, place)
+def test_what_does_not_go_together_is_refused(choice: Choice, place: Path, tmp_path: Path) -> None:
+    check(choice, place, tmp_path / name_of(choice))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", singles(), ids=name_of)
-def test_each_head_objective_and_option_train_or_are_refused(choice: Choice, place: Path) -> None:
-    check(choice, place)
+def test_each_head_objective_and_option_train_or_are_refused(choice: Choice, place: Path, tmp_path: Path) -> None:
+    check(choice, place, tmp_path / name_of(choice))

@@ -69,10 +69,11 @@ def test_a_sweep_is_averaged_and_is_no_worse_than_its_best(
 
 
 def test_norms_count_anew_what_the_average_sees(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unfreeze.run import reopen
     from unfreeze.soup import _Kitchen, find_ingredients
 
     ingredients = find_ingredients(sweep)
-    kitchen = _Kitchen.open(ingredients[0].run_dir)
+    kitchen = _Kitchen(reopen(ingredients[0].run_dir, ingredients[0].classifier.preprocessing))
     alone = kitchen.mix(ingredients[:1]).network.state_dict()
     own = ingredients[0].classifier.network.state_dict()
     assert all(torch.equal(alone[key], own[key]) for key in own), "one alone stays as it is"
@@ -80,7 +81,7 @@ def test_norms_count_anew_what_the_average_sees(sweep: Path, tmp_path: Path, mon
     seen: list[torch.Tensor] = []
     first = mixed.network.get_submodule("conv1.0")
     hook = first.register_forward_hook(lambda _, __, out: seen.append(out))
-    images = mixed.preprocessing(kitchen.data.store.read(kitchen.data.splits.train))
+    images = mixed.preprocessing(kitchen.run.data.store.read(kitchen.run.data.splits.train))
     with torch.no_grad():
         mixed.network(images)
     hook.remove()
@@ -129,3 +130,24 @@ def test_what_does_not_go_together_is_refused(sweep: Path, tmp_path: Path) -> No
         shutil.rmtree(tmp_path / "sweep" / job)
     with pytest.raises(UnfreezeError, match="has 1 completed jobs; want two or more"):
         make_soup(tmp_path / "sweep")
+
+
+def test_the_code_of_a_repository_does_not_run_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hubconf.py").write_text(
+        "from pathlib import Path\n\nfrom torch import nn\n\nPath('ran').touch()\n\n\ndef net():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))\n"
+    )
+    hub = ["model=hub", f"model.repo={tmp_path}", "model.name=net", "model.weights=null"]
+    short = "strategy.stages=[{name: head, train: 1, epochs: 1}]"
+    request = [part for part in REQUEST if not part.startswith(("model=", "strategy."))]
+    done = train(["-m", *request, *hub, short, "seed=0,1", "hydra.sweep.dir=sweep"], tmp_path)
+    assert done.code == 0, done.err
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ran").unlink()
+    assert soup(["sweep"], monkeypatch) == 2
+    assert f"repository {tmp_path}, whose code would run" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+    assert soup(["sweep", "--trust-repo"], monkeypatch) == 0
+    assert (tmp_path / "ran").exists()

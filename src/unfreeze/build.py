@@ -1,12 +1,12 @@
 """From a configuration to objects."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unfreeze.answers import answers_of
 from unfreeze.cachefolder import cache_root
 from unfreeze.config import CacheConfig, Config, DataConfig
 from unfreeze.errors import UnfreezeError
@@ -15,11 +15,11 @@ from unfreeze.training.precision import AUTO, FLOAT32
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
+    from lightning import Trainer
 
     from unfreeze.data.audit.audit import AuditReport
     from unfreeze.data.datamodule import ImageDataModule
-    from unfreeze.data.sources.source import ImageSource, Task
+    from unfreeze.data.sources.source import ImageSource
     from unfreeze.data.splits.splits import Splits
     from unfreeze.data.store.store import StoreOptions
     from unfreeze.models.classifier import Classifier
@@ -63,67 +63,6 @@ def count_images(config: Config) -> "tuple[Outputs, int]":
         return answers_of(config, [ten])[0], round(50_000 * data.fraction * (1 - data.val_fraction))
     source = build_source(data)
     return answers_of(config, source.tasks)[0], len(build_splits(data, source).train)
-
-
-def answers_of(config: Config, tasks: "Sequence[Task]") -> "tuple[Outputs, NDArray[np.int64]]":
-    """Return what a network is to tell of images, and what is true of them.
-
-    Args:
-        config: With the objective and the head.
-        tasks: Of a source.
-
-    Returns:
-        What the logits stand for; and the labels, int64, shape (N,), or a column for each task or label.
-
-    Raises:
-        UnfreezeError: If the objective and the head do not go with the labels.
-    """
-    from unfreeze.models.outputs import Outputs, TaskClasses
-
-    names = ", ".join(task.name for task in tasks)
-    if config.objective.name == "multilabel":
-        if config.head.is_multitask:
-            raise UnfreezeError("head=multitask: objective=multilabel has one head for all labels; type head=linear")
-        if config.data.balance == "sampler":
-            raise UnfreezeError(
-                "data.balance: an image with several labels can't be drawn by one of them; type data.balance=weights"
-            )
-        there = [task.is_there for task in tasks]
-        for task, presence in zip(tasks, there, strict=True):
-            if presence is None:
-                raise UnfreezeError(
-                    f"objective=multilabel: {task.name!r} has {len(task.classes)} classes, such as "
-                    f"{task.classes[0]!r}; want columns of 0 and 1 (data=manifest data.columns.label=[furry,tame]), or "
-                    "one whose cells hold several labels (data.columns.separator='|')"
-                )
-        labels = Outputs((TaskClasses("label", tuple(task.name for task in tasks)),), multilabel=True)
-        return labels, np.stack([presence for presence in there if presence is not None], axis=1)
-    if config.head.is_multitask:
-        _check_tasks(config, [task.name for task in tasks])
-        outputs = Outputs(tuple(TaskClasses(task.name, task.classes) for task in tasks))
-        return outputs, np.stack([task.labels for task in tasks], axis=1)
-    if len(tasks) > 1:
-        raise UnfreezeError(
-            f"head={config.head.name}: learns one task, but the data has {len(tasks)}: {names}; type head=multitask "
-            f"for a head each, objective=multilabel for labels of 0 and 1, or data.columns.label={tasks[0].name}"
-        )
-    return Outputs.of(tasks[0].classes, task=tasks[0].name), tasks[0].labels
-
-
-def _check_tasks(config: Config, names: list[str]) -> None:
-    if len(names) < 2:
-        raise UnfreezeError(
-            f"head=multitask: the data has one task, {names[0]!r}; type data=manifest "
-            "data.columns.label=[<column>,<column>], or head=linear"
-        )
-    if config.objective.name == "distill":
-        raise UnfreezeError("head=multitask: objective=distill teaches one task; type head=linear, or no objective")
-    unknown = sorted(set(config.head.weights or {}) - set(names))
-    if unknown:
-        raise UnfreezeError(f"head.weights: no task {unknown[0]!r}; want {', '.join(names)}")
-    task = config.monitor.split("/")[1]
-    if config.monitor.count("/") == 2 and task not in names:
-        raise UnfreezeError(f"monitor: no task {task!r}; want one of {', '.join(names)}, or their mean, val/acc")
 
 
 def build_data(config: Config, source: "ImageSource") -> "ImageDataModule":
@@ -346,15 +285,18 @@ def trainer_arguments(config: Config) -> dict[str, Any]:
 
 def check_trainer(config: Config) -> "torch.device":
     """Let Lightning look at its arguments before anything is loaded; return the device that this process trains on."""
-    from lightning import Trainer
-
     # Set when Lightning is there, which chooses INFO for itself: what it would say, `announce` says.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
-        trainer = Trainer(**{**trainer_arguments(config), "logger": False, "enable_checkpointing": False})
+        return _bare_trainer(config).strategy.root_device
     except Exception as error:
         raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None
-    return trainer.strategy.root_device
+
+
+def _bare_trainer(config: Config) -> "Trainer":
+    from lightning import Trainer
+
+    return Trainer(**{**trainer_arguments(config), "logger": False, "enable_checkpointing": False})
 
 
 def _check_solvers(config: Config) -> None:
@@ -384,15 +326,8 @@ def _rate_scale(config: Config) -> dict[str, float] | None:
     """
     if config.optimizer.lr_batch is None:
         return None
-    from lightning import Trainer
-
-    ranks = Trainer(**{**trainer_arguments(config), "logger": False, "enable_checkpointing": False}).world_size
-    ratio = (
-        config.data.batch_size
-        * ranks
-        * (config.trainer.get("accumulate_grad_batches") or 1)
-        / config.optimizer.lr_batch
-    )
+    batches = _bare_trainer(config).world_size * (config.trainer.get("accumulate_grad_batches") or 1)
+    ratio = config.data.batch_size * batches / config.optimizer.lr_batch
     return {"sgd": ratio, "adam": ratio**0.5, "adamw": ratio**0.5}
 
 

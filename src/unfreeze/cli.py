@@ -99,12 +99,13 @@ def _cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson = Fa
 def soup(
     folder: Annotated[Path, typer.Argument(help="A sweep's directory, or that of a run with keep_best=3")],
     out: Annotated[Path | None, typer.Option(help="Where it goes; soup/ in the folder, if not said")] = None,
+    trust_repo: Annotated[bool, typer.Option("--trust-repo", help="Let code of a hub's repository run")] = False,
 ) -> None:
     """Average the best checkpoints of a sweep or a run, as far as validation gains; test the average once."""
     from unfreeze.announce import shown_path
     from unfreeze.soup import make_soup
 
-    result = make_soup(folder, out=out, say=lambda line: print(line, flush=True))
+    result = make_soup(folder, out=out, say=lambda line: print(line, flush=True), trust_repo=trust_repo)
     metric = str(result["monitor"])
     tested = f" · test accuracy {result['test']['acc']:.4f}" if result["test"] else ""
     sys.stdout.write(

@@ -2,13 +2,13 @@
 
 import math
 import os
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
-from unfreeze.errors import UnfreezeError, suggest
-from unfreeze.models.spec import ModelSpec, Source
+from unfreeze.config_errors import describe_errors
+from unfreeze.errors import UnfreezeError
+from unfreeze.models.spec import HeadName, ModelSpec, Source
 from unfreeze.training.monitors import LABEL_MONITORS, MONITORS, Mode, mode_of
 from unfreeze.training.schedules import SCHEDULES
 
@@ -23,7 +23,6 @@ GroupRates = Annotated[dict[str, GroupRate] | list[GroupRate], Field(min_length=
 ScheduleName = Literal["constant", "step", "cosine", "one_cycle", "cyclic"]
 OptimizerName = Literal["adamw", "adam", "sgd"]
 AugmentName = Literal["none", "light", "standard", "strong"]
-HeadName = Literal["linear", "mlp", "cosine"]
 
 
 _COUNTS = (
@@ -319,7 +318,7 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
-    def _teacher_is_named(self) -> "Config":
+    def _choices_go_together(self) -> "Config":
         if self.objective.name == "distill" and self.objective.teacher is None:
             raise ValueError("objective.teacher: missing; type objective.teacher=outputs/<run>, or a model's name")
         if self.model.checkpointing and self.trainer.get("compile"):
@@ -378,75 +377,7 @@ def parse_config(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UnfreezeError("; ".join(_describe(details) for details in _one_per_key(error.errors()))) from None
-
-
-def _one_per_key(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Keep the first error of each key: a union reports one for each of its members."""
-    first: dict[tuple[int | str, ...], ErrorDetails] = {}
-    for error in errors:
-        key = tuple(part for part in error["loc"] if isinstance(part, int) or part.isidentifier())
-        first.setdefault(_without_union_members(key), error)
-    return list(first.values())
-
-
-def _without_union_members(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    members = {"int", "str", "float", "constrained-float", "LearningRateChanges"}
-    return tuple(part for part in loc if part not in members and not (isinstance(part, str) and "[" in part))
-
-
-def _describe(error: ErrorDetails) -> str:
-    if error["type"] == "value_error":
-        return error["msg"].removeprefix("Value error, ")
-    path = _key_path(_without_union_members(error["loc"]))
-    if error["type"] == "missing":
-        return f"{path}: missing; type {path}=..."
-    if error["type"] == "extra_forbidden":
-        known = sorted(_fields_at(error["loc"]))
-        name = str(error["loc"][-1])
-        return f"{path}: there is no such key{f'; want one of {suggest(name, known, limit=12)}' if known else ''}"
-    wanted = error["msg"].replace("Input should be ", "").replace("valid dictionary", "mapping")
-    wanted = wanted.removeprefix("Value should have ").removesuffix(" after validation").split(" or instance of")[0]
-    example = _example_at(_without_union_members(error["loc"]))
-    hint = f", such as {path}={example}" if example is not None else ""
-    return f"{path}: got {error['input']!r}, want {wanted}{hint}"
-
-
-def _key_path(loc: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
-
-
-def _section_at(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
-    section: type[BaseModel] = Config
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        if part == "stages":
-            section = StageConfig
-            continue
-        info = section.model_fields.get(part)
-        if info is None:
-            return None
-        inner = next((kind for kind in (info.annotation, *get_args(info.annotation)) if _is_section(kind)), None)
-        if inner is None:
-            return None
-        section = inner
-    return section
-
-
-def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
-    section = _section_at(loc[:-1])
-    return list(section.model_fields) if section else []
-
-
-def _example_at(loc: tuple[int | str, ...]) -> Any:
-    section = _section_at(loc[:-1])
-    info = section.model_fields.get(str(loc[-1])) if section else None
-    return info.examples[0] if info and info.examples else None
+        raise UnfreezeError(describe_errors(error, Config)) from None
 
 
 assert set(SCHEDULES) == set(ScheduleName.__args__)  # type: ignore[attr-defined]

@@ -8,16 +8,16 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from unfreeze.announce import announce, log_hyperparameters, shown_path
+from unfreeze.answers import answers_of
 from unfreeze.arguments import override_key
 from unfreeze.build import (
-    answers_of,
     build_data,
     build_module,
     build_source,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
     from unfreeze.data.datamodule import ImageDataModule
+    from unfreeze.models.classifier import Classifier
+    from unfreeze.models.preprocessing import Preprocessing
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.recorder import RunRecorder
 
@@ -351,6 +353,56 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
+@dataclass(frozen=True, eq=False)
+class Reopened:
+    """The images of a run that has ended, and a trainer that judges models on them as the run did.
+
+    Args:
+        config: Of the run, without what only training needs.
+        data: Decoded images, in the run's splits.
+        trainer: Logs nothing, and calls nothing back.
+        channels_last: The memory layout of the run.
+    """
+
+    config: Config
+    data: "ImageDataModule"
+    trainer: "Trainer"
+    channels_last: bool
+
+    def module_of(self, classifier: "Classifier") -> "ImageClassifier":
+        """Return a classifier as the trainer judges it."""
+        return build_module(self.config, classifier, self.data, channels_last=self.channels_last)
+
+
+def reopen(run_dir: Path, preprocessing: "Preprocessing") -> Reopened:
+    """Return what judges models as a run that has ended was judged.
+
+    Args:
+        run_dir: Of the run.
+        preprocessing: What its network saw.
+
+    Raises:
+        UnfreezeError: If the run's data can't be had any more, or is not what it was.
+    """
+    import json
+
+    raw = OmegaConf.load(run_dir / "config.yaml")
+    assert isinstance(raw, DictConfig)
+    config = check_values(raw, ())
+    training = {"model": config.model.model_copy(update={"checkpointing": False})}
+    config = config.model_copy(update={**training, "trainer": {**config.trainer, "compile": False}})
+    check_trainer(config)
+    data = build_data(config, build_source(config.data))
+    decode(data, preprocessing)
+    kept = json.loads((run_dir / "splits.json").read_text(encoding="utf-8"))
+    now = data.describe_splits()
+    if (now["fingerprint"], now["splits"]) != (kept["fingerprint"], kept["splits"]):
+        raise UnfreezeError(f"data: not the images, or not the splits, of {shown_path(run_dir / 'splits.json')}")
+    trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
+    verdict = read_verdict(run_dir)
+    return Reopened(config, data, trainer, verdict is None or verdict.channels_last)
+
+
 def test_run(run_dir: Path) -> dict[str, Any]:
     """Test the best checkpoint of a completed run that was not tested, and add the figures to its result.
 
@@ -363,24 +415,13 @@ def test_run(run_dir: Path) -> dict[str, Any]:
     from unfreeze.training.checkpointing import BEST
     from unfreeze.training.recorder import write_json
 
-    raw = OmegaConf.load(run_dir / "config.yaml")
-    assert isinstance(raw, DictConfig)
-    config = check_values(raw, ())
     file = run_dir / "result.json"
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     checkpoint = run_dir / "checkpoints" / BEST
     classifier = load_classifier(checkpoint, trust_repo=True)
-    data = build_data(config, build_source(config.data))
-    decode(data, classifier.preprocessing)
-    kept = json.loads((run_dir / "splits.json").read_text(encoding="utf-8"))
-    now = data.describe_splits()
-    if (now["fingerprint"], now["splits"]) != (kept["fingerprint"], kept["splits"]):
-        raise UnfreezeError(f"data: not the images, or not the splits, of {shown_path(run_dir / 'splits.json')}")
-    if not len(data.splits.test):
+    reopened = reopen(run_dir, classifier.preprocessing)
+    if not len(reopened.data.splits.test):
         return result
-    trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
-    verdict = read_verdict(run_dir)
-    module = build_module(config, classifier, data, channels_last=verdict is None or verdict.channels_last)
-    result["test"] = judge_on_test(trainer, module, data, checkpoint)
+    result["test"] = judge_on_test(reopened.trainer, reopened.module_of(classifier), reopened.data, checkpoint)
     write_json(file, result)
     return result

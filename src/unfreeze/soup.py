@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfreeze.announce import shown_path
-from unfreeze.build import build_data, build_module, build_source, check_trainer, decode
-from unfreeze.compute import COMPUTE_FILE, read_verdict
-from unfreeze.config import Config
+from unfreeze.compute import COMPUTE_FILE
+from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
 from unfreeze.evaluation.result import RESULT_SCHEMA
 from unfreeze.files import replacing
-from unfreeze.run import build_trainer, check_values, judge_module
+from unfreeze.run import Reopened, judge_module, reopen
 from unfreeze.sweep import read_jobs
 from unfreeze.terminal import counting_bar
 from unfreeze.training.monitors import is_better
 
 if TYPE_CHECKING:
-    from lightning import Trainer
     from torch import Tensor
 
-    from unfreeze.data.datamodule import ImageDataModule
     from unfreeze.models.classifier import Classifier
     from unfreeze.training.module import ImageClassifier
 
@@ -43,13 +40,20 @@ class Ingredient:
     classifier: "Classifier"
 
 
-def make_soup(folder: Path, *, out: Path | None = None, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+def make_soup(
+    folder: Path,
+    *,
+    out: Path | None = None,
+    say: Callable[[str], None] | None = None,
+    trust_repo: bool = False,
+) -> dict[str, Any]:
     """Average checkpoints, best first, each that does not make the validation worse; test the average once.
 
     Args:
         folder: Of a sweep, whose completed jobs' best checkpoints are taken; or of a run that has kept several.
         out: Where the soup goes, a directory as a run's; None for `soup` in the folder.
         say: Called with a line for each checkpoint; None to say nothing.
+        trust_repo: Whether the code of the repository that a hub's network comes from may run.
 
     Returns:
         The content of its result.json.
@@ -57,29 +61,27 @@ def make_soup(folder: Path, *, out: Path | None = None, say: Callable[[str], Non
     Raises:
         UnfreezeError: If there is nothing to average, or what there is does not go together.
     """
-    ingredients = find_ingredients(folder)
+    ingredients = find_ingredients(folder, trust_repo=trust_repo)
     _check_go_together(ingredients)
     place = folder / "soup" if out is None else out
     if place.exists() and any(place.iterdir()):
         raise UnfreezeError(f"soup: {shown_path(place)} is not empty; remove it, or name another place with --out")
-    kitchen = _Kitchen.open(ingredients[0].run_dir)
-    monitor, mode = kitchen.config.monitor, kitchen.config.monitor_mode
-    scored = sorted(
-        ((kitchen.judge(each.classifier).score, each) for each in ingredients),
-        key=lambda pair: pair[0],
-        reverse=mode == "max",
-    )
-    score, first = scored[0]
-    chosen, best = [first], kitchen.judge(kitchen.mix([first]))
     say = say or _say_nothing
-    say(f"  {shown_path(first.path)}  {monitor} {score:.4f}  the best")
-    for score, each in scored[1:]:
+    kitchen = _Kitchen(reopen(ingredients[0].run_dir, ingredients[0].classifier.preprocessing))
+    config = kitchen.run.config
+    monitor, mode = config.monitor, config.monitor_mode
+    judged = [(kitchen.judge(each.classifier), each) for each in ingredients]
+    judged.sort(key=lambda pair: pair[0].score, reverse=mode == "max")
+    best, first = judged[0]
+    chosen = [first]
+    say(f"  {shown_path(first.path)}  {monitor} {best.score:.4f}  the best")
+    for alone, each in judged[1:]:
         mixed = kitchen.judge(kitchen.mix([*chosen, each]))
         gains = not is_better(best.score, mixed.score, mode)
         if gains:
             chosen, best = [*chosen, each], mixed
         together = f"{'in' if gains else 'out'}: {mixed.score:.4f} together"
-        say(f"  {shown_path(each.path)}  {monitor} {score:.4f}  {together}")
+        say(f"  {shown_path(each.path)}  {monitor} {alone.score:.4f}  {together}")
     result = {
         "schema": RESULT_SCHEMA,
         "status": "completed",
@@ -87,8 +89,8 @@ def make_soup(folder: Path, *, out: Path | None = None, say: Callable[[str], Non
         "val": {key.removeprefix("val/"): value for key, value in best.figures.items()},
         "test": kitchen.test(best),
         "ingredients": [str(each.path) for each in chosen],
-        "left_out": [str(each.path) for _, each in scored if each not in chosen],
-        "seed": kitchen.config.seed,
+        "left_out": [str(each.path) for _, each in judged if each not in chosen],
+        "seed": config.seed,
     }
     _serve(place, best.module, first, result)
     return result
@@ -98,13 +100,13 @@ def _say_nothing(line: str) -> None:
     """Keep a line to oneself."""
 
 
-def find_ingredients(folder: Path) -> list[Ingredient]:
+def find_ingredients(folder: Path, *, trust_repo: bool = False) -> list[Ingredient]:
     """Return the checkpoints that a folder has for a soup.
 
     Raises:
-        UnfreezeError: If there are fewer than two.
+        UnfreezeError: If there are fewer than two, or their network is not trusted.
     """
-    from unfreeze.inference.checkpoint import load_classifier
+    from unfreeze.inference.checkpoint import UntrustedRepoError, load_classifier
 
     if not folder.is_dir():
         raise UnfreezeError(f"soup: no folder {str(folder)!r}; want that of a sweep, or of a run with keep_best=3")
@@ -117,7 +119,13 @@ def find_ingredients(folder: Path) -> list[Ingredient]:
         lack = f"has {len(files)} completed jobs; want two or more, as in: python train.py -m seed=0,1,2"
     if len(files) < 2:
         raise UnfreezeError(f"soup: {shown_path(folder)} {lack}")
-    return [Ingredient(file, run_dir, load_classifier(file, trust_repo=True)) for file, run_dir in files]
+    try:
+        return [Ingredient(file, run_dir, load_classifier(file, trust_repo=trust_repo)) for file, run_dir in files]
+    except UntrustedRepoError as error:
+        raise UnfreezeError(
+            f"soup: the network is one of the repository {error.repo}, whose code would run; if you trust it, type "
+            "--trust-repo"
+        ) from None
 
 
 def _check_go_together(ingredients: Sequence[Ingredient]) -> None:
@@ -131,16 +139,16 @@ def _check_go_together(ingredients: Sequence[Ingredient]) -> None:
                 f"soup: {shown_path(each.path)} has another {' and '.join(differing)} than {shown_path(first.path)}; "
                 "want runs of one network on one task"
             )
-        if _splits_of(each.run_dir) != splits:
+        if judged_differently(splits, _splits_of(each.run_dir)):
             raise UnfreezeError(
                 f"soup: the val or test images of {shown_path(each.run_dir)} are not those of "
                 f"{shown_path(first.run_dir)}, so that it may have learnt from them; want runs with one data.seed"
             )
 
 
-def _splits_of(run_dir: Path) -> list[str]:
-    splits = json.loads((run_dir / "splits.json").read_text(encoding="utf-8"))["splits"]
-    return [splits[name]["hash"] for name in ("val", "test")]
+def _splits_of(run_dir: Path) -> dict[str, Any]:
+    splits: dict[str, Any] = json.loads((run_dir / "splits.json").read_text(encoding="utf-8"))
+    return splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,31 +162,9 @@ class _Judged:
 
 @dataclass(frozen=True, eq=False)
 class _Kitchen:
-    """What judges a soup: the images, and the trainer of the first run."""
+    """What mixes and judges a soup, as the first run was judged."""
 
-    config: Config
-    data: "ImageDataModule"
-    trainer: "Trainer"
-    channels_last: bool
-
-    @classmethod
-    def open(cls, run_dir: Path) -> "_Kitchen":
-        from omegaconf import DictConfig, OmegaConf
-
-        from unfreeze.inference.checkpoint import load_classifier
-
-        raw = OmegaConf.load(run_dir / "config.yaml")
-        assert isinstance(raw, DictConfig)
-        config = check_values(raw, ())
-        data = build_data(config, build_source(config.data))
-        decode(data, load_classifier(run_dir, trust_repo=True).preprocessing)
-        kept = json.loads((run_dir / "splits.json").read_text(encoding="utf-8"))
-        if data.describe_splits()["splits"] != kept["splits"]:
-            raise UnfreezeError(f"data: not the images, or not the splits, of {shown_path(run_dir / 'splits.json')}")
-        check_trainer(config)
-        verdict = read_verdict(run_dir)
-        trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
-        return cls(config, data, trainer, verdict is None or verdict.channels_last)
+    run: Reopened
 
     def mix(self, ingredients: Sequence[Ingredient]) -> "Classifier":
         """Return the average of some classifiers; where their norms have counted, these count anew."""
@@ -200,18 +186,15 @@ class _Kitchen:
 
     def judge(self, classifier: "Classifier") -> "_Judged":
         """Return what validation says of a classifier; of labels, it chooses the thresholds."""
-        module = self._module(classifier)
-        (figures,) = self.trainer.validate(module, self.data, verbose=False)
-        return _Judged(module, dict(figures), figures[self.config.monitor])
+        module = self.run.module_of(classifier)
+        (figures,) = self.run.trainer.validate(module, self.run.data, verbose=False)
+        return _Judged(module, dict(figures), figures[self.run.config.monitor])
 
     def test(self, judged: "_Judged") -> dict[str, Any] | None:
         """Return the figures on the test split; None where it is not to be touched."""
-        if not (self.config.test and len(self.data.splits.test)):
+        if not (self.run.config.test and len(self.run.data.splits.test)):
             return None
-        return judge_module(self.trainer, judged.module, self.data)
-
-    def _module(self, classifier: "Classifier") -> "ImageClassifier":
-        return build_module(self.config, classifier, self.data, channels_last=self.channels_last)
+        return judge_module(self.run.trainer, judged.module, self.run.data)
 
     def _recount(self, classifier: "Classifier") -> None:
         """Let norms count the training images, as evaluation sees them, through the averaged weights."""
@@ -221,18 +204,19 @@ class _Kitchen:
         from unfreeze.data.loader import Batch
         from unfreeze.models.groups import BATCH_NORMS
 
-        module = self._module(classifier).to(self.trainer.strategy.root_device).eval()
+        data = self.run.data
+        module = self.run.module_of(classifier).to(self.run.trainer.strategy.root_device).eval()
         norms: list[Any] = [each for each in module.network.modules() if isinstance(each, BATCH_NORMS)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the mean over all batches
             norm.train()
-        images = self.data.splits.train
-        chunks = np.array_split(images, max(1, len(images) // self.data.batch_size))
+        images = data.splits.train
+        chunks = np.array_split(images, max(1, len(images) // data.batch_size))
         with counting_bar("norms", len(images)) as progress, torch.no_grad():
             done = 0
-            for chunk, pixels in zip(chunks, self.data.store.pixels.batches(chunks), strict=True):
+            for chunk, pixels in zip(chunks, data.store.pixels.batches(chunks), strict=True):
                 index = torch.from_numpy(np.ascontiguousarray(chunk))
                 batch = Batch(pixels.to(module.device), index, index)
                 module.network(module.prepared_for_evaluation(batch).images)

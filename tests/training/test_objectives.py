@@ -20,7 +20,8 @@ from unfreeze.training.losses import (
     similarity_loss,
     weighted_cross_entropy,
 )
-from unfreeze.training.objectives import Classify, Distill, Multilabel, Multitask, Objective, best_thresholds
+from unfreeze.training.metrics import best_thresholds
+from unfreeze.training.objectives import Classify, Distill, Multilabel, Multitask, Objective
 
 LABELS = Outputs((TaskClasses("label", ("a", "b", "c")),), multilabel=True)
 TASKS = Outputs((TaskClasses("class", ("a", "b", "c")), TaskClasses("kind", ("x", "y"))))

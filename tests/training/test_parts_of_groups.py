@@ -11,7 +11,8 @@ from torch import nn
 
 from tests.composing import composed
 from tests.training.conftest import Probe, equal, make_classifier, make_source, state_of
-from unfreeze.build import answers_of, build_source, resolve
+from unfreeze.answers import answers_of
+from unfreeze.build import build_source, resolve
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.splits.splits import split_source
 from unfreeze.errors import UnfreezeError

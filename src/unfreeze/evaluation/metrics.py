@@ -5,9 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from sklearn.metrics import (
-    accuracy_score,
     average_precision_score,
     precision_recall_fscore_support,
     roc_auc_score,
@@ -66,18 +64,18 @@ def judge_labels(
     scores, truth = logits.double().sigmoid().numpy(), labels.numpy()
     at = np.full(len(names), 0.5) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
     given = (scores >= at).astype(np.int64)
-    precision, recall, f1, support = (
-        precision_recall_fscore_support(truth, given, average=None, labels=np.arange(len(names)), zero_division=0)
-        if len(names) > 1
-        else _of_one_label(truth[:, 0], given[:, 0])
-    )
+    columns = zip(truth.T, given.T, strict=True)
+    each = [
+        precision_recall_fscore_support(own, said, labels=[1], average=None, zero_division=0) for own, said in columns
+    ]
+    precision, recall, f1, support = np.array(each)[:, :, 0].T
     present = support > 0
     both = present & (support < len(truth))
     ap = [float(average_precision_score(truth[:, i], scores[:, i])) if present[i] else None for i in range(len(names))]
     auroc = [float(roc_auc_score(truth[:, i], scores[:, i])) if both[i] else None for i in range(len(names))]
     return {
         "acc": float((given == truth).mean()),
-        "acc_exact": float(accuracy_score(truth, given)) if len(names) > 1 else float((given == truth).mean()),
+        "acc_exact": float((given == truth).all(axis=1).mean()),
         "precision_macro": _mean(precision[present]),
         "recall_macro": _mean(recall[present]),
         "f1_macro": _mean(f1[present]),
@@ -98,12 +96,6 @@ def judge_labels(
             for i, name in enumerate(names)
         },
     }
-
-
-def _of_one_label(truth: NDArray[np.int64], given: NDArray[np.int64]) -> tuple[Any, ...]:
-    """Return figures of a single label in arrays; scikit-learn takes one column for two classes."""
-    figures = precision_recall_fscore_support(truth, given, labels=[1], average=None, zero_division=0)
-    return tuple(figures)
 
 
 def _mean(values: Any) -> float | None:

@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfreeze.errors import UnfreezeError
-
-HeadName = Literal["linear", "mlp", "cosine"]
+from unfreeze.models.spec import HeadName
 
 _SCALE = 10.0
 """What cosines are multiplied by at first, so that a softmax of them can be sure of something."""

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Source = Literal["torchvision", "timm", "hub"]
+HeadName = Literal["linear", "mlp", "cosine"]
 
 
 @dataclass(frozen=True)

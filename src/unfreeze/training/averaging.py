@@ -42,6 +42,7 @@ class WeightAverage(L.Callback):
         self._stages: StagedUnfreezing | None = None
         self._module: ImageClassifier | None = None
         self._average: dict[str, Tensor] = {}
+        self._own: dict[str, Tensor] = {}
         self._updates = 0
         self._stage: int | None = None
         self._last_step = 0
@@ -61,7 +62,7 @@ class WeightAverage(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights that training goes on from, and how far the average is."""
-        current = {} if not self._average else self._average if self._swapped else self._own()
+        current = self._average if self._swapped else self._own
         return {"current": dict(current), "updates": self._updates, "stage": self._stage, "last_step": self._last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -69,14 +70,20 @@ class WeightAverage(L.Callback):
         self._updates, self._stage = state_dict["updates"], state_dict["stage"]
         self._last_step = state_dict["last_step"]
         self._average = {key: value.clone() for key, value in state_dict["current"].items()}
+        self._find_own()
         self._swap()
         self._swapped = False
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let the average be the model."""
-        average = self._own() if self._swapped else self._average
+        average = self._own if self._swapped else self._average
         for key, value in average.items():
             checkpoint["state_dict"][f"network.{key}"] = value
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Follow the network to its device, which it may not have been on when a checkpoint was loaded."""
+        self._find_own()
+        self._average = {key: value.to(self._own[key].device) for key, value in self._average.items()}
 
     @torch.no_grad()
     def on_train_batch_start(
@@ -86,7 +93,8 @@ class WeightAverage(L.Callback):
         assert self._stages is not None
         if self._stage != self._stages.stage:
             self._stage, self._updates, self._last_step = self._stages.stage, 0, trainer.global_step
-            self._average = {key: value.detach().clone() for key, value in self._trained().items()}
+            self._average = {key: value.clone() for key, value in self._trained().items()}
+            self._find_own()
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -119,18 +127,15 @@ class WeightAverage(L.Callback):
         assert self._stages is not None
         if self._stages.ends and self._stages.plan.restore == "last":
             self._swap()
-            self._average = {key: value.clone() for key, value in self._own().items()}
+            self._average = {key: value.clone() for key, value in self._own.items()}
             self._swapped = False
 
     def _update(self, decay: float | None) -> None:
         """Move the average towards the weights: by a decay, or to the mean of all that were taken."""
-        own = self._own()
-        counting = [key for key in own if own[key].is_floating_point()]
-        average, current = [self._average[key] for key in counting], [own[key] for key in counting]
-        if decay is not None:
-            torch._foreach_lerp_(average, current, 1 - decay)
-        else:
-            torch._foreach_lerp_(average, current, 1 / (1 + self._updates))
+        own = self._own
+        counting = [key for key, value in own.items() if value.is_floating_point()]
+        share = 1 / (1 + self._updates) if decay is None else 1 - decay
+        torch._foreach_lerp_([self._average[key] for key in counting], [own[key] for key in counting], share)
         for key in own.keys() - set(counting):
             self._average[key].copy_(own[key])
         self._updates += 1
@@ -147,16 +152,16 @@ class WeightAverage(L.Callback):
                 weights |= {f"{name}.{key}": buffer for key, buffer in module.named_buffers(recurse=False)}
         return weights
 
-    def _own(self) -> dict[str, Tensor]:
-        """Return the network's tensors of what is averaged."""
+    def _find_own(self) -> None:
+        """Find the network's tensors of what is averaged, once: they change in place, and a step is short."""
         assert self._module is not None
         state = self._module.network.state_dict()
-        return {key: state[key] for key in self._average}
+        self._own = {key: state[key] for key in self._average}
 
     @torch.no_grad()
     def _swap(self) -> None:
         """Exchange the values of the network and of the average."""
-        for key, value in self._own().items():
+        for key, value in self._own.items():
             kept = value.clone()
             value.copy_(self._average[key])
             self._average[key] = kept

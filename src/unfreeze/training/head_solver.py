@@ -24,9 +24,10 @@ from unfreeze.training.demand import data_of
 from unfreeze.training.features import CachedPrefix, FeatureTable
 from unfreeze.training.interruption import STOP
 from unfreeze.training.losses import class_weights
+from unfreeze.training.metrics import validation_metrics
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, is_better
-from unfreeze.training.objectives import Classify, validation_metrics
+from unfreeze.training.objectives import Classify
 from unfreeze.training.progress import format_seconds
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 

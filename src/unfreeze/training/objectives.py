@@ -1,30 +1,13 @@
 """What is minimised, and what validation and the test measure of it."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_curve
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-    MultilabelAccuracy,
-    MultilabelAUROC,
-    MultilabelAveragePrecision,
-    MultilabelExactMatch,
-    MultilabelF1Score,
-    MultilabelPrecision,
-    MultilabelRecall,
-)
+from torchmetrics.classification import MultilabelAveragePrecision
 
 from unfreeze.data.augment.mixing import mix_targets
 from unfreeze.data.loader import Batch
@@ -36,6 +19,7 @@ from unfreeze.training.losses import (
     similarity_loss,
     weighted_cross_entropy,
 )
+from unfreeze.training.metrics import best_thresholds, joined, label_metrics, taken, validation_metrics
 
 
 class Objective(nn.Module, ABC):
@@ -47,11 +31,9 @@ class Objective(nn.Module, ABC):
     Attributes:
         outputs: The same.
         sees_features: Whether the loss is also one of what the head sees.
-        has_teacher: Whether batches bring a teacher's answers.
     """
 
     sees_features = False
-    has_teacher = False
 
     def __init__(self, outputs: Outputs) -> None:
         super().__init__()
@@ -153,7 +135,7 @@ class Classify(Objective):
 
     def validation(self) -> dict[str, Tensor]:
         """Return accuracy and macro figures."""
-        return _taken(self.metrics)
+        return taken(self.metrics)
 
 
 class Distill(Classify):
@@ -171,8 +153,6 @@ class Distill(Classify):
         label_smoothing: As for `Classify`.
         weights: As for `Classify`; the teacher counts the same for all classes.
     """
-
-    has_teacher = True
 
     def __init__(
         self,
@@ -359,74 +339,6 @@ class Multilabel(Objective):
         ranked = self.metrics["ap_macro"]
         assert isinstance(ranked, MultilabelAveragePrecision)
         with ranked.sync_context():  # all ranks' answers, where there are several
-            scores, labels = (_joined(values).cpu().numpy() for values in (ranked.preds, ranked.target))
+            scores, labels = (joined(values).cpu().numpy() for values in (ranked.preds, ranked.target))
         self.thresholds.copy_(torch.tensor(best_thresholds(scores, labels)))
-        return _taken(self.metrics)
-
-
-def validation_metrics(num_classes: int) -> MetricCollection:
-    """Return what validation measures beside the loss where an image has one class, from logits and labels."""
-    options: Mapping[str, Any] = {"num_classes": num_classes, "validate_args": False}
-    return MetricCollection(
-        {
-            "acc": MulticlassAccuracy(average="micro", **options),
-            "acc_balanced": MulticlassAccuracy(average="macro", **options),
-            "precision_macro": MulticlassPrecision(average="macro", **options),
-            "recall_macro": MulticlassRecall(average="macro", **options),
-            "f1_macro": MulticlassF1Score(average="macro", **options),
-        },
-        prefix="val/",
-    )
-
-
-def label_metrics(num_labels: int) -> MetricCollection:
-    """Return what validation measures beside the loss where an image has several labels, from probabilities."""
-    options: Mapping[str, Any] = {"num_labels": num_labels, "validate_args": False}
-    return MetricCollection(
-        {
-            "acc": MultilabelAccuracy(average="micro", **options),
-            "acc_exact": MultilabelExactMatch(**options),
-            "precision_macro": MultilabelPrecision(average="macro", **options),
-            "recall_macro": MultilabelRecall(average="macro", **options),
-            "f1_macro": MultilabelF1Score(average="macro", **options),
-            "ap_macro": MultilabelAveragePrecision(average="macro", **options),
-            "auroc_macro": MultilabelAUROC(average="macro", **options),
-        },
-        prefix="val/",
-    )
-
-
-def best_thresholds(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> list[float]:
-    """Return for each label the threshold that gives it the best F1; 0.5 where no image has the label.
-
-    A threshold lies half-way between two scores, so that it does not stand on an answer.
-
-    Args:
-        scores: Probabilities, shape (N, L).
-        labels: 0 or 1, shape (N, L).
-    """
-    chosen = []
-    for own, truth in zip(scores.T.astype(np.float64), labels.T, strict=True):
-        if not truth.any():
-            chosen.append(0.5)
-            continue
-        precision, recall, at = precision_recall_curve(truth, own)
-        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-        best = int(f1[:-1].argmax())
-        below = own[own < at[best]].max(initial=0.0)
-        chosen.append(float((at[best] + below) / 2))
-    return chosen
-
-
-def _taken(metrics: MetricCollection) -> dict[str, Tensor]:
-    """Return the values of metrics, and begin them again."""
-    with warnings.catch_warnings():
-        # A label that no image has, or that all have, was told of before the training.
-        warnings.filterwarnings("ignore", "No (positive|negative) samples")
-        values: dict[str, Tensor] = metrics.compute()
-    metrics.reset()
-    return values
-
-
-def _joined(values: Tensor | Sequence[Tensor]) -> Tensor:
-    return values if isinstance(values, Tensor) else torch.cat(list(values))
+        return taken(self.metrics)

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
+from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
 from unfreeze.inference.checkpoint import UntrustedRepoError, load_classifier
 from unfreeze.models.classifier import Classifier, published_classifier
 from unfreeze.models.heads import head_inputs
 from unfreeze.models.outputs import Outputs
 from unfreeze.models.partition import Partition
-from unfreeze.training.demand import Demand, PrefixCacheOptions
+from unfreeze.training.demand import Demand, PrefixCacheOptions, data_of
 from unfreeze.training.extraction import Kind
 from unfreeze.training.features import FeatureTable
 from unfreeze.training.module import ImageClassifier
@@ -117,8 +118,8 @@ def check_splits(teacher: Teacher, described: dict[str, Any]) -> None:
     """
     if teacher.run_dir is None:
         return
-    theirs = json.loads((teacher.run_dir / "splits.json").read_text(encoding="utf-8"))["splits"]
-    differing = [name for name in ("val", "test") if theirs[name]["hash"] != described["splits"][name]["hash"]]
+    theirs = json.loads((teacher.run_dir / "splits.json").read_text(encoding="utf-8"))
+    differing = judged_differently(described, theirs)
     if differing:
         raise UnfreezeError(
             f"objective.teacher: the {' and '.join(differing)} images of {teacher.name} are not those of this run, so "
@@ -134,7 +135,7 @@ class TeacherAnswers(L.Callback):
 
     Args:
         teacher: Who answers.
-        data: The student's images, decoded for the teacher.
+        data: The student's images, decoded for the teacher; the student's own where both see one size.
         stages: The callback whose stages are taught.
         on_features: Whether it gives its features in place of logits.
         outputs: The student's.
@@ -180,12 +181,12 @@ class TeacherAnswers(L.Callback):
         )
         self._module, self._student = module.to(trainer.strategy.root_device).eval(), pl_module
         self._context = trainer.precision_plugin.forward_context
+        self._student_data = data_of(trainer)
         pl_module.teacher = self
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Get ready where a stage is resumed in mid-epoch, and no epoch starts."""
-        assert trainer.datamodule is not None  # type: ignore[attr-defined]
-        if trainer.datamodule.is_within_epoch:  # type: ignore[attr-defined]
+        if data_of(trainer).is_within_epoch:
             self._prepare(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -210,7 +211,9 @@ class TeacherAnswers(L.Callback):
         module, device = self._module, self._module.device
         if self._table is not None:
             return self._table.gather(batch.indices, device)[0]
-        images = self._data.store.read(batch.indices.numpy()).to(device, non_blocking=True)
+        images = batch.images
+        if self._data is not self._student_data or images.ndim == 1:
+            images = self._data.store.read(batch.indices.numpy()).to(device, non_blocking=True)
         drawn_in = epoch if self._drawn_in is None else self._drawn_in
         prepared = module.prepared_for_training(batch._replace(images=images), drawn_in)
         with self._context():

@@ -1,6 +1,6 @@
 """Cutting data into train, validation and test, by scikit-learn: stratified, by groups where there are some."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -173,6 +173,18 @@ def describe_splits(
             "cut_from_train": name in splits.cut,
         }
     return {"schema": _SCHEMA, "seed": seed, "splits": described}
+
+
+def judged_differently(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return which of the splits that judge a run, val and test, have other images or labels than another run's.
+
+    What has learnt from the one may know the other's answers.
+
+    Args:
+        ours: What `describe_splits` said of a run.
+        theirs: What it said of the other.
+    """
+    return [name for name in ("val", "test") if ours["splits"][name]["hash"] != theirs["splits"][name]["hash"]]
 
 
 def _hash_of_members(digests: NDArray[np.void], labels: NDArray[np.int64]) -> str:
