@@ -4,7 +4,9 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tests.launch import train
 from unfreeze.inference.checkpoint import load_classifier
@@ -44,3 +46,34 @@ def test_other_networks_and_heads_run_as_any(typed: list[str], head: str, tmp_pa
     assert [stage["name"] for stage in result["stages"]] == ["head", "block"]
     assert result["stages"][0]["trainable"] < result["stages"][1]["trainable"] < result["stages"][1]["total"]
     assert load_classifier(tmp_path / "run").network is not None
+
+
+@pytest.mark.parametrize(
+    "model",
+    [["model=tiny"], pytest.param(["model=timm", "model.name=test_vit", "model.weights=null"], marks=needs_timm)],
+)
+def test_images_of_five_bands_are_trained_on_as_any(model: list[str], tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name, bright in (("field", 200), ("wood", 50)):
+        (tmp_path / "bands" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = random.normal(100, 20, (24, 24, 5))
+            pixels[..., 4] += bright - 100  # what tells them apart is in a band that no picture has
+            np.save(tmp_path / "bands" / name / f"{number}.npy", pixels.clip(0, 255).astype(np.uint8))
+    stages = "strategy.stages=[{name: head, train: 1, epochs: 6, augment: none}, {name: block, train: 2, epochs: 1}]"
+    typed = ["data=imagefolder", "data.root=bands", "data.batch_size=8", "data.image_size=64", "model.in_chans=5"]
+    typed += ["augment=strong", "strategy.lr.head=0.01", stages, "hydra.run.dir=run"]
+    done = train([*typed, *model], tmp_path)
+    assert done.code == 0, done.err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test"]["acc"] == 1
+    classifier = load_classifier(tmp_path / "run")
+    images = torch.from_numpy(np.load(tmp_path / "bands" / "field" / "0.npy")).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        assert classifier.network(classifier.preprocessing(images)).argmax().item() == 0
+
+
+def test_what_has_three_bands_is_not_read_as_five(tmp_path: Path) -> None:
+    done = train(["data=digits", "model=tiny", "model.in_chans=5", "hydra.run.dir=run"], tmp_path)
+    assert done.code == 2
+    assert "model.in_chans: got 5, but the images of data=digits are red, green and blue; want 1 or 3" in done.err

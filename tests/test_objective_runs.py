@@ -230,7 +230,7 @@ def test_the_store_of_a_teacher_at_the_students_size_is_the_students(taught: Pat
 
     typed = [*NET, *DIGITS, "objective=distill", f"objective.teacher={taught / 'teacher'}"]
     config = check_values(composed(*typed, "data.image_size=48"), typed)
-    source = build_source(config.data)
+    source = build_source(config)
     data = build_data(config, source)
     teacher = load_classifier(taught / "teacher")
     decode(data, teacher.preprocessing)

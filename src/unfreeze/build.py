@@ -32,21 +32,28 @@ if TYPE_CHECKING:
     from unfreeze.training.teacher import Teacher
 
 
-def build_source(data: DataConfig) -> "ImageSource":
-    """Return the labelled images that a configuration names."""
+def build_source(config: Config) -> "ImageSource":
+    """Return the labelled images that a configuration names, in the bands that its network sees.
+
+    Raises:
+        UnfreezeError: If there are none, or what reads such bands is not installed.
+    """
+    from unfreeze.data.sources.bands import RGB
     from unfreeze.data.sources.builtin import cifar10_source, digits_source
     from unfreeze.data.sources.imagefolder import folder_source
 
+    data = config.data
+    bands = RGB if config.model.in_chans == 1 else config.model.in_chans
     match data.name:
         case "imagefolder":
             assert data.root is not None
-            return folder_source(data.root)
+            return folder_source(data.root, bands=bands)
         case "manifest":
             from unfreeze.data.sources.manifest import Columns, manifest_source
 
             assert data.csv is not None
             columns = Columns(**data.columns.model_dump()) if data.columns is not None else None
-            return manifest_source(data.csv, root=data.root, columns=columns)
+            return manifest_source(data.csv, root=data.root, columns=columns, bands=bands)
         case "cifar10":
             return cifar10_source(data.root or "data", download=data.download)
         case "digits":
@@ -61,7 +68,7 @@ def count_images(config: Config) -> "tuple[Outputs, int]":
     if data.name == "cifar10":
         ten = Task("label", tuple(f"class {number}" for number in range(10)), np.arange(10))
         return answers_of(config, [ten])[0], round(50_000 * data.fraction * (1 - data.val_fraction))
-    source = build_source(data)
+    source = build_source(config)
     return answers_of(config, source.tasks)[0], len(build_splits(data, source).train)
 
 
@@ -254,7 +261,7 @@ def audit_data(config: Config, *, min_per_class: int, near: bool) -> "AuditRepor
     from unfreeze.data.store.store import build_store
     from unfreeze.models.architecture import find_architecture
 
-    source = build_source(config.data)
+    source = build_source(config)
     preprocessing = find_architecture(config.model.spec).preprocessing().at(config.data.image_size)
     with counting_bar("decoding", len(source.images)) as progress:
         store = build_store(

@@ -146,7 +146,7 @@ class ModelConfig(_Section):
     source: Source = "torchvision"
     repo: str | None = Field(default=None, examples=["path/to/folder"])
     trust_repo: bool = False
-    in_chans: Literal[1, 3] = 3
+    in_chans: int = Field(default=3, ge=1, le=1024, examples=[1])
     options: dict[str, Any] = Field(default_factory=dict, examples=["{drop_path_rate: 0.1}"])
     checkpointing: bool = False
 
@@ -319,6 +319,11 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _choices_go_together(self) -> "Config":
+        if self.model.in_chans not in (1, 3) and self.data.name in ("cifar10", "digits"):
+            raise ValueError(
+                f"model.in_chans: got {self.model.in_chans}, but the images of data={self.data.name} are red, green "
+                "and blue; want 1 or 3"
+            )
         if self.objective.name == "distill" and self.objective.teacher is None:
             raise ValueError("objective.teacher: missing; type objective.teacher=outputs/<run>, or a model's name")
         if self.model.checkpointing and self.trainer.get("compile"):

@@ -101,7 +101,7 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
     limit_torch_threads()
     device = check_trainer(config)
     _check_nodes(raw)
-    source = build_source(config.data)
+    source = build_source(config)
     outputs, _ = answers_of(config, source.tasks)
     plan = resolve(config, outputs)
     data = build_data(config, source)
@@ -392,7 +392,7 @@ def reopen(run_dir: Path, preprocessing: "Preprocessing") -> Reopened:
     training = {"model": config.model.model_copy(update={"checkpointing": False})}
     config = config.model_copy(update={**training, "trainer": {**config.trainer, "compile": False}})
     check_trainer(config)
-    data = build_data(config, build_source(config.data))
+    data = build_data(config, build_source(config))
     decode(data, preprocessing)
     kept = json.loads((run_dir / "splits.json").read_text(encoding="utf-8"))
     now = data.describe_splits()

@@ -112,6 +112,6 @@ def test_after_a_batch_of_one_norms_count_again() -> None:
 def test_rates_go_by_the_global_batch(typed: list[str], factor: float) -> None:
     overrides = ["data=digits", "model=tiny", "trainer.accelerator=cpu", *typed]
     config = check_values(composed(*overrides), overrides)
-    plan = resolve(config, answers_of(config, build_source(config.data).tasks)[0])
+    plan = resolve(config, answers_of(config, build_source(config).tasks)[0])
     assert np.allclose(plan.stages[0].rates, np.array([1e-3]) * factor)
     assert np.allclose(plan.stages[1].rates, np.array([1e-3, 1e-4]) * factor)

@@ -48,7 +48,7 @@ def counted(root: Path, *, pause_s: float = 0.0) -> tuple[ImageSource, "Synchron
     count = CONTEXT.Value("i", 0)
     images = source.images
     assert isinstance(images, FileImages)
-    counting = CountedImages(images.root, images.paths, count, pause_s)
+    counting = CountedImages(images.root, images.paths, count=count, pause_s=pause_s)
     return ImageSource(source.name, source.classes, counting, source.labels, source.splits), count
 
 
@@ -130,7 +130,7 @@ def _build(root: Path, folder: Path, count: "Synchronized[int]") -> None:
     source = folder_source(root)
     images = source.images
     assert isinstance(images, FileImages)
-    counting = CountedImages(images.root, images.paths, count, 0.002)
+    counting = CountedImages(images.root, images.paths, count=count, pause_s=0.002)
     on_disk(ImageSource(source.name, source.classes, counting, source.labels, source.splits), folder)
 
 
@@ -152,7 +152,7 @@ def test_a_build_that_was_killed_is_never_read(photo_folder: MakeFolder, tmp_pat
     count = CONTEXT.Value("i", 0)
     job = CONTEXT.Process(target=_build, args=(root, tmp_path / "stores", count))
     job.start()
-    while count.value < 80:
+    while count.value < 80 and job.is_alive():
         time.sleep(0.002)
     assert job.pid is not None
     os.kill(job.pid, signal.SIGKILL)
@@ -344,7 +344,7 @@ def _build_by_workers(root: Path, folder: Path) -> None:
     source = folder_source(root)
     images = source.images
     assert isinstance(images, FileImages)
-    slow = CountedImages(images.root, images.paths, CONTEXT.Value("i", 0), 0.2)
+    slow = CountedImages(images.root, images.paths, count=CONTEXT.Value("i", 0), pause_s=0.2)
     options = StoreOptions(place="disk", folder=folder, workers=2)
     source = ImageSource(source.name, source.classes, slow, source.labels, source.splits)
     build_store(source, resize_px=16, options=options)

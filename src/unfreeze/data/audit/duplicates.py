@@ -9,6 +9,7 @@ from scipy.fft import dctn
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from unfreeze.data.sources.bands import RGB
 from unfreeze.data.sources.images import Indices
 from unfreeze.data.store.pixels import Pixels
 
@@ -110,8 +111,8 @@ def perceptual_hashes(grey: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 
 def _grey_thumbnails(images: Tensor) -> NDArray[np.float32]:
-    grey = F.rgb_to_grayscale(images)
-    thumbnails: Tensor = F.resize(grey.to(torch.float32), [_THUMB_PX, _THUMB_PX], antialias=True)
+    seen = F.rgb_to_grayscale(images) if images.shape[1] == RGB else images.float().mean(dim=1, keepdim=True)
+    thumbnails: Tensor = F.resize(seen.to(torch.float32), [_THUMB_PX, _THUMB_PX], antialias=True)
     return thumbnails[:, 0].contiguous().numpy()
 
 

@@ -10,11 +10,14 @@ from functools import cache
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from unfreeze.data.sources.bands import Bands
 
 DIGEST_BYTES = 16
 _CHUNK_BYTES = 1 << 20
@@ -34,13 +37,13 @@ class DecodedImage(NamedTuple):
     """One image and what its file was.
 
     Args:
-        image: RGB, as a person sees it.
+        image: RGB, as a person sees it; or bands that no person sees.
         digest: Hash of the file's bytes, 16 bytes.
         format: Of the file, such as "JPEG".
         mode: Of the file, such as "CMYK".
     """
 
-    image: Image.Image
+    image: "Image.Image | Bands"
     digest: bytes
     format: str
     mode: str
@@ -55,21 +58,32 @@ def decode_file(path: str | os.PathLike[str]) -> DecodedImage:
         UnreadableImageError: With the reason, whatever the decoder tripped over.
         MemoryError, OSError: Where it is the machine that is at fault, not the file.
     """
+    with decoding_errors(Path(path)), open_image(os.fspath(path)) as file:
+        with Image.open(file, formats=picture_formats()) as image:
+            image.load()
+            seen = _to_rgb(upright(image))
+            form, mode = image.format or "", image.mode
+        return DecodedImage(seen, digest_of(file), form, mode)
+
+
+@contextmanager
+def decoding_errors(path: Path) -> Iterator[None]:
+    """Say of whatever a decoder trips over that the file can't be read, but for what is the machine's fault.
+
+    Raises:
+        UnreadableImageError: With the reason in a few words.
+        MemoryError, OSError: Where it is the machine that is at fault, not the file.
+    """
     try:
-        with _open_file(os.fspath(path)) as file:
-            with Image.open(file, formats=_formats()) as image:
-                image.load()
-                seen = _to_rgb(_upright(image))
-                form, mode = image.format or "", image.mode
-            return DecodedImage(seen, _digest(file), form, mode)
+        yield
     except (UnreadableImageError, MemoryError):
         raise
     except OSError as error:
         if error.errno in _PASSING:
             raise
-        raise UnreadableImageError(_reason(error, Path(path))) from None
+        raise UnreadableImageError(_reason(error, path)) from None
     except Exception as error:  # decoders fail on broken files in every way there is
-        raise UnreadableImageError(_reason(error, Path(path))) from None
+        raise UnreadableImageError(_reason(error, path)) from None
 
 
 @contextmanager
@@ -85,7 +99,12 @@ def content_digest(content: bytes | memoryview) -> bytes:
     return blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
-def _open_file(path: str) -> BinaryIO:
+def open_image(path: str) -> BinaryIO:
+    """Return a file, open for reading; a small one is read already.
+
+    Raises:
+        UnreadableImageError: If it is empty, or no file at all.
+    """
     # A pipe would otherwise block until somebody writes to it.
     fd = os.open(path, _FLAGS)
     found = os.fstat(fd)
@@ -100,7 +119,7 @@ def _open_file(path: str) -> BinaryIO:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def picture_formats() -> tuple[str, ...]:
     """Return the formats that this Pillow reads of those that are pictures and nothing else.
 
     Others it would know by their content whatever the name says, and hand some to programs: PostScript to Ghostscript.
@@ -109,7 +128,8 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _PICTURES if name in Image.OPEN)
 
 
-def _digest(file: BinaryIO) -> bytes:
+def digest_of(file: BinaryIO) -> bytes:
+    """Return the hash of an open file's content, 16 bytes."""
     if isinstance(file, BytesIO):
         return content_digest(file.getbuffer())
     file.seek(0)
@@ -119,7 +139,8 @@ def _digest(file: BinaryIO) -> bytes:
     return total.digest()
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF says."""
     if image.format == "JPEG" and not ({"exif", "xmp"} & image.info.keys()):
         return image
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import features
 
+from unfreeze.data.sources.bands import ARRAY_SUFFIX, RGB
 from unfreeze.data.sources.images import FileImages, printable
 from unfreeze.data.sources.source import SPLIT_WORDS, ImageSource
 from unfreeze.errors import UnfreezeError
@@ -21,11 +22,15 @@ IMAGE_SUFFIXES = frozenset(
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
 
-def folder_source(root: str | os.PathLike[str]) -> ImageSource:
+def folder_source(root: str | os.PathLike[str], *, bands: int = RGB) -> ImageSource:
     """Return the images of `root/{train,val,test}/<class>/*`, or of `root/<class>/*`, all of it train.
 
     Classes are the folders of train, sorted by name; below a class any nesting and any case of extension will do.
     Files that can't be read are among the images: that is for the decoder to say.
+
+    Args:
+        root: The folder.
+        bands: What each image has; of others than three, NumPy arrays are images too.
 
     Raises:
         UnfreezeError: If the folder is missing, has no images, one class only, or a class that train lacks.
@@ -37,7 +42,7 @@ def folder_source(root: str | os.PathLike[str]) -> ImageSource:
             "(and val/, test/) in it"
         )
     base = base.resolve()
-    walk = _Walk(str(base))
+    walk = _Walk(str(base), IMAGE_SUFFIXES if bands == RGB else IMAGE_SUFFIXES | {ARRAY_SUFFIX})
     folders = _split_folders(walk)
     found = {split: _class_folders(walk, folder) for split, folder in folders.items()}
     label_of = {name: label for label, name in enumerate(found["train"])}
@@ -51,12 +56,12 @@ def folder_source(root: str | os.PathLike[str]) -> ImageSource:
             if files:
                 labels.append(label_of[name])
                 splits.append(split)
-    _check_has_classes(base, list(label_of), paths)
+    _check_has_classes(walk, list(label_of), paths)
     sizes = [len(files) for members in found.values() for files in members.values() if files]
     return ImageSource(
         name=printable(base.name),
         classes=tuple(printable(name) for name in label_of),
-        images=FileImages(str(base), paths),
+        images=FileImages(str(base), paths, bands),
         labels=np.repeat(np.asarray(labels, dtype=np.int64), sizes),
         splits=np.repeat(splits, sizes),
         ignored=tuple(sorted(printable(name) for name in walk.ignored)),
@@ -68,10 +73,12 @@ class _Walk:
 
     Args:
         root: Absolute path.
+        suffixes: Of images.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, suffixes: frozenset[str]) -> None:
         self.root = root
+        self.suffixes = suffixes
         self.ignored: set[str] = set()
 
     def folders(self, folder: str) -> list[str]:
@@ -98,7 +105,7 @@ class _Walk:
                 continue
             seen.add((identity.st_dev, identity.st_ino))
             files, folders = self._entries(name)
-            images = [file for file in files if file[file.rfind(".") :].lower() in IMAGE_SUFFIXES]
+            images = [file for file in files if file[file.rfind(".") :].lower() in self.suffixes]
             if len(images) < len(files):
                 self.ignored |= set(files).difference(images)
             if folders:
@@ -180,13 +187,13 @@ def _check_classes(base: Path, split: str, folder: str, members: dict[str, list[
             )
 
 
-def _check_has_classes(base: Path, classes: Sequence[str], paths: Sequence[str]) -> None:
+def _check_has_classes(walk: _Walk, classes: Sequence[str], paths: Sequence[str]) -> None:
     if not paths:
         raise UnfreezeError(
-            f"data.root: no images in {str(base)!r}. Want a folder of class folders, or one with train/ "
-            f"(and val/, test/) in it; images end in {' '.join(sorted(IMAGE_SUFFIXES))}"
+            f"data.root: no images in {walk.root!r}. Want a folder of class folders, or one with train/ "
+            f"(and val/, test/) in it; images end in {' '.join(sorted(walk.suffixes))}"
         )
     if len(classes) < 2:
         raise UnfreezeError(
-            f"data.root: {str(base)!r} has one class folder, {classes[0]!r}; want two or more to tell apart"
+            f"data.root: {walk.root!r} has one class folder, {classes[0]!r}; want two or more to tell apart"
         )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unfreeze.data.sources.bands import RGB, check_readable, decode_bands
 from unfreeze.data.sources.decoding import DecodedImage, content_digest, decode_file
 
 Indices = NDArray[np.int64]
@@ -21,13 +22,17 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 class Images(Protocol):
     """Images on demand, by index."""
 
+    @property
+    def bands(self) -> int:
+        """Of each image; three are red, green and blue."""
+
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
         """Return what a person calls the image."""
 
     def read(self, index: int) -> DecodedImage:
-        """Return the image as RGB, and what its file was.
+        """Return the image, and what its file was.
 
         Raises:
             UnreadableImageError: With the reason.
@@ -44,10 +49,18 @@ class FileImages:
     Args:
         root: Folder that relative paths start from.
         paths: A path for each image, relative to the root or absolute.
+        bands: What each image has; three are red, green and blue, which any image is made to have.
+
+    Raises:
+        UnfreezeError: If what reads such bands is not installed.
     """
 
     root: str
     paths: Sequence[str]
+    bands: int = RGB
+
+    def __post_init__(self) -> None:
+        check_readable(self.paths, self.bands)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -58,11 +71,14 @@ class FileImages:
 
     def read(self, index: int) -> DecodedImage:
         """Return the decoded file."""
-        return decode_file(os.path.join(self.root, self.paths[index]))
+        path = os.path.join(self.root, self.paths[index])
+        return decode_file(path) if self.bands == RGB else decode_bands(path, self.bands)
 
     def state(self) -> str:
         """Return a hash of all paths, sizes and times of modification."""
         total = blake2b(os.fsencode(self.root), digest_size=16)
+        if self.bands != RGB:
+            total.update(f"{self.bands} bands".encode())
         found = np.full((len(self.paths), 3), -1, dtype=np.int64)
         for index, path in enumerate(self.paths):
             try:
@@ -80,6 +96,11 @@ class ArrayImages:
     """Images in memory, uint8, shape (N, H, W, 3)."""
 
     pixels: NDArray[np.uint8]
+
+    @property
+    def bands(self) -> int:
+        """Red, green and blue."""
+        return RGB
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from unfreeze.data.sources.bands import RGB
 from unfreeze.data.sources.images import FileImages
 from unfreeze.data.sources.source import SPLIT_NAMES, SPLIT_WORDS, ImageSource, Task
 from unfreeze.data.sources.table import Table, read_table
@@ -46,7 +47,11 @@ class Columns:
 
 
 def manifest_source(
-    path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, columns: Columns | None = None
+    path: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    columns: Columns | None = None,
+    bands: int = RGB,
 ) -> ImageSource:
     """Return the images of a CSV or Parquet file; whether they are there is for the decoder to say.
 
@@ -54,6 +59,7 @@ def manifest_source(
         path: The table.
         root: Folder that relative paths start from; None for the table's.
         columns: What to read from which column.
+        bands: What each image has.
 
     Raises:
         UnfreezeError: If the table can't be read, or what it says contradicts itself.
@@ -86,7 +92,7 @@ def manifest_source(
     return ImageSource(
         name=Path(path).stem,
         classes=tasks[0].classes,
-        images=FileImages(base, paths.filter(pl.Series(first)).to_list()),
+        images=FileImages(base, paths.filter(pl.Series(first)).to_list(), bands),
         labels=tasks[0].labels[first],
         splits=splits[first],
         groups=_read_groups(table.frame[group])[first] if group else None,

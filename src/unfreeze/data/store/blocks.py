@@ -26,7 +26,7 @@ class DecodedBlock(NamedTuple):
 
     Args:
         indices: Of the images in their source, shape (n,).
-        pixels: uint8, shape (n, H, W, 3), zeros for what can't be read; None where no pixels were asked for.
+        pixels: uint8, shape (n, H, W, C), zeros for what can't be read; None where no pixels were asked for.
         sizes: Width and height as shown, int32, shape (n, 2), zeros for what can't be read.
         digests: Hashes of the contents, dtype V16, shape (n,).
         kinds: Format and mode of each file.
@@ -109,7 +109,7 @@ class _Blocks(Dataset[DecodedBlock]):
         self._keep_pixels = keep_pixels
 
     def __getitem__(self, indices: Indices) -> DecodedBlock:
-        shape = (len(indices), self._frame.height_px, self._frame.width_px, 3)
+        shape = (len(indices), self._frame.height_px, self._frame.width_px, self._frame.bands)
         block = DecodedBlock(
             indices=indices,
             pixels=np.zeros(shape, dtype=np.uint8) if self._keep_pixels else None,

@@ -29,14 +29,14 @@ class Pixels(Protocol):
     fits_in_memory: bool
 
     def batches(self, chunks: Sequence[Indices]) -> Iterator[Tensor]:
-        """Yield the images of each chunk: uint8, shape (n, 3, H, W), channels last in memory."""
+        """Yield the images of each chunk: uint8, shape (n, C, H, W), channels last in memory."""
 
 
 class ResidentPixels:
     """Pixels in memory.
 
     Args:
-        pixels: uint8, shape (N, H, W, 3).
+        pixels: uint8, shape (N, H, W, C).
     """
 
     place = "in RAM"
@@ -57,7 +57,7 @@ class MappedPixels:
 
     Args:
         path: An .npy file of uint8.
-        shape: (N, H, W, 3).
+        shape: (N, H, W, C).
         resident_bytes: A file no larger than this stays mapped as it is touched; of a larger one, the pages of
             16 images at a time. The system's page cache keeps what it has room for besides.
 

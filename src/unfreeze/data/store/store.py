@@ -87,7 +87,7 @@ class ImageStore:
     fingerprint: str
 
     def read(self, indices: Indices) -> Tensor:
-        """Return some images, uint8, shape (n, 3, H, W)."""
+        """Return some images, uint8, shape (n, C, H, W)."""
         return next(self.pixels.batches([np.asarray(indices)]))
 
 
@@ -244,10 +244,10 @@ class _Build:
         return pixels
 
     def _shape(self, frame: Frame) -> tuple[int, ...]:
-        return len(self.images), frame.height_px, frame.width_px, 3
+        return len(self.images), frame.height_px, frame.width_px, frame.bands
 
     def _frame_for(self, facts: ImageFacts) -> Frame:
-        return Frame.choose(facts.uniform_size(), resize_px=self.resize_px, interpolation=self.interpolation)
+        return self._choose_frame(facts.uniform_size())
 
     @cached_property
     def _probe(self) -> tuple[set[tuple[int, int]], float]:
@@ -261,17 +261,22 @@ class _Build:
                 continue
         return sizes, (time.perf_counter() - started) / len(probed)
 
+    def _choose_frame(self, uniform_size: tuple[int, int] | None) -> Frame:
+        return Frame.choose(
+            uniform_size, resize_px=self.resize_px, interpolation=self.interpolation, bands=self.images.bands
+        )
+
     def _guess_frame(self) -> Frame:
         sizes, _ = self._probe
         uniform = next(iter(sizes)) if len(sizes) == 1 else None
-        return Frame.choose(uniform, resize_px=self.resize_px, interpolation=self.interpolation)
+        return self._choose_frame(uniform)
 
     def _retry(self, frame: Frame, decode: Callable[[Frame], ImageFacts]) -> tuple[ImageFacts, Frame]:
         """Decode into a guessed frame, and into the frame for all sizes where the guess was wrong."""
         try:
             return decode(frame), frame
         except OtherSizeError:
-            frame = Frame.choose(None, resize_px=self.resize_px, interpolation=self.interpolation)
+            frame = self._choose_frame(None)
         # Not before the exception is gone, which holds on to the first attempt's workers.
         return decode(frame), frame
 

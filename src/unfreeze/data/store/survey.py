@@ -11,7 +11,7 @@ from unfreeze.data.store.facts import ImageFacts
 from unfreeze.data.store.framing import Frame
 
 Sink = Callable[[int, NDArray[np.uint8]], None]
-"""Takes the images of a block, shape (n, H, W, 3), and the index of the first."""
+"""Takes the images of a block, shape (n, H, W, C), and the index of the first."""
 
 Progress = Callable[[int], None]
 

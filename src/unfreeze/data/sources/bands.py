@@ -1,0 +1,142 @@
+"""Images of other bands than red, green and blue, such as a satellite's: NumPy arrays, TIFF, transparency as a band."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unfreeze.data.sources.decoding import (
+    DecodedImage,
+    UnreadableImageError,
+    decoding_errors,
+    digest_of,
+    open_image,
+    picture_formats,
+    upright,
+)
+from unfreeze.errors import UnfreezeError
+
+RGB = 3
+ARRAY_SUFFIX = ".npy"
+_TIFF_SUFFIXES = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Bands:
+    """An image as grey images of one size, one for each band; is resized and cut as an image of Pillow is.
+
+    Args:
+        bands: At least one.
+    """
+
+    bands: tuple[Image.Image, ...]
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8]) -> "Bands":
+        """Return the image of an array, shape (H, W, C)."""
+        return cls(tuple(Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0)))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.bands[0].size
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.size[0]
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.size[1]
+
+    def resize(self, size: tuple[int, int], resample: Image.Resampling) -> "Bands":
+        """Return the image in another size, width and height in pixels."""
+        return Bands(tuple(band.resize(size, resample) for band in self.bands))
+
+    def crop(self, box: tuple[int, int, int, int]) -> "Bands":
+        """Return what is inside left, top, right and bottom."""
+        return Bands(tuple(band.crop(box) for band in self.bands))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
+        """Return uint8, shape (H, W, C)."""
+        return np.stack([np.asarray(band) for band in self.bands], axis=-1)
+
+
+def decode_bands(path: str | os.PathLike[str], count: int) -> DecodedImage:
+    """Return a file's image of so many bands, 16 bits and numbers from 0 to 1 scaled to 8 bits.
+
+    Args:
+        path: A NumPy array or a TIFF, shape (H, W, C) or (C, H, W); or an image that Pillow reads with so many bands,
+            such as a PNG with transparency, which is the fourth.
+        count: Bands, C.
+
+    Raises:
+        UnreadableImageError: With the reason, as where the file has other bands.
+    """
+    place = Path(path)
+    with decoding_errors(place), open_image(os.fspath(path)) as file:
+        form, pixels = _READERS.get(place.suffix.lower(), _read_picture)(file)
+        image = Bands.of(_to_8_bits(_bands_last(pixels, count)))
+        return DecodedImage(image, digest_of(file), form, f"{count} bands")
+
+
+def check_readable(paths: Sequence[str], count: int) -> None:
+    """Refuse TIFF files of other bands than three where the package that reads them is not installed.
+
+    Raises:
+        UnfreezeError: Saying how to install it.
+    """
+    if count != RGB and find_spec("tifffile") is None and any(path.lower().endswith(_TIFF_SUFFIXES) for path in paths):
+        raise UnfreezeError(
+            f"model.in_chans: got {count}, and the images are TIFF, whose bands tifffile reads; "
+            "type pip install 'unfreeze[bands]'"
+        )
+
+
+def _read_picture(file: BinaryIO) -> tuple[str, NDArray[Any]]:
+    with Image.open(file, formats=picture_formats()) as image:
+        return image.format or "", np.atleast_3d(np.asarray(upright(image)))
+
+
+def _read_array(file: BinaryIO) -> tuple[str, NDArray[Any]]:
+    return "NPY", np.load(file, allow_pickle=False)
+
+
+def _read_tiff(file: BinaryIO) -> tuple[str, NDArray[Any]]:
+    import tifffile
+
+    return "TIFF", tifffile.imread(file)
+
+
+_READERS = {ARRAY_SUFFIX: _read_array, **dict.fromkeys(_TIFF_SUFFIXES, _read_tiff)}
+
+
+def _bands_last(pixels: NDArray[Any], count: int) -> NDArray[Any]:
+    if pixels.ndim == 3 and pixels.shape[2] == count:
+        return pixels
+    if pixels.ndim == 3 and pixels.shape[0] == count:
+        return np.moveaxis(pixels, 0, -1)
+    raise UnreadableImageError(f"shape {' x '.join(map(str, pixels.shape))}, want {count} bands")
+
+
+def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return values that count to their type's end, or to 1 where they are not whole, from 0 to 255."""
+    if pixels.dtype == np.uint8:
+        top = 255.0
+    elif pixels.dtype == np.uint16:
+        top = 65535.0
+    elif pixels.dtype.kind == "f" and np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1:
+        top = 1.0
+    else:
+        told = f" from {pixels.min():g} to {pixels.max():g}" if pixels.dtype.kind in "iuf" else ""
+        raise UnreadableImageError(f"{pixels.dtype} values{told}, want uint8, uint16, or numbers from 0 to 1")
+    scaled: NDArray[np.uint8] = np.rint(pixels * (255 / top)).astype(np.uint8)
+    return scaled
