@@ -115,6 +115,26 @@ def soup(
     )
 
 
+@app.command()
+def models(
+    pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as 'vit_*'")] = None,
+    source: Annotated[str | None, typer.Option(metavar="torchvision|timm", help="From there only")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")] = False,
+) -> None:
+    """List networks by name: size, cost, input, published accuracy, and whether weights are on this machine."""
+    from dataclasses import asdict
+
+    from unfreeze.models.catalog import list_networks
+
+    listed = list_networks(pattern, source=source)
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(each) for each in listed], indent=1) + "\n")
+    else:
+        from unfreeze.models.catalog_text import print_networks
+
+        print_networks(listed, _console())
+
+
 @cache_app.command("list")
 def list_cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson = False) -> None:
     """List the entries: kind, key, what they hold, size, when they were last used, and whether a run uses them now."""

@@ -1,0 +1,93 @@
+"""What `unfreeze models` shows of networks by name, from a table that this package carries."""
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from unfreeze.errors import UnfreezeError, suggest
+
+CATALOG = Path(__file__).parents[1] / "assets" / "models.csv"
+COLUMNS = ("source", "name", "parameters", "gmacs", "image_size", "top1", "weights")
+SOURCES = ("torchvision", "timm")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A network that can be used by name.
+
+    Args:
+        source: "torchvision" or "timm".
+        name: What a person types as model.name.
+        parameters: With its published head; None where they were not counted.
+        gmacs: Multiply-adds of an image, in billions; papers mostly call them GFLOPs.
+        image_size: px, at which they were counted.
+        top1: In percent, on ImageNet-1K, of the default weights; None where it is not published with them.
+        is_cached: Whether its default weights are on this machine already.
+    """
+
+    source: str
+    name: str
+    parameters: int | None
+    gmacs: float | None
+    image_size: int
+    top1: float | None
+    is_cached: bool
+
+
+def list_networks(pattern: str | None = None, *, source: str | None = None) -> list[Listed]:
+    """Return the networks whose names match.
+
+    Args:
+        pattern: A part of the name, or a pattern of the shell's; None for all.
+        source: One of `SOURCES`; None for all.
+
+    Raises:
+        UnfreezeError: If there is no such source, or nothing matches.
+    """
+    if source is not None and source not in SOURCES:
+        raise UnfreezeError(f"models: --source: got {source!r}, want one of {', '.join(SOURCES)}")
+    with CATALOG.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if source in (None, row["source"])]
+    matching = [row for row in rows if pattern is None or _matches(row["name"], pattern)]
+    if not matching:
+        near = suggest(str(pattern), [row["name"] for row in rows])
+        raise UnfreezeError(f"models: no name matches {pattern!r}; near: {near}")
+    kept = _kept_weights()
+    return [
+        Listed(
+            source=row["source"],
+            name=row["name"],
+            parameters=int(row["parameters"]) if row["parameters"] else None,
+            gmacs=float(row["gmacs"]) if row["gmacs"] else None,
+            image_size=int(row["image_size"]),
+            top1=float(row["top1"]) if row["top1"] else None,
+            is_cached=bool(row["weights"]) and row["weights"].replace("/", "--") in kept,
+        )
+        for row in matching
+    ]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch(name, pattern) if any(sign in pattern for sign in "*?[") else pattern in name
+
+
+def _kept_weights() -> set[str]:
+    """Return the names of weights in torch's and in Hugging Face's folder, as the catalog has them."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    torch_home = Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser()
+    hf_home = Path(os.environ.get("HF_HOME", cache / "huggingface")).expanduser()
+    hub = Path(os.environ.get("HF_HUB_CACHE", hf_home / "hub")).expanduser()
+    return {
+        *_names_in(torch_home / "hub" / "checkpoints"),
+        *(name.removeprefix("models--") for name in _names_in(hub) if name.startswith("models--")),
+    }
+
+
+def _names_in(folder: Path) -> Sequence[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError:
+        return ()
