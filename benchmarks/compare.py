@@ -12,7 +12,7 @@ import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -220,7 +220,7 @@ def main() -> None:
     if options.quick:
         options.out = None
     peers = QUICK_PEERS if options.quick else tuple(PEERS)
-    measures = {
+    measures: dict[str, Callable[[Bench, Sequence[Case]], None]] = {
         "probe": probe,
         "last-block": last_block,
         "gradual": gradual,

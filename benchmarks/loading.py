@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -39,22 +40,22 @@ def peer_epoch(root: Path, *, light: bool) -> tuple[int, float]:
     return count, (time.perf_counter() - started) * 2
 
 
-def our_epoch(root: Path, *, augment: str | None) -> tuple[int, float]:
-    from unfreeze.models.backbones import find_architecture
-
+def our_epoch(root: Path, *, augment: Literal["none", "light"] | None) -> tuple[int, float]:
     from unfreeze.data.augment.augment import PRESETS, augment_batch
     from unfreeze.data.augment.draws import uniform_draws
     from unfreeze.data.datamodule import ImageDataModule
     from unfreeze.data.sources.imagefolder import folder_source
+    from unfreeze.data.store.framing import Resize
     from unfreeze.data.store.store import StoreOptions
     from unfreeze.memory import keep_freed_pages
+    from unfreeze.models.architecture import find_architecture
 
     torch.set_num_threads(1)
     keep_freed_pages()
-    preprocessing = find_architecture("mobilenet_v2").preprocessing
+    preprocessing = find_architecture("mobilenet_v2").preprocessing()
     options = StoreOptions(place="disk", folder=Path(tempfile.gettempdir(), "unfreeze-benchmark"))
     data = ImageDataModule(folder_source(root), batch_size=BATCH_SIZE, store=options)
-    data.build_store(preprocessing.resize_px)
+    data.build_store(Resize.of(preprocessing))
     loader = data.train_dataloader()
     for epoch in range(2):
         started, count = time.perf_counter(), 0
@@ -72,6 +73,7 @@ def our_epoch(root: Path, *, augment: str | None) -> tuple[int, float]:
 def store_figures(root: Path) -> list[str]:
     """Return a table of what building and opening a store of a folder takes."""
     from unfreeze.data.sources.imagefolder import folder_source
+    from unfreeze.data.store.framing import Resize
     from unfreeze.data.store.store import StoreOptions, build_store
 
     def resident_mb() -> float:
@@ -80,11 +82,13 @@ def store_figures(root: Path) -> list[str]:
     rows = []
     torch.zeros(1)
     with tempfile.TemporaryDirectory() as folder:
-        for place, title in (("disk", "built"), ("disk", "opened again"), ("ram", "built in RAM")):
+        places: list[tuple[Literal["disk", "ram"], str]]
+        places = [("disk", "built"), ("disk", "opened again"), ("ram", "built in RAM")]
+        for place, title in places:
             before, started = resident_mb(), time.perf_counter()
             source = folder_source(root)
             options = StoreOptions(place=place, folder=Path(folder))
-            store = build_store(source, resize_px=232, options=options)
+            store = build_store(source, Resize(232), options=options)
             seconds, grown = time.perf_counter() - started, resident_mb() - before
             share = grown * 1e6 / store.pixels.nbytes
             rows.append(

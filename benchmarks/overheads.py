@@ -136,12 +136,12 @@ class FirstStep(L.Callback):
         self._file = Path(file)
         build_store = ImageDataModule.build_store
 
-        def note_and_build(data: ImageDataModule, *arguments: Any, **options: Any) -> None:
+        def note_and_build(data: ImageDataModule, *arguments: Any, **options: Any) -> Any:
             # What a run does once the model is built.
             type(self).built_at = type(self).built_at or time.perf_counter()
-            build_store(data, *arguments, **options)
+            return build_store(data, *arguments, **options)
 
-        ImageDataModule.build_store = note_and_build
+        ImageDataModule.build_store = note_and_build  # type: ignore[assignment, method-assign]
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if not self._file.exists():
@@ -197,7 +197,8 @@ def _lightning_alone(file: Path) -> list[dict[str, float]]:
     )
     ask_for_gpus_cheaply()  # as runs of this project do: only the loops are compared
     trainer.fit(HeadAlone(IMAGES), Rows(IMAGES, 128))
-    return json.loads(file.read_text())
+    told: list[dict[str, float]] = json.loads(file.read_text())
+    return told
 
 
 def second_start(folder: Path, options: argparse.Namespace) -> None:

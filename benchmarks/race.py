@@ -78,14 +78,14 @@ class Paced:
     def start(self) -> None:
         """Start it; it sets itself up, warms up, and waits."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, as it stays open until close
-        self._process = _start(self.command, self._log)
+        self._process, self._stdin, self._stdout = _start(self.command, self._log)
         self._is_ready = False
 
     def turn(self) -> Reply:
         """Return what a slice took, with `images_per_second`."""
         self.be_ready()
         self._signal(signal.SIGCONT)
-        self._process.stdin.write(f"{self.pace.untimed_steps} {self.pace.timed_steps}\n".encode())
+        self._stdin.write(f"{self.pace.untimed_steps} {self.pace.timed_steps}\n".encode())
         reply = self._reply()
         return {**reply, "images_per_second": reply["steps"] * self.batch_size / reply["seconds"]}
 
@@ -99,16 +99,16 @@ class Paced:
         """End it and its workers."""
         self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
         self._signal(signal.SIGKILL)
         self._process.wait()
-        self._process.stdout.close()
+        self._stdout.close()
         self._log.close()
 
     def _reply(self) -> Reply:
-        reply = _next_reply(self._process.stdout, time.monotonic() + TIMEOUT_S)
+        reply = _next_reply(self._stdout, time.monotonic() + TIMEOUT_S)
         if reply is None:
             raise ContestantError(f"{self.name}: {_last_line(self._log)}")
         self._signal(signal.SIGSTOP)
@@ -137,15 +137,15 @@ class Whole:
     def turn(self) -> Reply:
         """Return what it said of the run."""
         with tempfile.TemporaryFile() as log:
-            process = _start(self.command, log)
+            process, stdin, stdout = _start(self.command, log)
             try:
-                reply = _next_reply(process.stdout, time.monotonic() + 100 * TIMEOUT_S)
+                reply = _next_reply(stdout, time.monotonic() + 100 * TIMEOUT_S)
                 process.wait()
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                process.stdout.close()
-                process.stdin.close()
+                stdout.close()
+                stdin.close()
             if reply is None:
                 raise ContestantError(f"{self.name}: {_last_line(log)}")
         return reply
@@ -197,8 +197,8 @@ def _tell(name: str, reply: Reply) -> None:
     print(f"  {name}: {told}", file=sys.stderr, flush=True)
 
 
-def _start(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+def _start(command: Sequence[str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]:
+    process = subprocess.Popen(
         command,
         bufsize=0,
         stdin=subprocess.PIPE,
@@ -208,6 +208,8 @@ def _start(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         # To stop and end it with its workers; in this session, so that the kernel ends stopped ones if this one dies.
         process_group=0,
     )
+    assert process.stdin is not None and process.stdout is not None
+    return process, process.stdin, process.stdout
 
 
 def _next_reply(stream: IO[bytes], deadline: float) -> Reply | None:

@@ -59,7 +59,8 @@ def machine() -> str:
     except OSError:
         return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     model = re.search(r"^model name\s*: (.*)$", cpu, re.MULTILINE)
-    flags = set(re.search(r"^(?:flags|Features)\s*: (.*)$", cpu, re.MULTILINE)[1].split())
+    features = re.search(r"^(?:flags|Features)\s*: (.*)$", cpu, re.MULTILINE)
+    flags = set(features[1].split()) if features else set()
     shown = {"avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX"}
     parts = [name if flag in flags else f"no {name}" for flag, name in shown.items()]
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, {', '.join(parts)}"

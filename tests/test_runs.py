@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.launch import ROOT, train
 from tests.test_refusals import write_images
+from unfreeze.data.store.framing import Resize
 from unfreeze.inference.checkpoint import load_classifier
 from unfreeze.training.plan import Plan
 
@@ -114,7 +115,7 @@ def test_the_best_checkpoint_gives_the_figures_of_the_test(finished: Path, photo
     source = folder_source(photos)
     splits = build_splits(source.splits, source.labels, val_fraction=0.1, test_fraction=0.1)
     classifier = load_classifier(finished)
-    store = build_store(source, resize_px=classifier.preprocessing.resize_px)
+    store = build_store(source, Resize.of(classifier.preprocessing))
     with torch.no_grad():
         logits = classifier.network(classifier.preprocessing(store.read(splits.test)))
     accuracy = (logits.argmax(1).numpy() == source.labels[splits.test]).mean()

@@ -203,6 +203,7 @@ def build_teacher(
     Raises:
         UnfreezeError: If there is none such, or it does not go with the data.
     """
+    from unfreeze.data.store.framing import Resize
     from unfreeze.training.teacher import check_classes, check_splits, find_teacher
 
     assert config.objective.teacher is not None
@@ -211,7 +212,7 @@ def build_teacher(
         check_classes(teacher, outputs)
     check_splits(teacher, data.describe_splits())
     wanted = teacher.classifier.preprocessing
-    if (wanted.resize_px, wanted.interpolation) == data.decoded_for:
+    if Resize.of(wanted) == data.decoded_for:
         return teacher, data
     own = build_data(config, source)
     decode(own, wanted)
@@ -251,13 +252,16 @@ def resolve(config: Config, outputs: "Outputs") -> "Plan":
 
 def decode(data: "ImageDataModule", preprocessing: "Preprocessing") -> None:
     """Decode all images, with a bar in a terminal."""
+    from unfreeze.data.store.framing import Resize
+
     with counting_bar("decoding", len(data.source.images)) as progress:
-        data.build_store(preprocessing.resize_px, progress, interpolation=preprocessing.interpolation)
+        data.build_store(Resize.of(preprocessing), progress)
 
 
 def audit_data(config: Config, *, min_per_class: int, near: bool) -> "AuditReport":
     """Look at the images of a configuration; what is decoded for it is there for a run of the same configuration."""
     from unfreeze.data.audit.audit import audit
+    from unfreeze.data.store.framing import Resize
     from unfreeze.data.store.store import build_store
     from unfreeze.models.architecture import find_architecture
 
@@ -266,8 +270,7 @@ def audit_data(config: Config, *, min_per_class: int, near: bool) -> "AuditRepor
     with counting_bar("decoding", len(source.images)) as progress:
         store = build_store(
             source,
-            resize_px=preprocessing.resize_px,
-            interpolation=preprocessing.interpolation,
+            Resize.of(preprocessing),
             options=store_options(config),
             on_error="skip",
             progress=progress,

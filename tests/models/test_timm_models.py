@@ -3,11 +3,16 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from tests.models.timm_families import ALL, SMALLEST
+from unfreeze.data.sources.imagefolder import folder_source
+from unfreeze.data.store.framing import Resize
+from unfreeze.data.store.store import build_store
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.classifier import Classifier, build_classifier, rebuild_classifier
@@ -159,3 +164,28 @@ def test_sizes_that_a_network_can_not_take_are_refused_with_the_next_that_works(
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18", "convnext_atto"])
 def test_other_sizes_that_work_are_taken(name: str) -> None:
     check_image_size(ModelSpec(name, "timm"), 96)
+
+
+@pytest.mark.parametrize("size", [(300, 300), (500, 375), (375, 700), (160, 90), (64, 64)])
+@pytest.mark.parametrize(
+    "name", ["resnet18.a1_in1k", "convnext_tiny.fb_in22k_ft_in1k_384", "tf_efficientnet_b0.ns_jft_in1k"]
+)
+def test_what_a_network_sees_of_a_folder_is_what_timms_own_transform_gives(
+    name: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for folder, colour in (("a", 0), ("b", 255)):
+        (tmp_path / folder).mkdir()
+        noise = Image.fromarray(rng.integers(colour // 4, 128 + colour // 2, (9, 11, 3), dtype=np.uint8))
+        noise.resize(size, Image.Resampling.BICUBIC).save(tmp_path / folder / "x.png")
+    preprocessing = find_architecture(ModelSpec(name, "timm")).preprocessing()
+    store = build_store(folder_source(tmp_path), Resize.of(preprocessing))
+    ours = preprocessing(store.read(np.array([0, 1])))
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    transform = timm.data.create_transform(**config)
+    assert preprocessing.squash == (config["crop_mode"] == "squash")
+    for index, folder in enumerate("ab"):
+        theirs = transform(Image.open(tmp_path / folder / "x.png"))
+        levels = (ours[index] - theirs).abs() * torch.tensor(preprocessing.std).view(3, 1, 1) * 255
+        assert levels.mean() <= 0.1
+        assert levels.max() <= 4

@@ -14,6 +14,7 @@ from unfreeze.data.augment.augment import Augmentation, augmentation
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
 from unfreeze.data.splits.splits import split_source
+from unfreeze.data.store.framing import Resize
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, build_classifier
 from unfreeze.models.outputs import Outputs
@@ -36,7 +37,7 @@ def images_for(size: int) -> ImageDataModule:
     """Return the same images and splits, decoded for one size."""
     source = make_source(side=64)
     data = ImageDataModule(source, batch_size=8, splits=split_source(source, val_fraction=0.2))
-    data.build_store(size)
+    data.build_store(Resize(size))
     return data
 
 

@@ -13,6 +13,7 @@ from unfreeze.data.loader import EvalLoader, TrainLoader
 from unfreeze.data.sources.images import Indices
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.data.splits.splits import Splits, describe_splits, missing_classes, split_source
+from unfreeze.data.store.framing import Resize
 from unfreeze.data.store.store import ImageStore, OnError, StoreOptions, build_store
 from unfreeze.errors import UnfreezeError
 
@@ -32,7 +33,7 @@ class ImageDataModule(L.LightningDataModule):
         on_error: "raise" to refuse images that can't be read, "skip" to leave them out of all splits.
 
     Attributes:
-        decoded_for: The resize, in px, and the interpolation that images were decoded for; None before that.
+        decoded_for: How images were resized as they were decoded; None before that.
 
     Raises:
         UnfreezeError: If there are too few images to cut the splits from.
@@ -62,7 +63,7 @@ class ImageDataModule(L.LightningDataModule):
         self.on_error: OnError = on_error
         self._labels = torch.from_numpy(source.labels if labels is None else labels)
         self._store: ImageStore | None = None
-        self.decoded_for: tuple[int, str] | None = None
+        self.decoded_for: Resize | None = None
         self._train_loader: TrainLoader | None = None
         self._eval_loaders: dict[str, EvalLoader] = {}
         self._without_images: frozenset[str] = frozenset()
@@ -85,22 +86,18 @@ class ImageDataModule(L.LightningDataModule):
             raise RuntimeError("the images are not decoded yet; call build_store, or fit with a Trainer")
         return self._store
 
-    def build_store(
-        self, resize_px: int, progress: Callable[[int], None] | None = None, *, interpolation: str = "bilinear"
-    ) -> ImageStore:
+    def build_store(self, resize: Resize, progress: Callable[[int], None] | None = None) -> ImageStore:
         """Decode all images, once.
 
         Args:
-            resize_px: Shorter side that the backbone's preprocessing resizes to.
+            resize: As the backbone's preprocessing has it.
             progress: Called with the number of images done.
-            interpolation: Of that resize.
         """
         if self._store is None:
-            self.decoded_for = (resize_px, interpolation)
+            self.decoded_for = resize
             self._store = build_store(
                 self.source,
-                resize_px=resize_px,
-                interpolation=interpolation,
+                resize,
                 options=self.store_options,
                 on_error=self.on_error,
                 progress=progress,
@@ -149,7 +146,7 @@ class ImageDataModule(L.LightningDataModule):
         if self._store is None:
             assert self.trainer is not None
             module: Any = self.trainer.lightning_module
-            self.build_store(module.preprocessing.resize_px, interpolation=module.preprocessing.interpolation)
+            self.build_store(Resize.of(module.preprocessing))
 
     def train_dataloader(self) -> TrainLoader:
         """Return the shuffled batches of this rank."""

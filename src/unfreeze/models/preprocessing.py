@@ -14,14 +14,15 @@ _CACHED_VALUES = 1 << 18
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter side, crop the centre, scale to [0, 1], normalise.
+    """Resize the shorter side, or both, crop the centre, scale to [0, 1], normalise.
 
     Args:
-        resize_px: Shorter side after resizing.
+        resize_px: Shorter side after resizing; both sides where images are squashed.
         crop_px: Side of the square that the backbone sees.
         interpolation: "bilinear" or "bicubic", always with antialiasing.
         mean: Per channel, of values in [0, 1].
         std: Per channel, of values in [0, 1].
+        squash: Resize both sides, whatever the shape, in place of the shorter one.
     """
 
     resize_px: int
@@ -29,6 +30,7 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    squash: bool = False
 
     def at(self, crop_px: int | None) -> "Preprocessing":
         """Return the same transform for another image size, the resize scaled alike."""
@@ -51,13 +53,14 @@ class Preprocessing:
         return replace(self, mean=tuple(self.mean[i] for i in turns), std=tuple(self.std[i] for i in turns))
 
     def resize(self, images: Tensor) -> Tensor:
-        """Return images whose shorter side is `resize_px`, shape (N, C, H, W), uint8 in and out."""
-        if min(images.shape[-2:]) == self.resize_px:
+        """Return images whose shorter side is `resize_px`, both where they are squashed; (N, C, H, W), uint8."""
+        if (max if self.squash else min)(images.shape[-2:]) == self.resize_px == min(images.shape[-2:]):
             return images
         mode = F.InterpolationMode(self.interpolation)
         # The same values either way, several times sooner with channels last.
         images = images.contiguous(memory_format=torch.channels_last)
-        resized: Tensor = F.resize(images, [self.resize_px], interpolation=mode, antialias=True)
+        size = [self.resize_px] * (2 if self.squash else 1)
+        resized: Tensor = F.resize(images, size, interpolation=mode, antialias=True)
         return resized
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class TimmModel(Architecture):
         self._config = config
 
     def preprocessing(self, weights: str | None = None) -> Preprocessing:
-        """Return the input transform of timm's data configuration; the shorter side is resized, the centre is cut."""
+        """Return the input transform of timm's data configuration; a border that it would add is not added."""
         from timm.data.config import resolve_data_config
 
         data = resolve_data_config(pretrained_cfg=self._config)  # type: ignore[no-untyped-call]
@@ -47,6 +47,7 @@ class TimmModel(Architecture):
             interpolation=data["interpolation"] if data["interpolation"] in _INTERPOLATIONS else "bicubic",
             mean=tuple(map(float, data["mean"])),
             std=tuple(map(float, data["std"])),
+            squash=data["crop_mode"] == "squash",
         ).for_channels(self.spec.in_chans)
 
     def build(self, image_size: int | None = None, *, dropout: float | None = None) -> nn.Module:

@@ -16,12 +16,13 @@ from unfreeze.data.audit.audit import AuditReport, audit
 from unfreeze.data.audit.text import print_audit
 from unfreeze.data.sources.imagefolder import folder_source
 from unfreeze.data.splits.splits import split_source
+from unfreeze.data.store.framing import Resize
 from unfreeze.data.store.store import build_store
 
 
 def report_of(root: Path, *, min_per_class: int = 5) -> AuditReport:
     source = folder_source(root)
-    store = build_store(source, resize_px=64, on_error="skip")
+    store = build_store(source, Resize(64), on_error="skip")
     splits = split_source(source)
     left_out = np.array(sorted(store.facts.unreadable), dtype=np.int64)
     return audit(source, splits.without(left_out), store, min_per_class=min_per_class)
@@ -134,7 +135,7 @@ def test_of_many_classes_the_largest_and_smallest_are_shown(tmp_path: Path) -> N
     console = Console(width=100, record=True, file=io.StringIO())
     source = folder_source(tmp_path)
     splits = split_source(source, test_fraction=0.0)
-    print_audit(audit(source, splits, build_store(source, resize_px=16), min_per_class=1), console)
+    print_audit(audit(source, splits, build_store(source, Resize(16)), min_per_class=1), console)
     told = console.export_text()
     assert "... 20 more" in told
     assert sum(line.strip().startswith("class") for line in told.splitlines()) == 41

@@ -12,6 +12,7 @@ from unfreeze.data.sources import bands as bands_module
 from unfreeze.data.sources.bands import Bands, decode_bands
 from unfreeze.data.sources.decoding import UnreadableImageError
 from unfreeze.data.sources.imagefolder import folder_source
+from unfreeze.data.store.framing import Resize
 from unfreeze.data.store.store import StoreOptions, build_store
 from unfreeze.errors import UnfreezeError
 
@@ -125,7 +126,7 @@ def test_a_store_frames_each_band_as_pillow_would(
     source = folder_source(tmp_path / "images", bands=5)
     options = StoreOptions(place, folder=tmp_path / "kept", workers=0)
     for _ in range(2):  # the second time from what the first has kept
-        store = build_store(source, resize_px=16, options=options)
+        store = build_store(source, Resize(16), options=options)
         pixels = store.read(np.array([0, 1]))
         side = 9 if sizes[0] == sizes[1] else 16
         assert pixels.shape == (2, 5, side, side)

@@ -10,6 +10,7 @@ import pytest
 from tests.data.sources.odd_files import READABLE, UNREADABLE, Write, two_halves
 from unfreeze.data.sources.decoding import UnreadableImageError, decode_file, quiet_decoders
 from unfreeze.data.sources.imagefolder import folder_source
+from unfreeze.data.store.framing import Resize
 from unfreeze.data.store.store import ImageStore, StoreOptions, build_store
 from unfreeze.errors import UnfreezeError
 
@@ -67,7 +68,7 @@ def corpus(tmp_path: Path) -> Path:
 def test_all_bad_files_are_told_at_once_and_nothing_is_left_behind(corpus: Path, tmp_path: Path, place: str) -> None:
     options = StoreOptions(place=place, folder=tmp_path / "stores")  # type: ignore[arg-type]
     with pytest.raises(UnfreezeError) as refusal:
-        build_store(folder_source(corpus), resize_px=16, options=options)
+        build_store(folder_source(corpus), Resize(16), options=options)
     told = str(refusal.value)
     assert "\n" not in told
     count = len(READABLE) + len(UNREADABLE) + 1
@@ -85,7 +86,7 @@ def test_bad_files_can_be_left_out(corpus: Path, tmp_path: Path, place: str) -> 
 
     def build() -> ImageStore:
         options = StoreOptions(place=place, folder=tmp_path / "stores", workers=1)  # type: ignore[arg-type]
-        return build_store(source, resize_px=16, options=options, on_error="skip")
+        return build_store(source, Resize(16), options=options, on_error="skip")
 
     first, second = build(), build()
     bad = {f"mixed/{shown(name)}" for name, _, _ in UNREADABLE}

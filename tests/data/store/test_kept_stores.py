@@ -19,6 +19,7 @@ from unfreeze.data.sources.decoding import DecodedImage
 from unfreeze.data.sources.imagefolder import folder_source
 from unfreeze.data.sources.images import FileImages
 from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.store.framing import Resize
 from unfreeze.data.store.pixels import MappedPixels
 from unfreeze.data.store.store import ImageStore, StoreOptions, build_store
 from unfreeze.errors import UnfreezeError
@@ -26,6 +27,7 @@ from unfreeze.errors import UnfreezeError
 MakeFolder = Callable[..., Path]
 CONTEXT = multiprocessing.get_context("fork")
 FRESH = multiprocessing.get_context("forkserver")
+SMALL = Resize(16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +54,9 @@ def counted(root: Path, *, pause_s: float = 0.0) -> tuple[ImageSource, "Synchron
     return ImageSource(source.name, source.classes, counting, source.labels, source.splits), count
 
 
-def on_disk(source: ImageSource, folder: Path, *, resize_px: int = 16, **options: object) -> ImageStore:
+def on_disk(source: ImageSource, folder: Path, resize: Resize = SMALL, **options: object) -> ImageStore:
     kept = StoreOptions(place="disk", folder=folder, workers=1, **options)  # type: ignore[arg-type]
-    return build_store(source, resize_px=resize_px, options=kept)
+    return build_store(source, resize, options=kept)
 
 
 def everything(store: ImageStore) -> torch.Tensor:
@@ -81,7 +83,7 @@ def test_all_places_give_the_same_images(photo_folder: MakeFolder, tmp_path: Pat
     stores = [
         build_store(
             folder_source(root),
-            resize_px=16,
+            Resize(16),
             options=StoreOptions(place=place, folder=tmp_path / "stores", workers=2),  # type: ignore[arg-type]
         )
         for place in ("ram", "disk", "off", "auto")
@@ -106,11 +108,11 @@ def test_a_changed_file_is_decoded_anew(photo_folder: MakeFolder, tmp_path: Path
 
 def test_images_of_one_size_are_kept_once_for_all_backbones(photo_folder: MakeFolder, tmp_path: Path) -> None:
     source, count = counted(photo_folder({"a": 3, "b": 3}))
-    on_disk(source, tmp_path / "stores", resize_px=32)
+    on_disk(source, tmp_path / "stores", Resize(32))
     count.value = 0
-    on_disk(source, tmp_path / "stores", resize_px=64)
+    on_disk(source, tmp_path / "stores", Resize(64))
     assert count.value == 0
-    assert on_disk(source, tmp_path / "stores", resize_px=8).frame.height_px == 8
+    assert on_disk(source, tmp_path / "stores", Resize(8)).frame.height_px == 8
     assert count.value >= 6
 
 
@@ -121,8 +123,8 @@ def test_one_image_of_another_size_late_in_the_source_changes_the_frame(
     save_photo(root / "a" / "1234.png", size=(11, 10))
     for place in ("ram", "disk", "off"):
         options = StoreOptions(place=place, folder=tmp_path / place)  # type: ignore[arg-type]
-        store = build_store(folder_source(root), resize_px=16, options=options)
-        assert (store.frame.height_px, store.frame.width_px, store.frame.interpolation) == (16, 16, "bilinear")
+        store = build_store(folder_source(root), Resize(16), options=options)
+        assert (store.frame.height_px, store.frame.width_px, store.frame.resize) == (16, 16, Resize(16))
         assert everything(store).shape == (204, 3, 16, 16)
 
 
@@ -160,7 +162,7 @@ def test_a_build_that_was_killed_is_never_read(photo_folder: MakeFolder, tmp_pat
     assert list((tmp_path / "stores").rglob(".building-*"))
     source = folder_source(root)
     store = on_disk(source, tmp_path / "stores")
-    assert torch.equal(everything(store), everything(build_store(source, resize_px=16)))
+    assert torch.equal(everything(store), everything(build_store(source, Resize(16))))
     assert not list((tmp_path / "stores").rglob(".building-*"))
 
 
@@ -169,14 +171,14 @@ def test_what_was_used_longest_ago_makes_room(photo_folder: MakeFolder, tmp_path
     stores = tmp_path / "stores"
     one_gb = 60 * 40 * 40 * 3 / 1e9
     for source in sources[:2]:
-        on_disk(source, stores, resize_px=40, folder_gb=2.5 * one_gb)
+        on_disk(source, stores, Resize(40), folder_gb=2.5 * one_gb)
     time.sleep(0.05)  # file systems tell times no finer than that
-    on_disk(sources[0], stores, resize_px=40)  # used again
-    on_disk(sources[2], stores, resize_px=40, folder_gb=2.5 * one_gb)
+    on_disk(sources[0], stores, Resize(40))  # used again
+    on_disk(sources[2], stores, Resize(40), folder_gb=2.5 * one_gb)
     left = [len(list(folder.glob("*.npy"))) for folder in (stores / "decoded").iterdir() if folder.is_dir()]
     assert left == [1, 1]
     counting, count = counted(Path(str(sources[0].images.root)))  # type: ignore[attr-defined]
-    on_disk(counting, stores, resize_px=40)
+    on_disk(counting, stores, Resize(40))
     assert count.value == 0
 
 
@@ -186,42 +188,42 @@ def test_what_a_run_maps_makes_no_room(photo_folder: MakeFolder, tmp_path: Path)
     )
     stores = tmp_path / "stores"
     one_gb = 60 * 40 * 40 * 3 / 1e9
-    store = on_disk(mapped, stores, resize_px=40)
+    store = on_disk(mapped, stores, Resize(40))
     pixels = next((stores / "decoded").rglob("*.npy"))
     time.sleep(0.05)
-    on_disk(idle, stores, resize_px=40)
+    on_disk(idle, stores, Resize(40))
     with pytest.raises(UnfreezeError, match=r"288\.0 kB of pixels are more than .* leaves beside 29\d\.\d kB in use"):
-        on_disk(new, stores, resize_px=40, folder_gb=1.5 * one_gb)
+        on_disk(new, stores, Resize(40), folder_gb=1.5 * one_gb)
     assert len(list((stores / "decoded").rglob("*.npy"))) == 2, "nothing is removed for what does not fit anyway"
-    on_disk(new, stores, resize_px=40, folder_gb=2.5 * one_gb)
+    on_disk(new, stores, Resize(40), folder_gb=2.5 * one_gb)
     assert pixels.is_file()
     assert len(list((stores / "decoded").rglob("*.npy"))) == 2
     assert everything(store).shape == (60, 3, 40, 40)
     del store
-    on_disk(idle, stores, resize_px=40, folder_gb=1.5 * one_gb)
+    on_disk(idle, stores, Resize(40), folder_gb=1.5 * one_gb)
     assert not pixels.exists()
 
 
 def test_an_entry_says_what_it_holds(photo_folder: MakeFolder, tmp_path: Path) -> None:
     source = folder_source(photo_folder({"a": 3, "b": 3}))
     on_disk(source, tmp_path / "stores")
-    on_disk(source, tmp_path / "stores", resize_px=8)
+    on_disk(source, tmp_path / "stores", Resize(8))
     (item,) = CacheFolder(tmp_path / "stores", gb=1).entries()
     created = item.meta.pop("created")
-    assert item.meta == {"source": "photos", "images": 6, "frames": ["12x10-native", "8x8-bilinear"]}
+    assert item.meta == {"source": "photos", "images": 6, "frames": ["12x10-native", "8x8-bilinear-8"]}
     assert created.startswith("20")
 
 
 def test_what_can_not_be_kept_is_refused_or_done_without(photo_folder: MakeFolder, tmp_path: Path) -> None:
     source = folder_source(photo_folder({"a": 30, "b": 30}, size=(40, 40)))
     with pytest.raises(UnfreezeError, match=r"data\.store: .* more than cache\.gb=1e-06 leaves"):
-        on_disk(source, tmp_path / "stores", resize_px=40, folder_gb=1e-6)
+        on_disk(source, tmp_path / "stores", Resize(40), folder_gb=1e-6)
     tight = StoreOptions(place="auto", folder=tmp_path / "stores", folder_gb=1e-6)
-    assert build_store(source, resize_px=40, options=tight).pixels.place == "in RAM"
+    assert build_store(source, Resize(40), options=tight).pixels.place == "in RAM"
     no_memory = StoreOptions(place="auto", folder=tmp_path / "stores", folder_gb=1e-6, memory_gb=1e-6)
-    assert build_store(source, resize_px=40, options=no_memory).pixels.place == "streamed from the files"
+    assert build_store(source, Resize(40), options=no_memory).pixels.place == "streamed from the files"
     with pytest.raises(UnfreezeError, match=r"data\.store: the decoded images take 0\.0 GB and may take 0\.0 GB"):
-        build_store(source, resize_px=40, options=StoreOptions(place="ram", memory_gb=1e-6))
+        build_store(source, Resize(40), options=StoreOptions(place="ram", memory_gb=1e-6))
     (tmp_path / "file").touch()
     with pytest.raises(UnfreezeError, match=r"cache\.dir: can't write to .*file/below"):
         on_disk(source, tmp_path / "file" / "below")
@@ -249,7 +251,7 @@ def test_pages_of_a_mapped_file_stay_below_the_cap(tmp_path: Path) -> None:
 
 def test_streaming_can_be_left_and_begun_again(photo_folder: MakeFolder) -> None:
     source = folder_source(photo_folder({"a": 20, "b": 20}))
-    pixels = build_store(source, resize_px=16, options=StoreOptions(place="off", workers=2)).pixels
+    pixels = build_store(source, Resize(16), options=StoreOptions(place="off", workers=2)).pixels
     chunks = np.array_split(np.arange(40), 10)
     first = next(pixels.batches(chunks)).clone()
     again = [batch.clone() for batch in pixels.batches(chunks)]
@@ -261,7 +263,7 @@ def test_streaming_can_be_left_and_begun_again(photo_folder: MakeFolder) -> None
 
 def test_two_may_stream_at_a_time(photo_folder: MakeFolder) -> None:
     source = folder_source(photo_folder({"a": 20, "b": 20}))
-    pixels = build_store(source, resize_px=16, options=StoreOptions(place="off", workers=1)).pixels
+    pixels = build_store(source, Resize(16), options=StoreOptions(place="off", workers=1)).pixels
     chunks = np.array_split(np.arange(40), 10)
     whole = [batch.clone() for batch in pixels.batches(chunks)]
     training = pixels.batches(chunks)
@@ -275,7 +277,7 @@ def test_two_may_stream_at_a_time(photo_folder: MakeFolder) -> None:
 
 def test_a_file_that_goes_while_it_is_streamed_is_told(photo_folder: MakeFolder) -> None:
     root = photo_folder({"a": 3, "b": 3})
-    pixels = build_store(folder_source(root), resize_px=16, options=StoreOptions(place="off", workers=0)).pixels
+    pixels = build_store(folder_source(root), Resize(16), options=StoreOptions(place="off", workers=0)).pixels
     save_photo(root / "a" / "1.png", size=(5, 5))
     with pytest.raises(UnfreezeError, match="another size than when the run began"):
         list(pixels.batches([np.arange(6)]))
@@ -307,10 +309,10 @@ def test_nothing_is_removed_for_what_does_not_fit_anyway(photo_folder: MakeFolde
     on_disk(small, tmp_path / "stores")
     before = sorted((tmp_path / "stores").rglob("*.npy"))
     tight = StoreOptions(place="auto", folder=tmp_path / "stores", folder_gb=1e-4)
-    assert build_store(large, resize_px=40, options=tight).pixels.place == "in RAM"
+    assert build_store(large, Resize(40), options=tight).pixels.place == "in RAM"
     assert sorted((tmp_path / "stores").rglob("*.npy")) == before
     fitting = StoreOptions(place="disk", folder=tmp_path / "stores", folder_gb=5.8e-4)
-    build_store(large, resize_px=40, options=fitting)
+    build_store(large, Resize(40), options=fitting)
     assert sorted((tmp_path / "stores").rglob("*.npy")) != before
     assert (tmp_path / "stores" / "holiday" / "0.png").is_file()
 
@@ -319,7 +321,7 @@ def test_the_room_is_looked_for_that_is_needed_in_the_end(photo_folder: MakeFold
     root = photo_folder({"a": 100, "b": 2}, size=(4, 4))
     save_photo(root / "a" / "1234.png", size=(90, 90))
     with pytest.raises(UnfreezeError, match=r"more than cache\.gb"):
-        on_disk(folder_source(root), tmp_path / "stores", resize_px=64, folder_gb=5e-4)
+        on_disk(folder_source(root), tmp_path / "stores", Resize(64), folder_gb=5e-4)
     assert not list((tmp_path / "stores").rglob("*.npy"))
 
 
@@ -347,7 +349,7 @@ def _build_by_workers(root: Path, folder: Path) -> None:
     slow = CountedImages(images.root, images.paths, count=CONTEXT.Value("i", 0), pause_s=0.2)
     options = StoreOptions(place="disk", folder=folder, workers=2)
     source = ImageSource(source.name, source.classes, slow, source.labels, source.splits)
-    build_store(source, resize_px=16, options=options)
+    build_store(source, Resize(16), options=options)
 
 
 def _children(pid: int) -> list[int]:

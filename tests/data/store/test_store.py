@@ -15,6 +15,7 @@ from tests.photos import photo, save_photo
 from unfreeze.data.sources.imagefolder import folder_source
 from unfreeze.data.sources.images import ArrayImages
 from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.store.framing import Resize
 from unfreeze.data.store.store import ImageStore, StoreOptions, build_store, shared_images
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture
@@ -37,7 +38,7 @@ def source_of(pixels: np.ndarray, *, labels: list[int] | None = None) -> ImageSo
 
 
 def store_of(source: ImageSource, resize_px: int = 16) -> ImageStore:
-    return build_store(source, resize_px=resize_px, options=StoreOptions(workers=2))
+    return build_store(source, Resize(resize_px), options=StoreOptions(workers=2))
 
 
 def images_of(store: ImageStore) -> torch.Tensor:
@@ -84,14 +85,14 @@ def test_images_stand_in_the_order_of_their_source(photo_folder: MakeFolder) -> 
 
 def test_the_number_of_threads_changes_nothing() -> None:
     source = source_of(noise(40, 30, 21))
-    one, four = (build_store(source, resize_px=12, options=StoreOptions(workers=workers)) for workers in (1, 4))
+    one, four = (build_store(source, Resize(12), options=StoreOptions(workers=workers)) for workers in (1, 4))
     assert torch.equal(images_of(one), images_of(four))
     assert one.fingerprint == four.fingerprint
 
 
 def test_progress_ends_with_the_number_of_images() -> None:
     told: list[int] = []
-    build_store(source_of(noise(300, 4, 4)), resize_px=4, progress=told.append)
+    build_store(source_of(noise(300, 4, 4)), Resize(4), progress=told.append)
     assert told == sorted(set(told))
     assert told[-1] == 300
 
@@ -104,8 +105,7 @@ def test_what_a_backbone_sees_is_what_torchvisions_preset_gives(name: str, size:
     image = Image.fromarray(noise(1, 9, 11)[0]).resize(size, Image.Resampling.BICUBIC)
     store = build_store(
         source_of(np.asarray(image)[None]),
-        resize_px=preprocessing.resize_px,
-        interpolation=preprocessing.interpolation,
+        Resize.of(preprocessing),
     )
     std = torch.tensor(preprocessing.std).view(3, 1, 1)
     levels = (

@@ -22,7 +22,7 @@ from unfreeze.data.sources.images import ArrayImages, Images, Indices
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.data.store.entry import StoreFiles, store_key
 from unfreeze.data.store.facts import ImageFacts
-from unfreeze.data.store.framing import Frame
+from unfreeze.data.store.framing import Frame, Resize
 from unfreeze.data.store.pixels import MappedPixels, Pixels, ResidentPixels, StreamedPixels
 from unfreeze.data.store.survey import OtherSizeError, Progress, Sink, survey_images
 from unfreeze.errors import UnfreezeError
@@ -93,22 +93,20 @@ class ImageStore:
 
 def build_store(
     source: ImageSource,
+    resize: Resize,
     *,
-    resize_px: int,
-    interpolation: str = "bilinear",
     options: StoreOptions | None = None,
     on_error: OnError = "raise",
     progress: Progress | None = None,
 ) -> ImageStore:
     """Decode all images of a source, or open what an earlier run has decoded.
 
-    Images that all have one size whose shorter side is at most `resize_px` are kept as they are; others are resized
-    to `resize_px` and cut to the square in the centre.
+    Images that all have one size whose shorter side is at most `resize.px` are kept as they are; others are resized
+    to it and cut to the square in the centre, or squashed into that.
 
     Args:
         source: What to decode.
-        resize_px: Shorter side that the backbone's preprocessing resizes to.
-        interpolation: Of the resize, "bilinear" or "bicubic", as the backbone's preprocessing has it.
+        resize: As the backbone's preprocessing has it.
         options: Where the pixels are kept.
         on_error: "raise" to refuse a source with images that can't be read, "skip" to leave them to the caller.
         progress: Called with the number of images done, now and then.
@@ -117,7 +115,7 @@ def build_store(
         UnfreezeError: If files can't be read; it names all of them. If the pixels fit nowhere they may go.
     """
     options = options or StoreOptions()
-    build = _Build(source.name, source.images, resize_px, interpolation, options, on_error, progress)
+    build = _Build(source.name, source.images, resize, options, on_error, progress)
     with quiet_decoders():
         facts, frame, pixels = build.run()
     return ImageStore(pixels=pixels, facts=facts, frame=frame, fingerprint=_fingerprint(source, facts))
@@ -132,8 +130,7 @@ def shared_images(store: ImageStore, first: Indices, second: Indices) -> int:
 class _Build:
     name: str
     images: Images
-    resize_px: int
-    interpolation: str
+    resize: Resize
     options: StoreOptions
     on_error: OnError
     progress: Progress | None
@@ -211,7 +208,7 @@ class _Build:
 
         def decode(frame: Frame) -> ImageFacts:
             held.clear()
-            if isinstance(self.images, ArrayImages) and frame.interpolation is None:
+            if isinstance(self.images, ArrayImages) and frame.resize is None:
                 held[frame] = self.images.pixels
                 return self._decode(frame, None)
             _check_fits(len(self.images) * frame.nbytes, self.options.memory_bytes)
@@ -262,9 +259,7 @@ class _Build:
         return sizes, (time.perf_counter() - started) / len(probed)
 
     def _choose_frame(self, uniform_size: tuple[int, int] | None) -> Frame:
-        return Frame.choose(
-            uniform_size, resize_px=self.resize_px, interpolation=self.interpolation, bands=self.images.bands
-        )
+        return Frame.choose(uniform_size, self.resize, self.images.bands)
 
     def _guess_frame(self) -> Frame:
         sizes, _ = self._probe
