@@ -204,12 +204,13 @@ def build_teacher(
         UnfreezeError: If there is none such, or it does not go with the data.
     """
     from unfreeze.data.store.framing import Resize
-    from unfreeze.training.teacher import check_classes, check_splits, find_teacher
+    from unfreeze.training.teacher import check_bands, check_classes, check_splits, find_teacher
 
     assert config.objective.teacher is not None
     teacher = find_teacher(config.objective.teacher, trust_repo=config.model.trust_repo)
     if config.objective.match == "logits":
         check_classes(teacher, outputs)
+    check_bands(teacher, source.images.bands)
     check_splits(teacher, data.describe_splits())
     wanted = teacher.classifier.preprocessing
     if Resize.of(wanted) == data.decoded_for:

@@ -25,7 +25,7 @@ from unfreeze.training.objectives import Distill
 from unfreeze.training.plan import Rates, Stage
 from unfreeze.training.prefix_cache import FrozenPrefixCache
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
-from unfreeze.training.teacher import Teacher, TeacherAnswers, check_classes, find_teacher
+from unfreeze.training.teacher import Teacher, TeacherAnswers, check_bands, check_classes, find_teacher
 
 Fit = Callable[..., L.Trainer]
 NAMES = ("class0", "class1", "class2")
@@ -139,6 +139,16 @@ def test_classes_may_be_in_another_order_but_not_others() -> None:
     with pytest.raises(UnfreezeError, match="it also tells 'class2'"):
         check_classes(Teacher(knowing(), "t"), Outputs.of(NAMES[:2]))
     check_classes(Teacher(knowing(), "t", is_published=True), Outputs.of(NAMES[:2]))
+
+
+def test_it_sees_the_bands_of_the_images() -> None:
+    check_bands(Teacher(knowing(), "t"), 3)
+    with pytest.raises(UnfreezeError, match="t sees 3 channels, and the images have 5; want a teacher"):
+        check_bands(Teacher(knowing(), "t"), 5)
+    grey = build_classifier(ModelSpec("tiny", in_chans=1), classes=NAMES, weights=None)
+    check_bands(Teacher(grey, "t"), 3)
+    with pytest.raises(UnfreezeError, match="sees 1 channel, and the images have 4"):
+        check_bands(Teacher(grey, "t"), 4)
 
 
 def test_the_code_of_a_repository_does_not_run_unasked(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
+from unfreeze.data.sources.bands import RGB
 from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
 from unfreeze.inference.checkpoint import UntrustedRepoError, load_classifier
@@ -103,6 +104,20 @@ def check_classes(teacher: Teacher, outputs: Outputs) -> None:
         raise UnfreezeError(
             f"objective.teacher: the classes of {teacher.name} are not those of the data: {told}; want a teacher "
             "trained on these classes, or type objective.match=features, which needs none"
+        )
+
+
+def check_bands(teacher: Teacher, bands: int) -> None:
+    """Refuse a teacher that does not see images of so many bands.
+
+    Raises:
+        UnfreezeError: If it doesn't; one that sees grey sees colour too.
+    """
+    seen = len(teacher.classifier.preprocessing.mean)
+    if bands != (RGB if seen == 1 else seen):
+        raise UnfreezeError(
+            f"objective.teacher: {teacher.name} sees {seen} {'channel' if seen == 1 else 'channels'}, and the images "
+            f"have {bands}; want a teacher that was trained with model.in_chans={bands}"
         )
 
 
