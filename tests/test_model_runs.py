@@ -31,7 +31,10 @@ needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not i
             marks=needs_timm,
         ),
         pytest.param(
-            ["model=timm", "model.name=test_vit", "model.weights=null", "data.image_size=64", "head=mlp"],
+            [
+                *("model=timm", "model.name=test_vit", "model.weights=null", "model.options={drop_path_rate: 0.1}"),
+                *("data.image_size=64", "head=mlp"),
+            ],
             "MLPHead(64, 10)",
             marks=needs_timm,
         ),
@@ -77,3 +80,22 @@ def test_what_has_three_bands_is_not_read_as_five(tmp_path: Path) -> None:
     done = train(["data=digits", "model=tiny", "model.in_chans=5", "hydra.run.dir=run"], tmp_path)
     assert done.code == 2
     assert "model.in_chans: got 5, but the images of data=digits are red, green and blue; want 1 or 3" in done.err
+
+
+def test_a_run_does_not_go_on_with_another_average(tmp_path: Path) -> None:
+    end = [f"+callbacks.end.{key}" for key in ("_target_=tests.killing.KillAt", "step=4", "name=SIGTERM")]
+    assert train([*REQUEST, "model=tiny", "callbacks=ema", *end], tmp_path).code == 143
+    for other in ("callbacks.average.decay=0.5", "callbacks=swa", "callbacks=default"):
+        resumed = train(["resume=run", "callbacks.end=null", other], tmp_path)
+        assert resumed.code == 2
+        assert "resume: callbacks.average was" in resumed.err
+        assert len(resumed.err.strip().splitlines()) == 1
+
+
+def test_a_run_does_not_go_on_with_another_head(tmp_path: Path) -> None:
+    end = [f"+callbacks.end.{key}" for key in ("_target_=tests.killing.KillAt", "step=4", "name=SIGTERM")]
+    assert train([*REQUEST, "model=tiny", *end], tmp_path).code == 143
+    resumed = train(["resume=run", "callbacks.end=null", "head=cosine"], tmp_path)
+    assert resumed.code == 2
+    assert "resume: head was 'linear', is 'cosine'" in resumed.err
+    assert "Group(" not in resumed.err

@@ -12,7 +12,8 @@ from tests.launch import train
 from unfreeze.cli import main
 from unfreeze.errors import UnfreezeError
 from unfreeze.inference.checkpoint import load_classifier
-from unfreeze.soup import make_soup
+from unfreeze.run import reopen
+from unfreeze.soup import Ingredient, _Kitchen, find_ingredients, make_soup
 
 REQUEST = [
     "data=digits",
@@ -52,7 +53,9 @@ def test_a_sweep_is_averaged_and_is_no_worse_than_its_best(
 ) -> None:
     place = tmp_path / "soup"
     assert soup([str(sweep), "--out", str(place)], monkeypatch) == 0
-    told = capsys.readouterr().out
+    told, noise = capsys.readouterr()
+    assert not noise
+    assert len(told.splitlines()) == 5
     assert "the best" in told
     assert "of 3 averaged" in told
     result = json.loads((place / "result.json").read_text())
@@ -69,9 +72,6 @@ def test_a_sweep_is_averaged_and_is_no_worse_than_its_best(
 
 
 def test_norms_count_anew_what_the_average_sees(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unfreeze.run import reopen
-    from unfreeze.soup import _Kitchen, find_ingredients
-
     ingredients = find_ingredients(sweep)
     kitchen = _Kitchen(reopen(ingredients[0].run_dir, ingredients[0].classifier.preprocessing))
     alone = kitchen.mix(ingredients[:1]).network.state_dict()
@@ -87,6 +87,45 @@ def test_norms_count_anew_what_the_average_sees(sweep: Path, tmp_path: Path, mon
     hook.remove()
     norm = mixed.network.get_submodule("conv1.1")
     torch.testing.assert_close(norm.running_mean, seen[0].mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
+def test_norms_that_were_frozen_stay_as_they_were(tmp_path: Path) -> None:
+    short = "strategy.stages=[{name: head, train: 1, epochs: 1}, {name: block, train: 2, epochs: 1}]"
+    request = [part for part in REQUEST if not part.startswith("strategy.")]
+    done = train(["-m", *request, short, "strategy.lr.head=0.01", "seed=0,1", "hydra.sweep.dir=sweep"], tmp_path)
+    assert done.code == 0, done.err
+    folders = [tmp_path / "sweep" / number for number in "01"]
+    first, second = (load_classifier(folder) for folder in folders)
+    ingredients = [Ingredient(folder, folder, each) for folder, each in zip(folders, (first, second), strict=True)]
+    mixed = _Kitchen(reopen(folders[0], first.preprocessing)).mix(ingredients).network.state_dict()
+    own, other = first.network.state_dict(), second.network.state_dict()
+    frozen = [key for key in own if "running_" in key and torch.equal(own[key], other[key])]
+    counted = [key for key in own if "running_" in key and not torch.equal(own[key], other[key])]
+    assert frozen and counted
+    assert all(torch.equal(mixed[key], own[key]) for key in frozen)
+    assert not any(torch.equal(mixed[key], own[key]) for key in counted)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [("splits.json", None), ("config.yaml", None), ("result.json", "{"), ("splits.json", "[]")]
+)
+def test_runs_that_are_not_whole_are_refused_in_a_line(
+    sweep: Path,
+    tmp_path: Path,
+    file: str,
+    content: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(sweep, tmp_path / "sweep")
+    if content is None:
+        (tmp_path / "sweep" / "0" / file).unlink()
+    else:
+        (tmp_path / "sweep" / "0" / file).write_text(content)
+    assert soup([str(tmp_path / "sweep"), "--out", str(tmp_path / "soup")], monkeypatch) == 2
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert f"0/{file}" in told
 
 
 def test_the_best_epochs_of_a_run_are_kept_and_averaged(

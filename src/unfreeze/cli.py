@@ -102,9 +102,12 @@ def soup(
     trust_repo: Annotated[bool, typer.Option("--trust-repo", help="Let code of a hub's repository run")] = False,
 ) -> None:
     """Average the best checkpoints of a sweep or a run, as far as validation gains; test the average once."""
+    import logging
+
     from unfreeze.announce import shown_path
     from unfreeze.soup import make_soup
 
+    logging.captureWarnings(True)  # what Lightning says of a loop is not for whoever asks for an average
     result = make_soup(folder, out=out, say=lambda line: print(line, flush=True), trust_repo=trust_repo)
     metric = str(result["monitor"])
     tested = f" · test accuracy {result['test']['acc']:.4f}" if result["test"] else ""
@@ -230,3 +233,7 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -147,7 +147,7 @@ class ModelConfig(_Section):
     repo: str | None = Field(default=None, examples=["path/to/folder"])
     trust_repo: bool = False
     in_chans: int = Field(default=3, ge=1, le=1024, examples=[1])
-    options: dict[str, Any] = Field(default_factory=dict, examples=["{drop_path_rate: 0.1}"])
+    options: dict[str, Any] | None = Field(default=None, examples=["{drop_path_rate: 0.1}"])
     checkpointing: bool = False
 
     @property
@@ -160,7 +160,7 @@ class ModelConfig(_Section):
             trust_repo=self.trust_repo,
             in_chans=self.in_chans,
             options=tuple(
-                (key, tuple(value) if isinstance(value, list) else value) for key, value in self.options.items()
+                (key, tuple(value) if isinstance(value, list) else value) for key, value in (self.options or {}).items()
             ),
         )
 

@@ -113,13 +113,13 @@ def check_resumable(experiment: Experiment, run_dir: Path) -> int:
         return 0
     checkpoint = read_checkpoint(last)
     callbacks = checkpoint["callbacks"]
+    check_identity(callbacks["RunRecorder"]["identity"], identity_of(experiment))
     saved = Plan.from_dict(callbacks["StagedUnfreezing"]["plan"])
     if saved != experiment.plan:
         raise UnfreezeError(
             f"resume: the plan has changed: {'; '.join(plan_differences(saved, experiment.plan))}. "
             "Resume without these overrides, or start a new run"
         )
-    check_identity(callbacks["RunRecorder"]["identity"], identity_of(experiment))
     return int(checkpoint["global_step"])
 
 
@@ -170,6 +170,7 @@ def identity_of(experiment: Experiment) -> dict[str, Any]:
         "optimizer.weight_decay": config.optimizer.weight_decay,
         "optimizer.momentum": config.optimizer.momentum,
         "monitor": config.monitor,
+        "callbacks.average": (config.callbacks or {}).get("average"),
         "channels_last": experiment.verdict.channels_last,
         **{f"trainer.{key}": config.trainer.get(key) for key in trainer},
     }

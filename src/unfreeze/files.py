@@ -1,10 +1,14 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what runs leave in them."""
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from unfreeze.errors import UnfreezeError, first_line
 
 BUILDING = ".building-"
 """What the names of files begin with that are being written."""
@@ -23,3 +27,19 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(building, path)
     finally:
         building.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a run has left in a file.
+
+    Raises:
+        UnfreezeError: If it is not there, or not whole.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UnfreezeError(f"{path} can't be read ({reason}); want a run's directory, as train.py leaves it") from None
+    if not isinstance(content, dict):
+        raise UnfreezeError(f"{path} holds {type(content).__name__}; want a run's directory, as train.py leaves it")
+    return content

@@ -34,6 +34,7 @@ from unfreeze.config import Config, parse_config
 from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads
 from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
 from unfreeze.experiment import Experiment, check_is_free, check_resumable, describe_data, identity_of, keep_request
+from unfreeze.files import read_json
 from unfreeze.memory import keep_freed_pages
 from unfreeze.sweep import UNENDED
 from unfreeze.training.interruption import STOP
@@ -384,17 +385,19 @@ def reopen(run_dir: Path, preprocessing: "Preprocessing") -> Reopened:
     Raises:
         UnfreezeError: If the run's data can't be had any more, or is not what it was.
     """
-    import json
-
-    raw = OmegaConf.load(run_dir / "config.yaml")
+    request = run_dir / "config.yaml"
+    if not request.is_file():
+        raise UnfreezeError(f"{request} is not there; want a run's directory, as train.py leaves it")
+    raw = OmegaConf.load(request)
     assert isinstance(raw, DictConfig)
     config = check_values(raw, ())
-    training = {"model": config.model.model_copy(update={"checkpointing": False})}
-    config = config.model_copy(update={**training, "trainer": {**config.trainer, "compile": False}})
+    model = config.model.model_copy(update={"checkpointing": False})
+    trainer_values = {**config.trainer, "compile": False}
+    config = config.model_copy(update={"model": model, "trainer": trainer_values, "callbacks": None})
     check_trainer(config)
     data = build_data(config, build_source(config))
     decode(data, preprocessing)
-    kept = json.loads((run_dir / "splits.json").read_text(encoding="utf-8"))
+    kept = read_json(run_dir / "splits.json")
     now = data.describe_splits()
     if (now["fingerprint"], now["splits"]) != (kept["fingerprint"], kept["splits"]):
         raise UnfreezeError(f"data: not the images, or not the splits, of {shown_path(run_dir / 'splits.json')}")
@@ -409,14 +412,12 @@ def test_run(run_dir: Path) -> dict[str, Any]:
     Raises:
         UnfreezeError: If the run's data can't be had any more, or is not what it was.
     """
-    import json
-
     from unfreeze.inference.checkpoint import load_classifier
     from unfreeze.training.checkpointing import BEST
     from unfreeze.training.recorder import write_json
 
     file = run_dir / "result.json"
-    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    result = read_json(file)
     checkpoint = run_dir / "checkpoints" / BEST
     classifier = load_classifier(checkpoint, trust_repo=True)
     reopened = reopen(run_dir, classifier.preprocessing)

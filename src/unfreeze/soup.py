@@ -1,8 +1,7 @@
 """A greedy soup: the weights of several checkpoints averaged, as far as validation gains (Wortsman et al. 2022)."""
 
-import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from unfreeze.compute import COMPUTE_FILE
 from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
 from unfreeze.evaluation.result import RESULT_SCHEMA
-from unfreeze.files import replacing
+from unfreeze.files import read_json, replacing
 from unfreeze.run import Reopened, judge_module, reopen
 from unfreeze.sweep import read_jobs
 from unfreeze.terminal import counting_bar
@@ -130,7 +129,7 @@ def find_ingredients(folder: Path, *, trust_repo: bool = False) -> list[Ingredie
 
 def _check_go_together(ingredients: Sequence[Ingredient]) -> None:
     first = ingredients[0]
-    splits = _splits_of(first.run_dir)
+    splits = read_json(first.run_dir / "splits.json")
     for each in ingredients[1:]:
         ours, theirs = first.classifier.to_record(), each.classifier.to_record()
         differing = [key for key in ("model", "head", "outputs", "preprocessing") if ours[key] != theirs[key]]
@@ -139,16 +138,11 @@ def _check_go_together(ingredients: Sequence[Ingredient]) -> None:
                 f"soup: {shown_path(each.path)} has another {' and '.join(differing)} than {shown_path(first.path)}; "
                 "want runs of one network on one task"
             )
-        if judged_differently(splits, _splits_of(each.run_dir)):
+        if judged_differently(splits, read_json(each.run_dir / "splits.json")):
             raise UnfreezeError(
                 f"soup: the val or test images of {shown_path(each.run_dir)} are not those of "
                 f"{shown_path(first.run_dir)}, so that it may have learnt from them; want runs with one data.seed"
             )
-
-
-def _splits_of(run_dir: Path) -> dict[str, Any]:
-    splits: dict[str, Any] = json.loads((run_dir / "splits.json").read_text(encoding="utf-8"))
-    return splits
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +161,7 @@ class _Kitchen:
     run: Reopened
 
     def mix(self, ingredients: Sequence[Ingredient]) -> "Classifier":
-        """Return the average of some classifiers; where their norms have counted, these count anew."""
+        """Return the average of some classifiers; norms that have counted since, each in its run, count anew."""
         import copy
 
         import torch
@@ -177,11 +171,13 @@ class _Kitchen:
         network = copy.deepcopy(first.network)
         network.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
         classifier = replace(first, network=network)
-        moved = any(
-            "running_" in key and not torch.equal(states[0][key], state[key]) for state in states for key in state
-        )
+        moved = {
+            key.rpartition(".")[0]
+            for key in states[0]
+            if "running_" in key and not all(torch.equal(states[0][key], state[key]) for state in states)
+        }
         if moved:
-            self._recount(classifier)
+            self._recount(classifier, moved)
         return classifier
 
     def judge(self, classifier: "Classifier") -> "_Judged":
@@ -196,17 +192,16 @@ class _Kitchen:
             return None
         return judge_module(self.run.trainer, judged.module, self.run.data)
 
-    def _recount(self, classifier: "Classifier") -> None:
+    def _recount(self, classifier: "Classifier", names: Collection[str]) -> None:
         """Let norms count the training images, as evaluation sees them, through the averaged weights."""
         import numpy as np
         import torch
 
         from unfreeze.data.loader import Batch
-        from unfreeze.models.groups import BATCH_NORMS
 
         data = self.run.data
         module = self.run.module_of(classifier).to(self.run.trainer.strategy.root_device).eval()
-        norms: list[Any] = [each for each in module.network.modules() if isinstance(each, BATCH_NORMS)]
+        norms: list[Any] = [module.network.get_submodule(name) for name in names]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.files import replacing
+from unfreeze.files import read_json, replacing
 from unfreeze.training.monitors import is_better, mode_of
 
 UNENDED = "has not ended by itself"
@@ -63,7 +63,7 @@ class Job:
 def read_jobs(folder: Path) -> list[Job]:
     """Return the jobs of a multirun that have a result, by number."""
     files = (file for file in folder.glob("*/result.json") if file.parent.name.isdigit())
-    jobs = [Job(int(file.parent.name), file.parent, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    jobs = [Job(int(file.parent.name), file.parent, read_json(file)) for file in files]
     return sorted(jobs, key=lambda job: job.number)
 
 
@@ -80,7 +80,7 @@ def check_is_free(folder: Path) -> None:
 def record_failure(folder: Path, reason: str, overrides: Sequence[str]) -> None:
     """Leave a result that says `failed` where a job ended before it had one of its own."""
     file = folder / "result.json"
-    left = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    left = read_json(file) if file.exists() else {}
     if folder.is_dir() and left.get("reason", UNENDED) == UNENDED:
         result = {"schema": 1, **left, "status": "failed", "reason": reason, "overrides": list(overrides)}
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -126,7 +126,7 @@ def test_a_convolutional_head_takes_dropout_only_where_it_has_one() -> None:
 
 
 def test_a_network_without_a_head_is_refused() -> None:
-    with pytest.raises(ValueError, match="no linear or convolutional layer"):
+    with pytest.raises(UnfreezeError, match="no linear or convolutional layer"):
         find_head(nn.Sequential(nn.ReLU(), nn.Flatten()))
 
 

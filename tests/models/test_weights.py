@@ -120,9 +120,13 @@ class TestFiles:
         assert torch.equal(state[key], stock[key].to(dtype).float())
 
     @pytest.mark.parametrize(
-        "prefix", ["module.", "_orig_mod.", "network.", "model.", "network._orig_mod.", "model.module."]
+        "prefix",
+        [
+            *("module.", "_orig_mod.", "network.", "model.", "network._orig_mod.", "model.module."),
+            *("backbone.", "encoder.net.", "module.model.network."),
+        ],
     )
-    @pytest.mark.parametrize("wrap", ["plain", "state_dict", "model"])
+    @pytest.mark.parametrize("wrap", ["plain", "state_dict", "model", "model_state_dict"])
     def test_what_wraps_a_network_is_taken_off(
         self, stock: Mapping[str, Tensor], tmp_path: Path, prefix: str, wrap: str
     ) -> None:
@@ -137,6 +141,8 @@ class TestFiles:
             ("page.pth", b"<!DOCTYPE html><html>404</html>"),
             ("empty.pth", b""),
             ("short.pth", b"PK\x03\x04"),
+            ("junk.pth", b"hello"),
+            ("junk.ckpt", b"\x80\x02}q\x00."),
             ("page.safetensors", b"<!DOCTYPE html><html>404</html>"),
             ("empty.safetensors", b""),
         ],
@@ -147,8 +153,11 @@ class TestFiles:
             read(tmp_path / name)
         assert str(tmp_path / name) in str(refusal.value)
         assert "\n" not in str(refusal.value)
+        assert "weights_only" not in str(refusal.value), "which would let it run"
 
-    @pytest.mark.parametrize("content", [[torch.ones(1)], {"epoch": 3}, {"state_dict": {}}, torch.ones(3)])
+    @pytest.mark.parametrize(
+        "content", [[torch.ones(1)], {"epoch": 3}, {"state_dict": {}}, torch.ones(3), {0: torch.ones(1)}]
+    )
     def test_what_holds_no_state_dict_is_refused(self, tmp_path: Path, content: Any) -> None:
         torch.save(content, tmp_path / "odd.pth")
         with pytest.raises(UnfreezeError, match="not a state_dict"):

@@ -1,14 +1,11 @@
 """Reading checkpoints: plain values only, offline, without any configuration."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, rebuild_classifier
-from unfreeze.models.weights import CHECKPOINT_KEY, NETWORK_PREFIX
+from unfreeze.models.weights import CHECKPOINT_KEY, NETWORK_PREFIX, load_plain
 
 
 class UntrustedRepoError(UnfreezeError):
@@ -40,7 +37,9 @@ def load_classifier(path: str | Path, *, trust_repo: bool = False) -> Classifier
     checkpoint = read_checkpoint(file)
     record = checkpoint.get(CHECKPOINT_KEY)
     if not isinstance(record, dict) or record.get("schema") != CHECKPOINT_SCHEMA:
-        raise UnfreezeError(f"{file}: not a checkpoint of this version of unfreeze (schema {CHECKPOINT_SCHEMA})")
+        raise UnfreezeError(
+            f"{file}: not a checkpoint of this version of unfreeze (schema {CHECKPOINT_SCHEMA}); want one of a run"
+        )
     state = {
         key.removeprefix(NETWORK_PREFIX): value
         for key, value in checkpoint["state_dict"].items()
@@ -65,9 +64,9 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UnfreezeError(f"no checkpoint {str(file)!r}; want a .ckpt file or the directory of a run that has one")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UnfreezeError(f"{file}: can't be read as a checkpoint ({str(error).splitlines()[0]})") from None
+        content = load_plain(file)
+    except UnfreezeError as error:
+        raise UnfreezeError(f"{file}: can't be read as a checkpoint ({error})") from None
     if not isinstance(content, dict):
         raise UnfreezeError(f"{file}: holds {type(content).__name__}, not a checkpoint")
     return content

@@ -1,7 +1,11 @@
 """The first convolution of a network for images with other than three channels."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+
+from unfreeze.errors import UnfreezeError
 
 PRETRAINED = 3
 """Channels that published weights have seen."""
@@ -11,23 +15,29 @@ def find_first_convolution(network: nn.Module) -> str:
     """Return the qualified name of the convolution that sees the images: the first that takes three channels.
 
     Raises:
-        ValueError: If there is none.
+        UnfreezeError: If there is none.
     """
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == PRETRAINED and module.groups == 1:
             return str(name)
-    raise ValueError("no convolution that takes three channels")
+    raise UnfreezeError("model.in_chans: the network has no convolution that takes three channels; leave it at 3")
 
 
-def replace_first_convolution(network: nn.Module, in_chans: int) -> None:
+def replace_first_convolution(network: nn.Module, in_chans: int) -> str | None:
     """Let a network see images of another number of channels, by weights that `adapt_weight` makes of its own.
 
     Args:
         network: Changed in place.
         in_chans: Channels, >= 1.
+
+    Returns:
+        The qualified name of the convolution that was replaced; None where there was no need.
+
+    Raises:
+        UnfreezeError: If there is none that takes three channels.
     """
     if in_chans == PRETRAINED:
-        return
+        return None
     name = find_first_convolution(network)
     parent_name, _, child_name = name.rpartition(".")
     parent = network.get_submodule(parent_name)
@@ -50,6 +60,7 @@ def replace_first_convolution(network: nn.Module, in_chans: int) -> None:
         if new.bias is not None and old.bias is not None:
             new.bias.copy_(old.bias)
     setattr(parent, child_name, new)
+    return name
 
 
 def adapt_weight(weight: Tensor, in_chans: int) -> Tensor:
@@ -71,3 +82,17 @@ def adapt_weight(weight: Tensor, in_chans: int) -> Tensor:
         return each.expand(-1, in_chans, -1, -1).contiguous()
     counts = torch.bincount(turns, minlength=PRETRAINED).to(weight.dtype)
     return weight[:, turns] / counts[turns].view(1, -1, 1, 1)
+
+
+def adapt_state(state: Mapping[str, Tensor], convolution: str | None, in_chans: int) -> Mapping[str, Tensor]:
+    """Return a state_dict whose first convolution takes another number of channels, if it takes three as yet.
+
+    Args:
+        state: Of a network for three channels, or for the number that is wanted.
+        convolution: Its qualified name; None where nothing is to be changed.
+        in_chans: Channels, >= 1.
+    """
+    key = f"{convolution}.weight"
+    if convolution is None or key not in state or state[key].shape[1] != PRETRAINED:
+        return state
+    return {**state, key: adapt_weight(state[key], in_chans)}

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as tv
 
+from unfreeze.models.meta import on_meta
+
 Part = tuple[str, list[str]]
 """A group's name and the qualified names of the modules or parameters in it."""
 
@@ -191,7 +193,7 @@ def _rest_of_classifier(network: nn.Module, parts: list[Part], head: str) -> lis
     ]
     if not hidden:
         return parts
-    if all(isinstance(network.get_submodule(key), NORMS) for key in hidden):
+    if parts and all(isinstance(network.get_submodule(key), NORMS) for key in hidden):
         name, members = parts[-1]
         return [*parts[:-1], (name, [*members, *hidden])]
     return [*parts, ("neck" if top == "head" else top, hidden)]
@@ -287,9 +289,7 @@ def _resolution_parts(network: nn.Module, container: str) -> list[Part]:
 
 def _feature_map_areas(network: nn.Module, container: str) -> dict[str, int]:
     """Return the number of positions that each child of a container puts out for an image of 224 px, in order."""
-    import copy
-
-    skeleton = copy.deepcopy(network).to("meta").eval()
+    skeleton = on_meta(network).eval()
     areas: dict[str, int] = {}
 
     def record(name: str, output: Tensor) -> None:
@@ -311,11 +311,17 @@ def _feature_map_areas(network: nn.Module, container: str) -> dict[str, int]:
 
 def _children_parts(network: nn.Module, head: str) -> list[Part]:
     """Fall back to the top-level children that hold parameters, in the order of their definition, up to the head."""
-    loose = [key for key, _ in network.named_parameters(recurse=False)]
-    parts: list[Part] = [("stem", loose)] if loose else []
-    parts += [
-        (name, [name])
+    children = [
+        name
         for name, child in network.named_children()
         if name != head.split(".")[0] and any(True for _ in child.parameters())
     ]
+    loose = [key for key, _ in network.named_parameters(recurse=False)]
+    parts: list[Part] = [("stem", loose)] if loose else []
+    for name in children:
+        # The last group is called head whatever the children are.
+        title = "neck" if name == "head" else name
+        while title in {"head", *(taken for taken, _ in parts)}:
+            title += "_"
+        parts.append((title, [name]))
     return parts

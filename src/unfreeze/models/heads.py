@@ -114,13 +114,13 @@ def find_head(network: nn.Module) -> str:
     """Return the qualified name of the last linear layer, or of the last convolution where there is none.
 
     Raises:
-        ValueError: If the network has neither.
+        UnfreezeError: If the network has neither.
     """
     for kind in (nn.Linear, nn.Conv2d):
         names = [name for name, module in network.named_modules() if isinstance(module, kind)]
         if names:
             return str(names[-1])
-    raise ValueError("no linear or convolutional layer that could be a head")
+    raise UnfreezeError("model.name: the network has no linear or convolutional layer that could be a head")
 
 
 def replace_head(network: nn.Module, name: str, *, num_classes: int, head: HeadSpec | None = None) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.models.architecture import Architecture
-from unfreeze.models.channels import replace_first_convolution
+from unfreeze.models.channels import adapt_state, replace_first_convolution
+from unfreeze.models.meta import on_meta
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.weights import WeightsReport, find_weights, load_backbone, read_file
@@ -31,6 +32,8 @@ class HubModel(Architecture):
         spec: Its source is hub, and it has a repository.
     """
 
+    is_known = False
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec, ["DEFAULT"])
 
@@ -40,7 +43,7 @@ class HubModel(Architecture):
 
     def build(self, image_size: int | None = None, *, dropout: float | None = None) -> nn.Module:
         """Return what the entry point makes without weights."""
-        return self._call(pretrained=False)
+        return self._call(pretrained=False)[0]
 
     def pretrained(
         self, weights: str, image_size: int | None = None, *, dropout: float | None = None
@@ -48,17 +51,39 @@ class HubModel(Architecture):
         """Return what the entry point makes with its own weights, or with those of a file."""
         found = find_weights(weights, names=self.weight_names, title=self.name)
         if isinstance(found, Path):
-            network = self._call(pretrained=False)
-            state = read_file(found, wanted=network.state_dict())
+            network, replaced = self._call(pretrained=False)
+            state = adapt_state(read_file(found, wanted=network.state_dict()), replaced, self.spec.in_chans)
             return network, load_backbone(network, state, heads=self.find_heads(network), source=weights)
-        network = self._call(pretrained=True)
+        network, _ = self._call(pretrained=True)
         return network, WeightsReport(matched=len(network.state_dict()), old_head=(), unexpected=())
 
     def skeleton(self, image_size: int | None = None) -> nn.Module:
         """Return the network on the meta device; it is built elsewhere first, as its code may not know of that one."""
-        return self.build(image_size).to("meta")
+        return on_meta(self.build(image_size))
 
-    def _call(self, *, pretrained: bool) -> nn.Module:
+    def find_heads(self, network: nn.Module) -> tuple[str, ...]:
+        """Return the name of the layer that gives the logits, which need not be the one that was defined last."""
+        size = self.preprocessing().crop_px
+        called: list[tuple[str, nn.Linear | nn.Conv2d, Tensor]] = []
+        seen = on_meta(network).eval()
+        for name, module in seen.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.register_forward_hook(lambda module, _, out, name=name: called.append((name, module, out)))
+        try:
+            with torch.no_grad():
+                answer = seen(torch.empty(2, self.spec.in_chans, size, size, device="meta"))
+        except Exception:  # another size, or what the meta device can't do
+            return super().find_heads(network)
+        if not isinstance(answer, Tensor):
+            return super().find_heads(network)
+        for name, module, out in reversed(called):
+            width = module.out_features if isinstance(module, nn.Linear) else module.out_channels
+            if out is answer or (answer.ndim == 2 and width == answer.shape[1]):
+                return (name,)
+        return super().find_heads(network)
+
+    def _call(self, *, pretrained: bool) -> tuple[nn.Module, str | None]:
+        """Return the network, and the name of its first convolution where that was made to fit other channels."""
         spec, repo = self.spec, str(self.spec.repo)
         is_local = _is_local(repo)
         options = dict(spec.options)
@@ -80,8 +105,7 @@ class HubModel(Architecture):
             raise UnfreezeError(f"model: {spec.name} of {repo} can't be built ({first_line(error)})") from None
         if not isinstance(network, nn.Module):
             raise UnfreezeError(f"model.name: {spec.name} of {repo} gives a {type(network).__name__}, not a network")
-        replace_first_convolution(network, spec.in_chans)
-        return network
+        return network, replace_first_convolution(network, spec.in_chans)
 
 
 def find_hub_model(spec: ModelSpec) -> HubModel:

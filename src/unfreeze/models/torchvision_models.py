@@ -17,7 +17,7 @@ from torchvision.transforms.functional import InterpolationMode
 from unfreeze.assets import TINY_ARCHITECTURE, TINY_PREPROCESSING, TINY_WEIGHTS
 from unfreeze.errors import UnfreezeError, first_line, suggest
 from unfreeze.models.architecture import Architecture
-from unfreeze.models.channels import PRETRAINED, adapt_weight, find_first_convolution, replace_first_convolution
+from unfreeze.models.channels import PRETRAINED, adapt_state, find_first_convolution, replace_first_convolution
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.weights import WeightsReport, find_weights, load_backbone, read_file
@@ -66,9 +66,8 @@ class TorchvisionModel(Architecture):
         if isinstance(network, tv.VisionTransformer) and "encoder.pos_embedding" in state:
             state = interpolate_embeddings(network.image_size, network.patch_size, dict(state))
         if self.spec.in_chans != PRETRAINED:
-            key = f"{find_first_convolution(TorchvisionModel.skeleton_of(self.builder))}.weight"
-            if key in state and state[key].shape[1] == PRETRAINED:
-                state = {**state, key: adapt_weight(state[key], self.spec.in_chans)}
+            first = find_first_convolution(TorchvisionModel.skeleton_of(self.builder))
+            state = adapt_state(state, first, self.spec.in_chans)
         return network, load_backbone(network, state, heads=self.find_heads(network), source=weights)
 
     def published(self) -> tuple[nn.Module, tuple[str, ...]]:

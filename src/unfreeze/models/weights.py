@@ -1,9 +1,10 @@
 """Weights from a name or a file, and what becomes of their entries."""
 
-import pickle
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +19,9 @@ CHECKPOINT_KEY = "unfreeze"
 NETWORK_PREFIX = "network."
 """What the names of its network's entries begin with there."""
 
-_WRAPPERS = ("module.", "model.", NETWORK_PREFIX)
+_HOLDERS = ("state_dict", "model", "model_state_dict", "module", "state_dict_ema")
+"""Where checkpoints keep a state_dict, the first that is there."""
+
 _COMPILED = "_orig_mod."
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
@@ -67,7 +70,7 @@ def find_weights(given: str, *, names: Sequence[str], title: str) -> str | Path:
 def read_file(path: Path, *, wanted: Collection[str]) -> dict[str, Tensor]:
     """Return a state_dict, in float32, on the CPU; nothing in the file can run.
 
-    Prefixes that DDP, compile or Lightning have put before the names are taken away where the network has none such.
+    What DDP, compile or a module around it have put before the names is taken away where the network has none such.
 
     Args:
         path: Saved by torch.save or safetensors: a state_dict, or a checkpoint that has one.
@@ -122,20 +125,34 @@ def load_backbone(
     )
 
 
+def load_plain(path: Path) -> Any:
+    """Return what torch.save has written, on the CPU; nothing in the file can run.
+
+    Raises:
+        UnfreezeError: Saying why it can't be read, in a few words, and nothing else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UnfreezeError(error.strerror or first_line(error)) from None
+    except Exception as error:  # what is no such file, or a broken one, fails in every way there is
+        told = "it holds more than tensors and plain values" if "weights_only" in str(error) else first_line(error)
+        raise UnfreezeError(told) from None
+
+
 def _entries(path: Path) -> Mapping[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, EOFError, OSError, RuntimeError, ValueError) as error:
+        content: Any = load_file(path) if path.suffix == ".safetensors" else load_plain(path)
+    except (UnfreezeError, SafetensorError, OSError, ValueError) as error:
         raise UnfreezeError(
             f"model.weights: {path} can't be read as weights ({first_line(error)}); "
             "want a state_dict saved by torch.save or safetensors, which runs no code when loaded"
         ) from None
     if isinstance(content, Mapping):
         is_ours = CHECKPOINT_KEY in content
-        content = content.get("state_dict", content.get("model", content))
-        if is_ours and isinstance(content, Mapping):  # beside it are sums of metrics
+        content = next((content[key] for key in _HOLDERS if isinstance(content.get(key), Mapping)), content)
+        content = {key: value for key, value in content.items() if isinstance(key, str)}
+        if is_ours:  # beside it are sums of metrics
             content = {key: value for key, value in content.items() if key.startswith(NETWORK_PREFIX)}
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise UnfreezeError(f"model.weights: {path} holds {type(content).__name__}, not a state_dict")
@@ -143,20 +160,16 @@ def _entries(path: Path) -> Mapping[str, Tensor]:
 
 
 def _unwrap(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Take prefixes away for as long as that lets more entries fit."""
-    while True:
-        candidates = [
-            {key.removeprefix(prefix): value for key, value in state.items()}
-            for prefix in _WRAPPERS
-            if any(key.startswith(prefix) for key in state)
-        ]
-        # Two wrappers may lie around each other, of which the outer one alone lets nothing fit.
-        candidates += [
-            {key.removeprefix(prefix): value for key, value in candidate.items()}
-            for candidate in list(candidates)
-            for prefix in _WRAPPERS
-        ]
-        best = max(candidates, key=lambda each: len(wanted & each.keys()), default=state)
-        if len(wanted & best.keys()) <= len(wanted & state.keys()):
-            return state
-        state = best
+    """Take away what stands before most of the names: of DDP, or of whatever has held the network."""
+    prefixes = Counter(key[: len(key) - len(name)] for key in state for name in _endings(key) if name in wanted)
+    prefix, count = max(prefixes.items(), key=lambda item: item[1], default=("", 0))
+    if count <= prefixes[""]:
+        return state
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def _endings(key: str) -> Iterator[str]:
+    """Yield a name, and what is left of it without its first part, its first two, and so on."""
+    while key:
+        yield key
+        key = key.partition(".")[2]

@@ -24,7 +24,7 @@ from unfreeze.training.demand import data_of
 from unfreeze.training.features import CachedPrefix, FeatureTable
 from unfreeze.training.interruption import STOP
 from unfreeze.training.losses import class_weights
-from unfreeze.training.metrics import validation_metrics
+from unfreeze.training.metrics import taken, validation_metrics
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, is_better
 from unfreeze.training.objectives import Classify
@@ -241,8 +241,8 @@ class HeadSolver(L.Callback):
 
         def judge(weight: Tensor, bias: Tensor) -> float:
             logits = F.linear(val_features, weight, bias)
-            metrics.reset()
-            figures = {**metrics(logits, val_labels), "val/loss": F.cross_entropy(logits, val_labels)}
+            metrics.update(logits, val_labels)
+            figures = {**taken(metrics), "val/loss": F.cross_entropy(logits, val_labels)}
             return float(figures[self._stages.monitor])
 
         assert isinstance(module.objective, Classify), "what a solved head minimises"

@@ -15,6 +15,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
     MulticlassPrecision,
     MulticlassRecall,
+    MulticlassStatScores,
     MultilabelAccuracy,
     MultilabelAUROC,
     MultilabelAveragePrecision,
@@ -22,7 +23,12 @@ from torchmetrics.classification import (
     MultilabelF1Score,
     MultilabelPrecision,
     MultilabelRecall,
+    MultilabelStatScores,
 )
+
+_PREFIX = "val/"
+_COUNTS = "counts"
+"""The metric by which `taken` knows which classes or labels have occurred."""
 
 
 def validation_metrics(num_classes: int) -> MetricCollection:
@@ -30,13 +36,14 @@ def validation_metrics(num_classes: int) -> MetricCollection:
     options: Mapping[str, Any] = {"num_classes": num_classes, "validate_args": False}
     return MetricCollection(
         {
+            _COUNTS: MulticlassStatScores(average="none", **options),
             "acc": MulticlassAccuracy(average="micro", **options),
-            "acc_balanced": MulticlassAccuracy(average="macro", **options),
-            "precision_macro": MulticlassPrecision(average="macro", **options),
-            "recall_macro": MulticlassRecall(average="macro", **options),
-            "f1_macro": MulticlassF1Score(average="macro", **options),
+            "acc_balanced": MulticlassAccuracy(average="none", **options),
+            "precision_macro": MulticlassPrecision(average="none", **options),
+            "recall_macro": MulticlassRecall(average="none", **options),
+            "f1_macro": MulticlassF1Score(average="none", **options),
         },
-        prefix="val/",
+        prefix=_PREFIX,
     )
 
 
@@ -45,15 +52,16 @@ def label_metrics(num_labels: int) -> MetricCollection:
     options: Mapping[str, Any] = {"num_labels": num_labels, "validate_args": False}
     return MetricCollection(
         {
+            _COUNTS: MultilabelStatScores(average="none", **options),
             "acc": MultilabelAccuracy(average="micro", **options),
             "acc_exact": MultilabelExactMatch(**options),
-            "precision_macro": MultilabelPrecision(average="macro", **options),
-            "recall_macro": MultilabelRecall(average="macro", **options),
-            "f1_macro": MultilabelF1Score(average="macro", **options),
-            "ap_macro": MultilabelAveragePrecision(average="macro", **options),
-            "auroc_macro": MultilabelAUROC(average="macro", **options),
+            "precision_macro": MultilabelPrecision(average="none", **options),
+            "recall_macro": MultilabelRecall(average="none", **options),
+            "f1_macro": MultilabelF1Score(average="none", **options),
+            "ap_macro": MultilabelAveragePrecision(average="none", **options),
+            "auroc_macro": MultilabelAUROC(average="none", **options),
         },
-        prefix="val/",
+        prefix=_PREFIX,
     )
 
 
@@ -80,13 +88,24 @@ def best_thresholds(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> l
 
 
 def taken(metrics: MetricCollection) -> dict[str, Tensor]:
-    """Return the values of metrics, and begin them again."""
+    """Return the values of metrics, and begin them again; means are over the classes or labels that occur."""
     with warnings.catch_warnings():
         # A label that no image has, or that all have, was told of before the training.
         warnings.filterwarnings("ignore", "No (positive|negative) samples")
         values: dict[str, Tensor] = metrics.compute()
     metrics.reset()
-    return values
+    counts = values.pop(f"{_PREFIX}{_COUNTS}")  # true and false positives, true and false negatives, images
+    present = counts[:, 4] > 0
+    both = present & (counts[:, 4] < counts[:, :4].sum(dim=1))
+    return {
+        key: _mean(value, both if key.endswith("auroc_macro") else present) if value.ndim else value
+        for key, value in values.items()
+    }
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean of those that count, without waiting for the device; 0 where none does."""
+    return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)
 
 
 def joined(values: Tensor | Sequence[Tensor]) -> Tensor:

@@ -3,7 +3,6 @@
 It is never trained. It sees the same images as its student, augmented by the same draws, at its own resolution.
 """
 
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from unfreeze.data.loader import Batch
 from unfreeze.data.sources.bands import RGB
 from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
+from unfreeze.files import read_json
 from unfreeze.inference.checkpoint import UntrustedRepoError, load_classifier
 from unfreeze.models.classifier import Classifier, published_classifier
 from unfreeze.models.heads import head_inputs
@@ -133,7 +133,7 @@ def check_splits(teacher: Teacher, described: dict[str, Any]) -> None:
     """
     if teacher.run_dir is None:
         return
-    theirs = json.loads((teacher.run_dir / "splits.json").read_text(encoding="utf-8"))
+    theirs = read_json(teacher.run_dir / "splits.json")
     differing = judged_differently(described, theirs)
     if differing:
         raise UnfreezeError(
