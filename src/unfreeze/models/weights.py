@@ -1,5 +1,6 @@
 """Weights from a name or a file, and what becomes of their entries."""
 
+import pickle
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,8 +137,10 @@ def load_plain(path: Path) -> Any:
     except OSError as error:
         raise UnfreezeError(error.strerror or first_line(error)) from None
     except Exception as error:  # what is no such file, or a broken one, fails in every way there is
-        told = "it holds more than tensors and plain values" if "weights_only" in str(error) else first_line(error)
-        raise UnfreezeError(told) from None
+        if "weights_only" in str(error):
+            raise UnfreezeError("it holds more than tensors and plain values") from None
+        is_told = isinstance(error, RuntimeError | pickle.UnpicklingError)
+        raise UnfreezeError(first_line(error) if is_told else "it is no file of torch.save, or not whole") from None
 
 
 def _entries(path: Path) -> Mapping[str, Tensor]:
