@@ -11,6 +11,8 @@ from unfreeze.models.dry import group_sizes
 from unfreeze.models.spec import ModelSpec
 
 HUBCONF = """
+import warnings
+
 import torch
 from torch import nn
 
@@ -128,6 +130,14 @@ class ForSmall(nn.Module):
         return self.out(images.flatten(1))
 
 
+class KeepsWhatItComputed(Plain):
+    def __init__(self):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.stem = nn.utils.weight_norm(self.stem)
+
+
 class ReadsValues(Plain):
     def forward(self, images):
         assert images.abs().sum().item() >= 0
@@ -140,6 +150,7 @@ TAKEN = {
     "DefinedEarly": ["head", "projection", "stem"],
     "LogProbabilities": ["head", "stem"],
     "Tied": ["head", "b", "a", "stem"],
+    "KeepsWhatItComputed": ["head", "stem"],
     "ReadsValues": ["head", "stem"],
 }
 REFUSED = {

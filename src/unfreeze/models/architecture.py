@@ -9,7 +9,7 @@ from torch import nn
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.groups import Part, backbone_parts
 from unfreeze.models.heads import HeadSpec, find_head, replace_head
-from unfreeze.models.meta import on_meta
+from unfreeze.models.meta import move_to_meta
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.weights import WeightsReport, find_weights
@@ -82,7 +82,7 @@ class Architecture(ABC):
             raise
         except Exception:
             # Some compute their widths with tensors, which have no values on the meta device; each fails in its way.
-            return on_meta(self.build(image_size))
+            return move_to_meta(self.build(image_size))
 
     def check_weights(self, weights: str | None) -> None:
         """Refuse weights that are neither published nor a file; nothing is read for it.

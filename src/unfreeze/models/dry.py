@@ -158,7 +158,10 @@ def _spec(model: str | ModelSpec) -> ModelSpec:
 
 def _problem_of_answers(skeleton: _Skeleton, images: Tensor, num_classes: int) -> str | None:
     """Return what is wrong with the answers of a network; None where nothing is, or the meta device can't tell."""
-    network = on_meta(skeleton.network).requires_grad_(False)
+    try:
+        network = on_meta(skeleton.network).requires_grad_(False)
+    except RuntimeError:
+        return None
     for name in skeleton.heads:
         network.get_submodule(name).requires_grad_(True)
     for mode in ("eval", "train"):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.models.architecture import Architecture
 from unfreeze.models.channels import adapt_state, replace_first_convolution
-from unfreeze.models.meta import on_meta
+from unfreeze.models.meta import move_to_meta, on_meta
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.weights import WeightsReport, find_weights, load_backbone, read_file
@@ -59,20 +59,20 @@ class HubModel(Architecture):
 
     def skeleton(self, image_size: int | None = None) -> nn.Module:
         """Return the network on the meta device; it is built elsewhere first, as its code may not know of that one."""
-        return on_meta(self.build(image_size))
+        return move_to_meta(self.build(image_size))
 
     def find_heads(self, network: nn.Module) -> tuple[str, ...]:
         """Return the name of the layer that gives the logits, which need not be the one that was defined last."""
         size = self.preprocessing().crop_px
         called: list[tuple[str, nn.Linear | nn.Conv2d, Tensor]] = []
-        seen = on_meta(network).eval()
-        for name, module in seen.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                module.register_forward_hook(lambda module, _, out, name=name: called.append((name, module, out)))
         try:
+            seen = on_meta(network).eval()
+            for name, module in seen.named_modules():
+                if isinstance(module, nn.Linear | nn.Conv2d):
+                    module.register_forward_hook(lambda module, _, out, name=name: called.append((name, module, out)))
             with torch.no_grad():
                 answer = seen(torch.empty(2, self.spec.in_chans, size, size, device="meta"))
-        except Exception:  # another size, or what the meta device can't do
+        except Exception:  # wants another size, or can't be copied, or does what the meta device can't
             return super().find_heads(network)
         if not isinstance(answer, Tensor):
             return super().find_heads(network)

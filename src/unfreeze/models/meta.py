@@ -1,16 +1,37 @@
 """Networks without memory."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
+def move_to_meta(network: nn.Module) -> nn.Module:
+    """Move a network to the meta device, in place: names and shapes; parameters that are shared stay so."""
+    moved = _moved(network)
+    for module in network.modules():
+        tables: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for tensors in tables:
+            for key, tensor in tensors.items():
+                if tensor is not None:
+                    tensors[key] = moved[id(tensor)]
+    return network
+
+
 def on_meta(network: nn.Module) -> nn.Module:
-    """Return a copy on the meta device: names and shapes; parameters that are shared stay so."""
-    memo: dict[int, Tensor] = {id(buffer): buffer.to("meta") for buffer in network.buffers()}
+    """Return a copy on the meta device, which takes no memory.
+
+    Raises:
+        RuntimeError: If the network can't be copied, as where it keeps what it has computed.
+    """
+    return copy.deepcopy(network, _moved(network))
+
+
+def _moved(network: nn.Module) -> dict[int, Tensor]:
+    """Return the parameters and buffers of a network on the meta device, by identity."""
+    moved: dict[int, Tensor] = {id(buffer): buffer.to("meta") for buffer in network.buffers()}
     for parameter in network.parameters():
-        memo[id(parameter)] = nn.Parameter(
-            torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad
-        )
-    return copy.deepcopy(network, memo)
+        empty = torch.empty_like(parameter, device="meta")
+        moved[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    return moved
