@@ -227,15 +227,13 @@ def resolve(config: Config, outputs: "Outputs") -> "Plan":
         UnfreezeError: If model, weights, image size or stages are not to be had.
     """
     from unfreeze.models.architecture import find_architecture
-    from unfreeze.models.dry import check_answers, check_image_size, count_trainable, group_sizes
+    from unfreeze.models.dry import check_image_size, count_trainable, group_sizes
     from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
 
     model = config.model.spec
     find_architecture(model).check_weights(config.model.weights)
     if config.data.image_size is not None:
         check_image_size(model, config.data.image_size)
-    size_px = config.data.image_size or find_architecture(model).preprocessing().crop_px
-    check_answers(model, len(outputs), size_px=size_px, head=config.head.spec(outputs))
     strategy = config.strategy
     _check_solvers(config)
     sizes = group_sizes(model, len(outputs), head=config.head.spec(outputs))

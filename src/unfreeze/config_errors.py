@@ -43,7 +43,7 @@ def _describe(error: ErrorDetails, schema: type[BaseModel]) -> str:
         name = str(error["loc"][-1])
         return f"{path}: there is no such key{f'; want one of {suggest(name, known, limit=12)}' if known else ''}"
     if error["type"] == "too_short":
-        return f"{path}: got {error['input']!r}, want at least {error['ctx']['min_length']}"
+        return f"{path}: got {error['input']!r}, want at least {error['ctx']['min_length']} item"
     wanted = error["msg"].replace("Input should be ", "").replace("valid dictionary", "mapping")
     wanted = wanted.removeprefix("Value should have ").removesuffix(" after validation").split(" or instance of")[0]
     example = _example_at(schema, _without_union_members(error["loc"]))

@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,12 @@ def replacing(path: Path) -> Iterator[Path]:
         building.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Return what a run has left in a file.
+
+    Args:
+        path: Of the file.
+        keys: What must be in it.
 
     Raises:
         UnfreezeError: If it is not there, or not whole.
@@ -40,6 +44,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UnfreezeError(f"{path} can't be read ({reason}); want a run's directory, as train.py leaves it") from None
-    if not isinstance(content, dict):
-        raise UnfreezeError(f"{path} holds {type(content).__name__}; want a run's directory, as train.py leaves it")
+    if not isinstance(content, dict) or not content.keys() >= set(keys):
+        raise UnfreezeError(f"{path} is not what a run has left; want a run's directory, as train.py leaves it")
     return content

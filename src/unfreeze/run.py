@@ -32,7 +32,7 @@ from unfreeze.build import (
 from unfreeze.compute import allow_tf32, bequeath, read_verdict, settle_compute, with_verdict
 from unfreeze.config import Config, parse_config
 from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads
-from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
+from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError, first_line
 from unfreeze.experiment import Experiment, check_is_free, check_resumable, describe_data, identity_of, keep_request
 from unfreeze.files import read_json
 from unfreeze.memory import keep_freed_pages
@@ -375,6 +375,19 @@ class Reopened:
         return build_module(self.config, classifier, self.data, channels_last=self.channels_last)
 
 
+def _read_request(file: Path) -> DictConfig:
+    from yaml import YAMLError
+
+    try:
+        raw = OmegaConf.load(file)
+    except (OSError, YAMLError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UnfreezeError(f"{file} can't be read ({reason}); want a run's directory, as train.py leaves it") from None
+    if not isinstance(raw, DictConfig):
+        raise UnfreezeError(f"{file} holds no configuration; want a run's directory, as train.py leaves it")
+    return raw
+
+
 def reopen(run_dir: Path, preprocessing: "Preprocessing") -> Reopened:
     """Return what judges models as a run that has ended was judged.
 
@@ -385,19 +398,14 @@ def reopen(run_dir: Path, preprocessing: "Preprocessing") -> Reopened:
     Raises:
         UnfreezeError: If the run's data can't be had any more, or is not what it was.
     """
-    request = run_dir / "config.yaml"
-    if not request.is_file():
-        raise UnfreezeError(f"{request} is not there; want a run's directory, as train.py leaves it")
-    raw = OmegaConf.load(request)
-    assert isinstance(raw, DictConfig)
-    config = check_values(raw, ())
+    config = check_values(_read_request(run_dir / "config.yaml"), ())
     model = config.model.model_copy(update={"checkpointing": False})
-    trainer_values = {**config.trainer, "compile": False}
+    trainer_values = {**config.trainer, "compile": False, "devices": 1, "num_nodes": 1, "strategy": "auto"}
     config = config.model_copy(update={"model": model, "trainer": trainer_values, "callbacks": None})
     check_trainer(config)
     data = build_data(config, build_source(config))
     decode(data, preprocessing)
-    kept = read_json(run_dir / "splits.json")
+    kept = read_json(run_dir / "splits.json", keys=("fingerprint", "splits"))
     now = data.describe_splits()
     if (now["fingerprint"], now["splits"]) != (kept["fingerprint"], kept["splits"]):
         raise UnfreezeError(f"data: not the images, or not the splits, of {shown_path(run_dir / 'splits.json')}")

@@ -129,7 +129,7 @@ def find_ingredients(folder: Path, *, trust_repo: bool = False) -> list[Ingredie
 
 def _check_go_together(ingredients: Sequence[Ingredient]) -> None:
     first = ingredients[0]
-    splits = read_json(first.run_dir / "splits.json")
+    splits = read_json(first.run_dir / "splits.json", keys=("splits",))
     for each in ingredients[1:]:
         ours, theirs = first.classifier.to_record(), each.classifier.to_record()
         differing = [key for key in ("model", "head", "outputs", "preprocessing") if ours[key] != theirs[key]]
@@ -138,7 +138,7 @@ def _check_go_together(ingredients: Sequence[Ingredient]) -> None:
                 f"soup: {shown_path(each.path)} has another {' and '.join(differing)} than {shown_path(first.path)}; "
                 "want runs of one network on one task"
             )
-        if judged_differently(splits, read_json(each.run_dir / "splits.json")):
+        if judged_differently(splits, read_json(each.run_dir / "splits.json", keys=("splits",))):
             raise UnfreezeError(
                 f"soup: the val or test images of {shown_path(each.run_dir)} are not those of "
                 f"{shown_path(first.run_dir)}, so that it may have learnt from them; want runs with one data.seed"
@@ -166,16 +166,22 @@ class _Kitchen:
 
         import torch
 
+        from unfreeze.models.groups import BATCH_NORMS
+
         states = [each.classifier.network.state_dict() for each in ingredients]
         first = ingredients[0].classifier
         network = copy.deepcopy(first.network)
         network.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
         classifier = replace(first, network=network)
-        moved = {
-            key.rpartition(".")[0]
-            for key in states[0]
-            if "running_" in key and not all(torch.equal(states[0][key], state[key]) for state in states)
-        }
+        counting = [name for name, module in network.named_modules() if isinstance(module, BATCH_NORMS)]
+        moved = [
+            name
+            for name in counting
+            if network.get_submodule(name).track_running_stats
+            and not all(
+                torch.equal(states[0][f"{name}.running_mean"], state[f"{name}.running_mean"]) for state in states
+            )
+        ]
         if moved:
             self._recount(classifier, moved)
         return classifier

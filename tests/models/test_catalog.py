@@ -66,7 +66,10 @@ def test_weights_on_this_machine_are_told(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert not any(row.is_cached for row in list_networks("resnet18"))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth").touch()
-    (tmp_path / "hub" / "models--timm--resnet18.a1_in1k").mkdir()
+    (tmp_path / "hub" / "models--timm--resnet18.a2_in1k" / "refs").mkdir(parents=True)  # was not downloaded to the end
+    snapshot = tmp_path / "hub" / "models--timm--resnet18.a1_in1k" / "snapshots" / "491b427"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
     assert {row.name for row in list_networks("resnet18") if row.is_cached} == {"resnet18", "resnet18.a1_in1k"}
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from unfreeze.errors import UnfreezeError
+from unfreeze.models.answering import find_answering_layer
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.models.dry import group_sizes
 from unfreeze.models.spec import ModelSpec
@@ -138,6 +139,56 @@ class KeepsWhatItComputed(Plain):
             self.stem = nn.utils.weight_norm(self.stem)
 
 
+class OutOfOrder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shades = torch.ones(1, 3, 1, 1)
+        self.fc, self.stem, self.projection = nn.Linear(8, 10), nn.Conv2d(3, 8, 3), nn.Linear(8, 8)
+
+    def forward(self, images):
+        return self.fc(self.projection(self.stem(images * self.shades).mean((2, 3))))
+
+
+class Counting(Plain):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+
+    def features(self, images):
+        return nn.functional.dropout(self.norm(self.stem(images)), 0.5, self.training).mean((2, 3))
+
+
+class Excited(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.gate = nn.Conv2d(3, 32, 3, stride=4), nn.Linear(32, 32)
+
+    def forward(self, images):
+        seen = self.body(images)
+        return (seen * self.gate(seen.mean((2, 3)))[..., None, None]).mean((2, 3))
+
+
+class Lazy(Plain):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.LazyLinear(10)
+
+
+class Mute(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 10)
+
+
+class Fixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.hidden = nn.Linear(8, 10), nn.Linear(3 * 32 * 32, 8)
+
+    def forward(self, images):
+        return self.fc(self.hidden(images.flatten(1)))
+
+
 class ReadsValues(Plain):
     def forward(self, images):
         assert images.abs().sum().item() >= 0
@@ -152,15 +203,20 @@ TAKEN = {
     "Tied": ["head", "b", "a", "stem"],
     "KeepsWhatItComputed": ["head", "stem"],
     "ReadsValues": ["head", "stem"],
+    "OutOfOrder": ["head", "projection", "stem"],
+    "Counting": ["head", "norm", "stem"],
+    "Lazy": ["head", "stem"],
 }
 REFUSED = {
     "Two": "in eval mode it answers with a tuple",
     "Named": "in eval mode it answers with a dict",
     "Auxiliary": "in train mode it answers with a tuple",
-    "Features": "running_mean should contain 3 elements",
-    "Map": r"it answers 2 images with the shape \(2, 3, 224, 224\), not \(2, 3\)",
-    "Nothing": "no linear or convolutional layer that could be a head",
-    "ForSmall": "images of 224 px .* in the place of its out: ",
+    "Features": "its 32 numbers for an image are not the output of a linear layer",
+    "Excited": "its 32 numbers for an image are not the output of a linear layer",
+    "Mute": 'missing the required "forward" function',
+    "Map": r"it answers 2 images with shape \(2, 10, 56, 56\), not \(2, classes\)",
+    "Nothing": "its 3 numbers for an image are not the output of a linear layer",
+    "ForSmall": "no logits for images of 224 px .*data.image_size=",
 }
 
 
@@ -218,3 +274,22 @@ def test_a_file_is_made_to_fit_other_channels(repo: str, tmp_path: Path) -> None
 def test_other_channels_need_a_convolution_that_takes_three(repo: str) -> None:
     with pytest.raises(UnfreezeError, match=r"^model\.in_chans: the network has no convolution that takes three"):
         build_classifier(ModelSpec("Grey", "hub", repo=repo, in_chans=5), classes=("a", "b"), weights=None)
+
+
+def test_looking_for_the_layer_leaves_no_trace(repo: str) -> None:
+    torch.manual_seed(0)
+    network = torch.hub.load(repo, "Counting", source="local")
+    network.stem.eval()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    randomness = torch.get_rng_state()
+    assert find_answering_layer(network, channels=3, size_px=32) == "fc"
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), randomness)
+    assert network.training
+    assert not network.stem.training
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_without_a_size_one_that_works_is_found(repo: str) -> None:
+    assert [name for name, _ in group_sizes(ModelSpec("Fixed", "hub", repo=repo), 3)] == ["head", "hidden"]
+    assert built(repo, "Fixed", image_size=32).heads == ("fc",)

@@ -3,6 +3,7 @@
 import pickle
 import socket
 import threading
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -134,6 +135,20 @@ class TestFiles:
         content: Any = prefixed if wrap == "plain" else {wrap: prefixed, "epoch": 3, "hyper_parameters": {"lr": 0.1}}
         torch.save(content, tmp_path / "run.ckpt")
         assert read(tmp_path / "run.ckpt").keys() == stock.keys()
+
+    def test_the_network_inside_is_read_and_not_what_stands_beside_it(self, tmp_path: Path) -> None:
+        mixed = {"enc.a.weight": torch.zeros(2), "enc.b.weight": torch.zeros(2), "a.weight": torch.ones(2)}
+        torch.save(mixed, tmp_path / "mixed.pth")
+        state = read_file(tmp_path / "mixed.pth", wanted=["a.weight", "b.weight"])
+        assert not state["a.weight"].any()
+
+    def test_of_a_checkpoint_of_timms_script_the_average_is_read(
+        self, stock: Mapping[str, Tensor], tmp_path: Path
+    ) -> None:
+        raw = {key: torch.zeros_like(value) for key, value in stock.items()}
+        content = {"state_dict": raw, "state_dict_ema": dict(stock), "args": Namespace(lr=0.1, model="resnet18")}
+        torch.save(content, tmp_path / "last.pth.tar")
+        assert torch.equal(read(tmp_path / "last.pth.tar")["fc.weight"], stock["fc.weight"])
 
     @pytest.mark.parametrize(
         ("name", "content"),

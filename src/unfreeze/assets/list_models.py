@@ -46,7 +46,8 @@ def timm_rows() -> Iterator[list[object]]:
             counted[key] = _counted(ModelSpec(name, "timm"))
         if counted[key][0] == "":
             continue
-        yield ["timm", name, *counted[key], "", values.get("hf_hub_id", "") if name in published else ""]
+        weights = values.get("hf_hub_id") or Path(urlparse(values.get("url") or "").path).name
+        yield ["timm", name, *counted[key], "", weights if name in published else ""]
 
 
 def _counted(spec: ModelSpec) -> list[object]:

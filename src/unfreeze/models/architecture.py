@@ -21,12 +21,7 @@ class Architecture(ABC):
     Args:
         spec: What a person asked for.
         weight_names: Of published weights, the default first; empty where there are none.
-
-    Attributes:
-        is_known: Whether its library sees to it that it answers with the logits of its head.
     """
-
-    is_known = True
 
     def __init__(self, spec: ModelSpec, weight_names: Sequence[str]) -> None:
         self.spec = spec

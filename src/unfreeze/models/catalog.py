@@ -80,14 +80,14 @@ def _kept_weights() -> set[str]:
     torch_home = Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser()
     hf_home = Path(os.environ.get("HF_HOME", cache / "huggingface")).expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE", hf_home / "hub")).expanduser()
-    return {
-        *_names_in(torch_home / "hub" / "checkpoints"),
-        *(name.removeprefix("models--") for name in _names_in(hub) if name.startswith("models--")),
-    }
+    patterns = ("models--*/snapshots/*/*.safetensors", "models--*/snapshots/*/*.bin")
+    downloaded = (path.parents[2].name for pattern in patterns for path in _inside(hub, pattern))
+    files = (path.name for path in _inside(torch_home / "hub" / "checkpoints", "*"))
+    return {*files, *(name.removeprefix("models--") for name in downloaded)}
 
 
-def _names_in(folder: Path) -> Sequence[str]:
+def _inside(folder: Path, pattern: str) -> Sequence[Path]:
     try:
-        return [path.name for path in folder.iterdir()]
+        return list(folder.glob(pattern))
     except OSError:
         return ()

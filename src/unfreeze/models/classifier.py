@@ -7,7 +7,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from unfreeze.models.architecture import Architecture, find_architecture
-from unfreeze.models.dry import check_answers
 from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups, choose_parameters
 from unfreeze.models.heads import HeadSpec
 from unfreeze.models.outputs import Outputs
@@ -129,7 +128,6 @@ def build_classifier(
     """
     architecture = find_architecture(model)
     preprocessing = architecture.preprocessing(weights).at(image_size)
-    check_answers(architecture.spec, len(Outputs.of(classes)), size_px=preprocessing.crop_px, head=head)
     return assemble(architecture, classes=classes, preprocessing=preprocessing, weights=weights, head=head)
 
 

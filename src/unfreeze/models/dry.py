@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.groups import LayerGroup, build_layer_groups, count_chosen
 from unfreeze.models.heads import HeadSpec
-from unfreeze.models.meta import on_meta
 from unfreeze.models.partition import CannotPartitionError, activations_of, partition_network
 from unfreeze.models.spec import ModelSpec
 
@@ -76,25 +75,6 @@ def count_trainable(
     return count_chosen(skeleton.network, skeleton.groups, live, only)
 
 
-def check_answers(model: str | ModelSpec, num_classes: int, *, size_px: int, head: HeadSpec | None = None) -> None:
-    """Refuse a network of somebody's own that does not answer with the logits of its new head, in train mode too.
-
-    Raises:
-        UnfreezeError: Saying what it answers, and what is wanted.
-    """
-    spec = _spec(model)
-    if find_architecture(spec).is_known:
-        return
-    skeleton = _skeleton(spec, num_classes, size_px, head=head)
-    problem = _problem_of_answers(skeleton, torch.empty(2, spec.in_chans, size_px, size_px, device="meta"), num_classes)
-    if problem is not None:
-        raise UnfreezeError(
-            f"model.name: {spec.name} of {spec.repo} does not answer images of {size_px} px with the logits of a head "
-            f"in the place of its {skeleton.heads[0]}: {problem}; want a network that ends in a linear layer and "
-            "answers with its output alone, as nn.Sequential(network, nn.Linear(features, 10)) does"
-        )
-
-
 @cache
 def find_edge(model: str | ModelSpec, num_classes: int, *, size_px: int, live: tuple[str, ...]) -> Edge | None:
     """Return where a network would be cut below the groups that train; None where it would or could not be."""
@@ -136,7 +116,6 @@ def prefix_seconds(model: str | ModelSpec, num_classes: int, *, size_px: int, li
 @dataclass(frozen=True, eq=False)
 class _Skeleton:
     network: nn.Module
-    heads: tuple[str, ...]
     groups: tuple[LayerGroup, ...]
 
 
@@ -149,36 +128,11 @@ def _skeleton(
     network = architecture.skeleton(size_px)
     with torch.device("meta"):
         heads = architecture.replace_heads(network, num_classes=num_classes, head=head)
-    return _Skeleton(network, heads, build_layer_groups(network, heads, architecture.parts(network, heads)))
+    return _Skeleton(network, build_layer_groups(network, heads, architecture.parts(network, heads)))
 
 
 def _spec(model: str | ModelSpec) -> ModelSpec:
     return ModelSpec(model) if isinstance(model, str) else model
-
-
-def _problem_of_answers(skeleton: _Skeleton, images: Tensor, num_classes: int) -> str | None:
-    """Return what is wrong with the answers of a network; None where nothing is, or the meta device can't tell."""
-    try:
-        network = on_meta(skeleton.network).requires_grad_(False)
-    except RuntimeError:
-        return None
-    for name in skeleton.heads:
-        network.get_submodule(name).requires_grad_(True)
-    for mode in ("eval", "train"):
-        try:
-            answer = network.train(mode == "train")(images)
-        except Exception as error:  # somebody's own code, which may raise anything
-            told = first_line(error)
-            return None if "meta" in told or isinstance(error, NotImplementedError) else told
-        if not isinstance(answer, Tensor):
-            return f"in {mode} mode it answers with a {type(answer).__name__}"
-        if answer.shape != (len(images), num_classes):
-            return (
-                f"it answers {len(images)} images with the shape {tuple(answer.shape)}, not {len(images), num_classes}"
-            )
-        if not answer.requires_grad:
-            return "that head has no part in the answer"
-    return None
 
 
 def _problem_at(spec: ModelSpec, size_px: int) -> str | None:

@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unfreeze.errors import UnfreezeError, first_line
+from unfreeze.models.answering import NoAnswerError, find_answering_layer
 from unfreeze.models.architecture import Architecture
 from unfreeze.models.channels import adapt_state, replace_first_convolution
-from unfreeze.models.meta import move_to_meta, on_meta
+from unfreeze.models.meta import move_to_meta
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.weights import WeightsReport, find_weights, load_backbone, read_file
 
 IMAGENET = Preprocessing(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """What a network sees of which nothing else is known."""
+
+_SIZES = (32, 28, 64, 96, 128, 160, 192, 256, 299, 384)
+"""In px, at which a network is tried that does not take ImageNet's."""
 
 _GITHUB = re.compile(r"[\w.-]+/[\w.-]+(:.+)?")
 
@@ -32,10 +36,9 @@ class HubModel(Architecture):
         spec: Its source is hub, and it has a repository.
     """
 
-    is_known = False
-
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec, ["DEFAULT"])
+        self._heads: tuple[str, ...] = ()
 
     def preprocessing(self, weights: str | None = None) -> Preprocessing:
         """Return ImageNet's: a repository says nothing of its own."""
@@ -43,7 +46,7 @@ class HubModel(Architecture):
 
     def build(self, image_size: int | None = None, *, dropout: float | None = None) -> nn.Module:
         """Return what the entry point makes without weights."""
-        return self._call(pretrained=False)[0]
+        return self._call(image_size, pretrained=False)[0]
 
     def pretrained(
         self, weights: str, image_size: int | None = None, *, dropout: float | None = None
@@ -51,10 +54,10 @@ class HubModel(Architecture):
         """Return what the entry point makes with its own weights, or with those of a file."""
         found = find_weights(weights, names=self.weight_names, title=self.name)
         if isinstance(found, Path):
-            network, replaced = self._call(pretrained=False)
+            network, replaced = self._call(image_size, pretrained=False)
             state = adapt_state(read_file(found, wanted=network.state_dict()), replaced, self.spec.in_chans)
             return network, load_backbone(network, state, heads=self.find_heads(network), source=weights)
-        network, _ = self._call(pretrained=True)
+        network, _ = self._call(image_size, pretrained=True)
         return network, WeightsReport(matched=len(network.state_dict()), old_head=(), unexpected=())
 
     def skeleton(self, image_size: int | None = None) -> nn.Module:
@@ -62,27 +65,10 @@ class HubModel(Architecture):
         return move_to_meta(self.build(image_size))
 
     def find_heads(self, network: nn.Module) -> tuple[str, ...]:
-        """Return the name of the layer that gives the logits, which need not be the one that was defined last."""
-        size = self.preprocessing().crop_px
-        called: list[tuple[str, nn.Linear | nn.Conv2d, Tensor]] = []
-        try:
-            seen = on_meta(network).eval()
-            for name, module in seen.named_modules():
-                if isinstance(module, nn.Linear | nn.Conv2d):
-                    module.register_forward_hook(lambda module, _, out, name=name: called.append((name, module, out)))
-            with torch.no_grad():
-                answer = seen(torch.empty(2, self.spec.in_chans, size, size, device="meta"))
-        except Exception:  # wants another size, or can't be copied, or does what the meta device can't
-            return super().find_heads(network)
-        if not isinstance(answer, Tensor):
-            return super().find_heads(network)
-        for name, module, out in reversed(called):
-            width = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-            if out is answer or (answer.ndim == 2 and width == answer.shape[1]):
-                return (name,)
-        return super().find_heads(network)
+        """Return the name of the layer that gave the answer when the network was built."""
+        return self._heads or super().find_heads(network)
 
-    def _call(self, *, pretrained: bool) -> tuple[nn.Module, str | None]:
+    def _call(self, image_size: int | None, *, pretrained: bool) -> tuple[nn.Module, str | None]:
         """Return the network, and the name of its first convolution where that was made to fit other channels."""
         spec, repo = self.spec, str(self.spec.repo)
         is_local = _is_local(repo)
@@ -105,7 +91,24 @@ class HubModel(Architecture):
             raise UnfreezeError(f"model: {spec.name} of {repo} can't be built ({first_line(error)})") from None
         if not isinstance(network, nn.Module):
             raise UnfreezeError(f"model.name: {spec.name} of {repo} gives a {type(network).__name__}, not a network")
-        return network, replace_first_convolution(network, spec.in_chans)
+        replaced = replace_first_convolution(network, spec.in_chans)
+        self._heads = (self._answering_layer(network, image_size),)
+        return network, replaced
+
+    def _answering_layer(self, network: nn.Module, image_size: int | None) -> str:
+        """Return which layer the new head will replace; where no size was said, at the first size that works."""
+        asked = image_size or self.preprocessing().crop_px
+        problem = ""
+        for size_px in dict.fromkeys([asked, *(_SIZES if image_size is None else ())]):
+            try:
+                return find_answering_layer(network, channels=self.spec.in_chans, size_px=size_px)
+            except NoAnswerError as error:
+                problem = problem or str(error)
+        raise UnfreezeError(
+            f"model.name: {self.spec.name} of {self.spec.repo} gives no logits for images of {asked} px ({problem}); "
+            "want a network that ends in a linear layer and answers with its output alone, as "
+            "nn.Sequential(network, nn.Linear(features, 10)) does; data.image_size=... if the size is wrong"
+        )
 
 
 def find_hub_model(spec: ModelSpec) -> HubModel:

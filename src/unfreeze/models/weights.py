@@ -1,5 +1,6 @@
 """Weights from a name or a file, and what becomes of their entries."""
 
+import argparse
 import pickle
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ CHECKPOINT_KEY = "unfreeze"
 NETWORK_PREFIX = "network."
 """What the names of its network's entries begin with there."""
 
-_HOLDERS = ("state_dict", "model", "model_state_dict", "module", "state_dict_ema")
-"""Where checkpoints keep a state_dict, the first that is there."""
+_HOLDERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module")
+"""Where checkpoints keep a state_dict, the first that is there; an average is what was judged."""
 
 _COMPILED = "_orig_mod."
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
@@ -133,7 +134,8 @@ def load_plain(path: Path) -> Any:
         UnfreezeError: Saying why it can't be read, in a few words, and nothing else.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its arguments beside the weights
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UnfreezeError(error.strerror or first_line(error)) from None
     except Exception as error:  # what is no such file, or a broken one, fails in every way there is
@@ -168,7 +170,8 @@ def _unwrap(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
     prefix, count = max(prefixes.items(), key=lambda item: item[1], default=("", 0))
     if count <= prefixes[""]:
         return state
-    return {key.removeprefix(prefix): value for key, value in state.items()}
+    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return {**{key: value for key, value in state.items() if not key.startswith(prefix)}, **inside}
 
 
 def _endings(key: str) -> Iterator[str]:

@@ -130,6 +130,10 @@ class WeightAverage(L.Callback):
             self._average = {key: value.clone() for key, value in self._own.items()}
             self._swapped = False
 
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let go of the weights, which may be on a device."""
+        self._average, self._own = {}, {}
+
     def _update(self, decay: float | None) -> None:
         """Move the average towards the weights: by a decay, or to the mean of all that were taken."""
         own = self._own

@@ -133,7 +133,7 @@ def check_splits(teacher: Teacher, described: dict[str, Any]) -> None:
     """
     if teacher.run_dir is None:
         return
-    theirs = read_json(teacher.run_dir / "splits.json")
+    theirs = read_json(teacher.run_dir / "splits.json", keys=("splits",))
     differing = judged_differently(described, theirs)
     if differing:
         raise UnfreezeError(

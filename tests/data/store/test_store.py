@@ -97,8 +97,8 @@ def test_progress_ends_with_the_number_of_images() -> None:
     assert told[-1] == 300
 
 
-@pytest.mark.parametrize("size", [(301, 299), (303, 299), (375, 500), (256, 259), (90, 160), (1200, 803)])
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_b0", "swin_t"])
+@pytest.mark.parametrize("size", [(301, 299), (303, 299), (375, 500), (256, 259), (90, 160), (1200, 803), (500, 750)])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_b0", "efficientnet_b2", "swin_t"])
 def test_what_a_backbone_sees_is_what_torchvisions_preset_gives(name: str, size: tuple[int, int]) -> None:
     architecture = find_architecture(name)
     preprocessing = architecture.preprocessing()

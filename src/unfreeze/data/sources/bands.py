@@ -25,6 +25,7 @@ from unfreeze.errors import UnfreezeError
 RGB = 3
 ARRAY_SUFFIX = ".npy"
 _TIFF_SUFFIXES = (".tif", ".tiff")
+_TIFF_PACKAGES = ("tifffile", "imagecodecs")
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,16 @@ def decode_bands(path: str | os.PathLike[str], count: int) -> DecodedImage:
 
 
 def check_readable(paths: Sequence[str], count: int) -> None:
-    """Refuse TIFF files of other bands than three where the package that reads them is not installed.
+    """Refuse TIFF files of other bands than three where the packages that read them are not installed.
 
     Raises:
         UnfreezeError: Saying how to install it.
     """
-    if count != RGB and find_spec("tifffile") is None and any(path.lower().endswith(_TIFF_SUFFIXES) for path in paths):
+    if count == RGB or all(map(find_spec, _TIFF_PACKAGES)):
+        return
+    if any(path.lower().endswith(_TIFF_SUFFIXES) for path in paths):
         raise UnfreezeError(
-            f"model.in_chans: got {count}, and the images are TIFF, whose bands tifffile reads; "
+            f"model.in_chans: got {count}, and the images are TIFF, whose bands {' and '.join(_TIFF_PACKAGES)} read; "
             "type pip install 'unfreeze[bands]'"
         )
 
@@ -131,7 +134,7 @@ def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Return values that count to their type's end, or to 1 where they are not whole, from 0 to 255."""
     if pixels.dtype == np.uint8:
         top = 255.0
-    elif pixels.dtype == np.uint16:
+    elif pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
         top = 65535.0
     elif pixels.dtype.kind == "f" and np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1:
         top = 1.0

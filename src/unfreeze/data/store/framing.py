@@ -40,7 +40,7 @@ class Resize:
         px: Shorter side after resizing; both sides where images are squashed.
         crop_px: Side of that square, which is cut later; None for all of it.
         interpolation: "bilinear" or "bicubic".
-        squash: Resize both sides, and cut nothing off.
+        squash: Resize both sides, whatever the shape.
     """
 
     px: int
@@ -114,9 +114,8 @@ class Frame:
 
 def _resize_short(image: Image.Image | Bands, resize_px: int, resampling: Image.Resampling) -> Image.Image | Bands:
     width, height = image.size
-    scale = resize_px / min(width, height)
-    size = (max(resize_px, int(width * scale)), max(resize_px, int(height * scale)))
-    return image.resize(size, resampling)
+    short = min(width, height)
+    return image.resize((resize_px * width // short, resize_px * height // short), resampling)
 
 
 def _center_square(image: Image.Image | Bands, side: int, crop: int) -> Image.Image | Bands:
