@@ -1,4 +1,4 @@
-"""Runs train.py in processes of their own, forked from one that has imported the libraries already."""
+"""Runs train.py in processes of their own, forked from one that has imported the libraries already; and `unfreeze`."""
 
 import multiprocessing
 import os
@@ -7,6 +7,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+
+from unfreeze.cli import main
 
 ROOT = Path(__file__).parents[1]
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -61,6 +65,16 @@ class Launched:
 
     def _error(self) -> str:
         return (self._folder / "stderr").read_text()
+
+
+def unfreeze(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the `unfreeze` command in this process, and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["unfreeze", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 def launch(arguments: list[str], folder: Path) -> Launched:

@@ -10,18 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch import ROOT, train
+from tests.launch import ROOT, train, unfreeze
 from unfreeze.cachefolder import CacheEntry, CacheFolder, Kind
-from unfreeze.cli import main
-
-
-def unfreeze(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["unfreeze", *arguments])
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_plan_prints_groups_stages_and_rates(

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from tests.launch import train
 from unfreeze.data.store.store import StoreOptions
 from unfreeze.inference.checkpoint import load_classifier
-from unfreeze.run import reopen
+from unfreeze.reopening import reopen
 
 NET = ["model=tiny", "model.weights=null", "data.image_size=32", "logger=none", "trainer.precision=32"]
 STAGES = "strategy.stages=[{name: head, train: 1, epochs: 2, augment: none}, {name: all, train: all, epochs: 1}]"

@@ -2,17 +2,15 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.launch import train
-from unfreeze.cli import main
+from tests.launch import train, unfreeze
 from unfreeze.errors import UnfreezeError
 from unfreeze.inference.checkpoint import load_classifier
-from unfreeze.run import reopen
+from unfreeze.reopening import reopen
 from unfreeze.soup import Ingredient, _Kitchen, find_ingredients, make_soup
 
 REQUEST = [
@@ -35,15 +33,6 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "sweep"
 
 
-def soup(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["unfreeze", "soup", *arguments])
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
 def val_acc(run: Path) -> float:
     return float(json.loads((run / "result.json").read_text())["val"]["acc"])
 
@@ -52,7 +41,7 @@ def test_a_sweep_is_averaged_and_is_no_worse_than_its_best(
     sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     place = tmp_path / "soup"
-    assert soup([str(sweep), "--out", str(place)], monkeypatch) == 0
+    assert unfreeze(["soup", str(sweep), "--out", str(place)], monkeypatch) == 0
     told, noise = capsys.readouterr()
     assert not noise
     assert len(told.splitlines()) == 5
@@ -67,7 +56,7 @@ def test_a_sweep_is_averaged_and_is_no_worse_than_its_best(
     mixed = load_classifier(place).network.state_dict()
     expected = torch.stack([state["fc.weight"] for state in states]).double().mean(dim=0).float()
     assert torch.equal(mixed["fc.weight"], expected)
-    assert soup([str(sweep), "--out", str(place)], monkeypatch) == 2
+    assert unfreeze(["soup", str(sweep), "--out", str(place)], monkeypatch) == 2
     assert "is not empty" in capsys.readouterr().err
 
 
@@ -107,7 +96,16 @@ def test_norms_that_were_frozen_stay_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "content"), [("splits.json", None), ("config.yaml", None), ("result.json", "{"), ("splits.json", "[]")]
+    ("file", "content"),
+    [
+        ("splits.json", None),
+        ("config.yaml", None),
+        ("result.json", "{"),
+        ("splits.json", "[]"),
+        ("splits.json", "{}"),
+        ("config.yaml", "- 1"),
+        ("config.yaml", "a: ["),
+    ],
 )
 def test_runs_that_are_not_whole_are_refused_in_a_line(
     sweep: Path,
@@ -122,7 +120,7 @@ def test_runs_that_are_not_whole_are_refused_in_a_line(
         (tmp_path / "sweep" / "0" / file).unlink()
     else:
         (tmp_path / "sweep" / "0" / file).write_text(content)
-    assert soup([str(tmp_path / "sweep"), "--out", str(tmp_path / "soup")], monkeypatch) == 2
+    assert unfreeze(["soup", str(tmp_path / "sweep"), "--out", str(tmp_path / "soup")], monkeypatch) == 2
     told = capsys.readouterr().err
     assert len(told.splitlines()) == 1
     assert f"0/{file}" in told
@@ -140,7 +138,7 @@ def test_the_best_epochs_of_a_run_are_kept_and_averaged(
     scores = {f"epoch{number:04d}.ckpt": float(row.split(",")[column]) for number, row in enumerate(rows[1:], 1)}
     assert min(scores[name] for name in kept) >= max(scores[name] for name in scores if name not in kept)
     monkeypatch.chdir(tmp_path)
-    assert soup(["run"], monkeypatch) == 0
+    assert unfreeze(["soup", "run"], monkeypatch) == 0
     assert load_classifier(tmp_path / "run" / "soup").classes == tuple("0123456789")
     assert make_soup(tmp_path / "run", out=tmp_path / "again")["val"]["acc"] >= val_acc(tmp_path / "run")
 
@@ -185,8 +183,8 @@ def test_the_code_of_a_repository_does_not_run_unasked(
     assert done.code == 0, done.err
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ran").unlink()
-    assert soup(["sweep"], monkeypatch) == 2
+    assert unfreeze(["soup", "sweep"], monkeypatch) == 2
     assert f"repository {tmp_path}, whose code would run" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
-    assert soup(["sweep", "--trust-repo"], monkeypatch) == 0
+    assert unfreeze(["soup", "sweep", "--trust-repo"], monkeypatch) == 0
     assert (tmp_path / "ran").exists()

@@ -38,12 +38,11 @@ def build_source(config: Config) -> "ImageSource":
     Raises:
         UnfreezeError: If there are none, or what reads such bands is not installed.
     """
-    from unfreeze.data.sources.bands import RGB
+    from unfreeze.data.sources.bands import bands_for
     from unfreeze.data.sources.builtin import cifar10_source, digits_source
     from unfreeze.data.sources.imagefolder import folder_source
 
-    data = config.data
-    bands = RGB if config.model.in_chans == 1 else config.model.in_chans
+    data, bands = config.data, bands_for(config.model.in_chans)
     match data.name:
         case "imagefolder":
             assert data.root is not None

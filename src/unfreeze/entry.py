@@ -173,7 +173,7 @@ def _drop_shared_features(config: DictConfig, folder: Path) -> None:
 
 
 def _test_winner(jobs: "Sequence[sweep.Job]", monitor: str) -> None:
-    from unfreeze.run import test_run
+    from unfreeze.reopening import test_run
 
     winner = sweep.best_job(jobs, monitor)
     if winner is not None:

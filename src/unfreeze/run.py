@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,11 @@ from unfreeze.build import (
     resolve,
     trainer_arguments,
 )
-from unfreeze.compute import allow_tf32, bequeath, read_verdict, settle_compute, with_verdict
+from unfreeze.compute import allow_tf32, bequeath, settle_compute, with_verdict
 from unfreeze.config import Config, parse_config
 from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads
-from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError, first_line
+from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
 from unfreeze.experiment import Experiment, check_is_free, check_resumable, describe_data, identity_of, keep_request
-from unfreeze.files import read_json
 from unfreeze.memory import keep_freed_pages
 from unfreeze.sweep import UNENDED
 from unfreeze.training.interruption import STOP
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
     from unfreeze.data.datamodule import ImageDataModule
-    from unfreeze.models.classifier import Classifier
-    from unfreeze.models.preprocessing import Preprocessing
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.recorder import RunRecorder
 
@@ -352,85 +349,3 @@ def _build_loggers(raw: DictConfig, run_dir: Path, start_step: int) -> "list[Log
 def is_first_process() -> bool:
     """Return whether this process is the one that writes; the others are started by Lightning, torchrun or Slurm."""
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
-
-
-@dataclass(frozen=True, eq=False)
-class Reopened:
-    """The images of a run that has ended, and a trainer that judges models on them as the run did.
-
-    Args:
-        config: Of the run, without what only training needs.
-        data: Decoded images, in the run's splits.
-        trainer: Logs nothing, and calls nothing back.
-        channels_last: The memory layout of the run.
-    """
-
-    config: Config
-    data: "ImageDataModule"
-    trainer: "Trainer"
-    channels_last: bool
-
-    def module_of(self, classifier: "Classifier") -> "ImageClassifier":
-        """Return a classifier as the trainer judges it."""
-        return build_module(self.config, classifier, self.data, channels_last=self.channels_last)
-
-
-def _read_request(file: Path) -> DictConfig:
-    from yaml import YAMLError
-
-    try:
-        raw = OmegaConf.load(file)
-    except (OSError, YAMLError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise UnfreezeError(f"{file} can't be read ({reason}); want a run's directory, as train.py leaves it") from None
-    if not isinstance(raw, DictConfig):
-        raise UnfreezeError(f"{file} holds no configuration; want a run's directory, as train.py leaves it")
-    return raw
-
-
-def reopen(run_dir: Path, preprocessing: "Preprocessing") -> Reopened:
-    """Return what judges models as a run that has ended was judged.
-
-    Args:
-        run_dir: Of the run.
-        preprocessing: What its network saw.
-
-    Raises:
-        UnfreezeError: If the run's data can't be had any more, or is not what it was.
-    """
-    config = check_values(_read_request(run_dir / "config.yaml"), ())
-    model = config.model.model_copy(update={"checkpointing": False})
-    trainer_values = {**config.trainer, "compile": False, "devices": 1, "num_nodes": 1, "strategy": "auto"}
-    config = config.model_copy(update={"model": model, "trainer": trainer_values, "callbacks": None})
-    check_trainer(config)
-    data = build_data(config, build_source(config))
-    decode(data, preprocessing)
-    kept = read_json(run_dir / "splits.json", keys=("fingerprint", "splits"))
-    now = data.describe_splits()
-    if (now["fingerprint"], now["splits"]) != (kept["fingerprint"], kept["splits"]):
-        raise UnfreezeError(f"data: not the images, or not the splits, of {shown_path(run_dir / 'splits.json')}")
-    trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
-    verdict = read_verdict(run_dir)
-    return Reopened(config, data, trainer, verdict is None or verdict.channels_last)
-
-
-def test_run(run_dir: Path) -> dict[str, Any]:
-    """Test the best checkpoint of a completed run that was not tested, and add the figures to its result.
-
-    Raises:
-        UnfreezeError: If the run's data can't be had any more, or is not what it was.
-    """
-    from unfreeze.inference.checkpoint import load_classifier
-    from unfreeze.training.checkpointing import BEST
-    from unfreeze.training.recorder import write_json
-
-    file = run_dir / "result.json"
-    result = read_json(file)
-    checkpoint = run_dir / "checkpoints" / BEST
-    classifier = load_classifier(checkpoint, trust_repo=True)
-    reopened = reopen(run_dir, classifier.preprocessing)
-    if not len(reopened.data.splits.test):
-        return result
-    result["test"] = judge_on_test(reopened.trainer, reopened.module_of(classifier), reopened.data, checkpoint)
-    write_json(file, result)
-    return result

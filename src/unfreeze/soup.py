@@ -12,7 +12,8 @@ from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
 from unfreeze.evaluation.result import RESULT_SCHEMA
 from unfreeze.files import read_json, replacing
-from unfreeze.run import Reopened, judge_module, reopen
+from unfreeze.reopening import Reopened, reopen
+from unfreeze.run import judge_module
 from unfreeze.sweep import read_jobs
 from unfreeze.terminal import counting_bar
 from unfreeze.training.monitors import is_better

@@ -83,7 +83,8 @@ def record_failure(folder: Path, reason: str, overrides: Sequence[str]) -> None:
     left = read_json(file) if file.exists() else {}
     if folder.is_dir() and left.get("reason", UNENDED) == UNENDED:
         result = {"schema": 1, **left, "status": "failed", "reason": reason, "overrides": list(overrides)}
-        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        with replacing(file) as building:
+            building.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def best_job(jobs: Sequence[Job], monitor: str) -> Job | None:

@@ -1,25 +1,15 @@
 """`unfreeze models`: what the table has, what matches, and which weights are here."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from unfreeze.cli import main
+from tests.launch import unfreeze
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.catalog import list_networks
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.torchvision_models import classifier_names, find_torchvision_model
-
-
-def listed(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["unfreeze", "models", *arguments])
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_all_of_torchvisions_classifiers_are_there_as_they_are_published() -> None:
@@ -54,7 +44,7 @@ def test_a_part_of_a_name_or_a_pattern_matches(pattern: str, names: set[str]) ->
 def test_what_matches_nothing_is_refused_with_what_is_near(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert listed(["resnet19x"], monkeypatch) == 2
+    assert unfreeze(["models", "resnet19x"], monkeypatch) == 2
     assert "resnet" in capsys.readouterr().err
     with pytest.raises(UnfreezeError, match="want one of torchvision, timm"):
         list_networks(source="keras")
@@ -74,9 +64,9 @@ def test_weights_on_this_machine_are_told(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_it_prints_a_table_or_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert listed(["resnet50", "--source", "torchvision"], monkeypatch) == 0
+    assert unfreeze(["models", "resnet50", "--source", "torchvision"], monkeypatch) == 0
     out = capsys.readouterr().out
     assert "25.6 M" in out
     assert "80.9" in out
-    assert listed(["resnet50", "--source", "torchvision", "--json"], monkeypatch) == 0
+    assert unfreeze(["models", "resnet50", "--source", "torchvision", "--json"], monkeypatch) == 0
     assert json.loads(capsys.readouterr().out)[0]["parameters"] == 25_557_032

@@ -1,12 +1,13 @@
 """Networks that people write themselves: which are taken, with which head and groups, and what is refused in a line."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
 import torch
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.models.answering import find_answering_layer
+from unfreeze.models.answering import NoAnswerError, find_answering_layer
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.models.dry import group_sizes
 from unfreeze.models.spec import ModelSpec
@@ -171,7 +172,29 @@ class Excited(nn.Module):
 class Lazy(Plain):
     def __init__(self):
         super().__init__()
-        self.fc = nn.LazyLinear(10)
+        self.norm, self.fc = nn.LazyBatchNorm2d(), nn.LazyLinear(10)
+
+    def features(self, images):
+        return self.norm(self.stem(images)).mean((2, 3))
+
+
+class OneNumber(Plain):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.after = nn.Linear(8, 1), nn.Linear(8, 1)
+
+    def forward(self, images):
+        features = self.features(images)
+        answer = self.fc(features)
+        self.doubt = self.after(features)
+        return answer
+
+
+class BreaksInTraining(Counting):
+    def forward(self, images):
+        answer = super().forward(images)
+        assert not self.training, "never trained"
+        return answer
 
 
 class Mute(nn.Module):
@@ -205,7 +228,8 @@ TAKEN = {
     "ReadsValues": ["head", "stem"],
     "OutOfOrder": ["head", "projection", "stem"],
     "Counting": ["head", "norm", "stem"],
-    "Lazy": ["head", "stem"],
+    "Lazy": ["head", "norm", "stem"],
+    "OneNumber": ["head", "after", "stem"],
 }
 REFUSED = {
     "Two": "in eval mode it answers with a tuple",
@@ -215,6 +239,7 @@ REFUSED = {
     "Excited": "its 32 numbers for an image are not the output of a linear layer",
     "Mute": 'missing the required "forward" function',
     "Map": r"it answers 2 images with shape \(2, 10, 56, 56\), not \(2, classes\)",
+    "BreaksInTraining": "in train mode: never trained",
     "Nothing": "its 3 numbers for an image are not the output of a linear layer",
     "ForSmall": "no logits for images of 224 px .*data.image_size=",
 }
@@ -276,13 +301,15 @@ def test_other_channels_need_a_convolution_that_takes_three(repo: str) -> None:
         build_classifier(ModelSpec("Grey", "hub", repo=repo, in_chans=5), classes=("a", "b"), weights=None)
 
 
-def test_looking_for_the_layer_leaves_no_trace(repo: str) -> None:
+@pytest.mark.parametrize("name", ["Counting", "BreaksInTraining"])
+def test_looking_for_the_layer_leaves_no_trace(name: str, repo: str) -> None:
     torch.manual_seed(0)
-    network = torch.hub.load(repo, "Counting", source="local")
+    network = torch.hub.load(repo, name, source="local")
     network.stem.eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     randomness = torch.get_rng_state()
-    assert find_answering_layer(network, channels=3, size_px=32) == "fc"
+    with contextlib.nullcontext() if name == "Counting" else pytest.raises(NoAnswerError):
+        assert find_answering_layer(network, channels=3, size_px=32) == "fc"
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), randomness)
     assert network.training

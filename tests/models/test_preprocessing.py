@@ -76,6 +76,16 @@ def test_never_resizes_below_the_crop() -> None:
         assert SMALL.at(crop_px).resize_px >= crop_px
 
 
+@pytest.mark.parametrize("shape", [(20, 40), (24, 60), (60, 24), (24, 24)])
+def test_squashing_shows_all_of_an_image_whatever_its_shape(shape: tuple[int, int]) -> None:
+    squashing = replace(SMALL, resize_px=24, crop_px=24, squash=True)
+    image = smooth_photo(shape[1], shape[0])
+    expected = as_batch(image.resize((24, 24), Image.Resampling.BILINEAR)).float()
+    resized = squashing.resize(as_batch(image)).float()
+    assert resized.shape == (1, 3, 24, 24)
+    assert (resized - expected).abs().max() <= 2
+
+
 def test_dict_round_trip_is_plain_json() -> None:
     assert Preprocessing.from_dict(json.loads(json.dumps(SMALL.to_dict()))) == SMALL
 

@@ -58,6 +58,17 @@ def test_an_exponential_average_is_what_plain_arithmetic_says(fit: Fit) -> None:
     assert equal(judged.seen[-1], state_of(module()), frozen), "what is frozen is the same to the bit"
 
 
+def test_after_a_fit_it_still_knows_the_weights_and_their_average(fit: Fit) -> None:
+    trained, average = module(), WeightAverage(0.9)
+    fit(trained, [staged([Stage("head", train=1, epochs=2)]), average])
+    current = average.state_dict()["current"]
+    checkpoint: dict[str, Any] = {"state_dict": {}}
+    average.on_save_checkpoint(None, trained, checkpoint)  # type: ignore[arg-type]
+    assert current.keys() == {"fc.weight", "fc.bias"}
+    assert all(torch.equal(current[key], state_of(trained)[key]) for key in current)
+    assert not torch.equal(checkpoint["state_dict"]["network.fc.weight"], current["fc.weight"])
+
+
 def test_an_equal_average_is_the_mean_of_the_later_epochs(fit: Fit) -> None:
     trained, judged = module(), Judged()
     weights = Probe(lambda trainer, module: (trainer.is_last_batch, state_of(module)))

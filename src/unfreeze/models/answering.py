@@ -23,7 +23,7 @@ def find_answering_layer(network: nn.Module, *, channels: int, size_px: int) -> 
     """Return the qualified name of the linear layer or convolution whose outputs are the logits, one for each class.
 
     The network runs on two images, in eval and in train mode, and is left as it was. A layer is the one if the answer
-    is narrower where its output is: so will it be with a new layer in its place.
+    is wider where its output is: so will it be as wide as that of a new layer in its place.
 
     Args:
         network: On the CPU.
@@ -40,16 +40,11 @@ def find_answering_layer(network: nn.Module, *, channels: int, size_px: int) -> 
         width = _checked(answer, "eval")
         fitting = [name for name, layer in reversed(called) if _width(layer) == width]
         for name in fitting[:_TRIED]:
-            if _narrows(network, name, images):
+            if _widens(network, name, images):
                 break
         else:
             raise NoAnswerError(f"its {width} numbers for an image are not the output of a linear layer or convolution")
-        network.train()
-        try:
-            answer = network(images)
-        except Exception as error:  # somebody's own code, which may raise anything
-            raise NoAnswerError(f"in train mode: {first_line(error)}") from None
-        _checked(answer, "train")
+        _checked(_train_answer(network, images), "train")
     return name
 
 
@@ -79,21 +74,31 @@ def _checked(answer: object, mode: str) -> int:
     return answer.shape[1]
 
 
-def _narrows(network: nn.Module, name: str, images: Tensor) -> bool:
-    """Return whether the answer has as many numbers as are left of a layer's output."""
+def _widens(network: nn.Module, name: str, images: Tensor) -> bool:
+    """Return whether the answer has one number more where a layer's output has."""
     layer = network.get_submodule(name)
     assert isinstance(layer, _Layer)
-    left = max(1, _width(layer) - 1)
-    hook = layer.register_forward_hook(
-        lambda layer, _, out: out[..., :left] if isinstance(layer, nn.Linear) else out[:, :left]
-    )
+    dim = -1 if isinstance(layer, nn.Linear) else 1
+    hook = layer.register_forward_hook(lambda _, __, out: torch.cat([out, out.narrow(dim, 0, 1)], dim=dim))
     try:
         answer = network(images)
-    except Exception:  # what comes after the layer wants all of its output
+    except Exception:  # what comes after the layer wants its output as it is
         return False
     finally:
         hook.remove()
-    return isinstance(answer, Tensor) and answer.shape == (len(images), left)
+    return isinstance(answer, Tensor) and answer.shape == (len(images), _width(layer) + 1)
+
+
+def _train_answer(network: nn.Module, images: Tensor) -> object:
+    """Return the answer in train mode; what norms count of the images is taken back."""
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        return network.train()(images)
+    except Exception as error:  # somebody's own code, which may raise anything
+        raise NoAnswerError(f"in train mode: {first_line(error)}") from None
+    finally:
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 def _width(layer: _Layer) -> int:
@@ -102,14 +107,11 @@ def _width(layer: _Layer) -> int:
 
 @contextmanager
 def _left_as_it_was(network: nn.Module) -> Iterator[None]:
-    """Let a network run, without gradients, and put back its modes, its buffers, and what randomness it has used."""
+    """Let a network run, without gradients, and put back its modes and what randomness it has used."""
     modes = {module: module.training for module in network.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             yield
-            for buffer, before in buffers:
-                buffer.copy_(before)
     finally:
         for module, training in modes.items():
             module.training = training

@@ -66,7 +66,7 @@ class HubModel(Architecture):
 
     def find_heads(self, network: nn.Module) -> tuple[str, ...]:
         """Return the name of the layer that gave the answer when the network was built."""
-        return self._heads or super().find_heads(network)
+        return self._heads
 
     def _call(self, image_size: int | None, *, pretrained: bool) -> tuple[nn.Module, str | None]:
         """Return the network, and the name of its first convolution where that was made to fit other channels."""

@@ -54,13 +54,13 @@ class Preprocessing:
 
     def resize(self, images: Tensor) -> Tensor:
         """Return images whose shorter side is `resize_px`, both where they are squashed; (N, C, H, W), uint8."""
-        if (max if self.squash else min)(images.shape[-2:]) == self.resize_px == min(images.shape[-2:]):
+        sides = images.shape[-2:] if self.squash else (min(images.shape[-2:]),)
+        if set(sides) == {self.resize_px}:
             return images
         mode = F.InterpolationMode(self.interpolation)
         # The same values either way, several times sooner with channels last.
         images = images.contiguous(memory_format=torch.channels_last)
-        size = [self.resize_px] * (2 if self.squash else 1)
-        resized: Tensor = F.resize(images, size, interpolation=mode, antialias=True)
+        resized: Tensor = F.resize(images, [self.resize_px] * len(sides), interpolation=mode, antialias=True)
         return resized
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -82,8 +82,7 @@ class WeightAverage(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Follow the network to its device, which it may not have been on when a checkpoint was loaded."""
-        self._find_own()
-        self._average = {key: value.to(self._own[key].device) for key, value in self._average.items()}
+        self._follow()
 
     @torch.no_grad()
     def on_train_batch_start(
@@ -131,8 +130,8 @@ class WeightAverage(L.Callback):
             self._swapped = False
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let go of the weights, which may be on a device."""
-        self._average, self._own = {}, {}
+        """Follow the network back from its device."""
+        self._follow()
 
     def _update(self, decay: float | None) -> None:
         """Move the average towards the weights: by a decay, or to the mean of all that were taken."""
@@ -155,6 +154,10 @@ class WeightAverage(L.Callback):
             if isinstance(module, NORMS) and module.training:
                 weights |= {f"{name}.{key}": buffer for key, buffer in module.named_buffers(recurse=False)}
         return weights
+
+    def _follow(self) -> None:
+        self._find_own()
+        self._average = {key: value.to(self._own[key].device) for key, value in self._average.items()}
 
     def _find_own(self) -> None:
         """Find the network's tensors of what is averaged, once: they change in place, and a step is short."""

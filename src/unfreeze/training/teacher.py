@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
-from unfreeze.data.sources.bands import RGB
+from unfreeze.data.sources.bands import bands_for
 from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
 from unfreeze.files import read_json
@@ -114,7 +114,7 @@ def check_bands(teacher: Teacher, bands: int) -> None:
         UnfreezeError: If it doesn't; one that sees grey sees colour too.
     """
     seen = len(teacher.classifier.preprocessing.mean)
-    if bands != (RGB if seen == 1 else seen):
+    if bands != bands_for(seen):
         raise UnfreezeError(
             f"objective.teacher: {teacher.name} sees {seen} {'channel' if seen == 1 else 'channels'}, and the images "
             f"have {bands}; want a teacher that was trained with model.in_chans={bands}"

@@ -96,10 +96,24 @@ def test_what_is_something_else_says_so(name: str, pixels: NDArray[Any], reason:
 
 @pytest.mark.parametrize("name", ["a.npy", "a.tif", "a.png"])
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x93NUMPY\x01\x00", b"II*\x00\xff\xff\xff\xff"])
-def test_broken_files_are_unreadable(name: str, content: bytes, tmp_path: Path) -> None:
+def test_broken_files_are_unreadable_and_nothing_else_is_said(
+    name: str, content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableImageError):
         decode_bands(tmp_path / name, 5)
+    assert not caplog.records
+
+
+def test_a_file_that_was_cut_off_is_unreadable_and_nothing_else_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "a.tif", np.repeat(PIXELS, 20, axis=0), photometric="minisblack", compression="lzw")
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnreadableImageError):
+        decode_bands(tmp_path / "a.tif", 5)
+    assert not caplog.records
 
 
 def test_without_what_reads_tiff_one_line_says_how_to_install_it(

@@ -1,5 +1,6 @@
 """Images of other bands than red, green and blue, such as a satellite's: NumPy arrays, TIFF, transparency as a band."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from unfreeze.data.sources.decoding import (
 from unfreeze.errors import UnfreezeError
 
 RGB = 3
+"""Bands of a picture as a person sees it."""
+
 ARRAY_SUFFIX = ".npy"
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _TIFF_PACKAGES = ("tifffile", "imagecodecs")
@@ -89,6 +92,11 @@ def decode_bands(path: str | os.PathLike[str], count: int) -> DecodedImage:
         return DecodedImage(image, digest_of(file), form, f"{count} bands")
 
 
+def bands_for(in_chans: int) -> int:
+    """Return the bands that images are read with for a network of so many channels; grey is made of colour."""
+    return RGB if in_chans == 1 else in_chans
+
+
 def check_readable(paths: Sequence[str], count: int) -> None:
     """Refuse TIFF files of other bands than three where the packages that read them are not installed.
 
@@ -116,6 +124,7 @@ def _read_array(file: BinaryIO) -> tuple[str, NDArray[Any]]:
 def _read_tiff(file: BinaryIO) -> tuple[str, NDArray[Any]]:
     import tifffile
 
+    logging.getLogger("tifffile").disabled = True  # what it says of a broken file, the reason for leaving it out says
     return "TIFF", tifffile.imread(file)
 
 

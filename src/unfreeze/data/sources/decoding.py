@@ -1,7 +1,6 @@
 """Image files as a person sees them: upright, in colour, on white."""
 
 import errno
-import logging
 import os
 import stat
 import warnings
@@ -89,8 +88,7 @@ def decoding_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Keep decoders' remarks on metadata, which change no pixel, from a person; for all threads of the process."""
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
+    """Keep Pillow's remarks on metadata, which change no pixel, from a person; for all threads of the process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
