@@ -116,6 +116,7 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
 
         find_linear_head(classifier)
     decode(data, classifier.preprocessing)
+    classifier = replace(classifier, native_px=data.store.frame.native_px)
     teacher = build_teacher(config, source, data, outputs) if config.objective.name == "distill" else None
     verdict = settle_compute(config, plan=plan, classifier=classifier, batch_size=data.batch_size, device=device)
     config = with_verdict(config, verdict)

@@ -35,6 +35,8 @@ class Classifier:
         head: Of which kind they are.
         report: What became of the loaded weights; None where none were.
         thresholds: The probability from which each label is given, where an image may have several; None for 0.5.
+        native_px: Width and height of the images it learnt from, where all had that one, small size and were resized
+            in batches; None where each was resized as it was decoded, by Pillow, which can differ in a last bit.
     """
 
     network: nn.Module
@@ -47,6 +49,7 @@ class Classifier:
     head: HeadSpec
     report: WeightsReport | None = None
     thresholds: tuple[float, ...] | None = None
+    native_px: tuple[int, int] | None = None
 
     @property
     def architecture(self) -> str:
@@ -98,6 +101,7 @@ class Classifier:
             "head": asdict(self.head),
             "outputs": self.outputs.to_record(),
             "preprocessing": self.preprocessing.to_dict(),
+            "native_px": None if self.native_px is None else list(self.native_px),
         }
 
 
@@ -208,4 +212,9 @@ def rebuild_classifier(record: Mapping[str, Any], state: Mapping[str, Tensor], *
     )
     classifier.network.load_state_dict(state)
     classifier.network.eval()
-    return replace(classifier, thresholds=tuple(record["thresholds"]) if record.get("thresholds") else None)
+    thresholds, native_px = record.get("thresholds"), record.get("native_px")
+    return replace(
+        classifier,
+        thresholds=tuple(thresholds) if thresholds else None,
+        native_px=(native_px[0], native_px[1]) if native_px else None,
+    )

@@ -84,6 +84,11 @@ class Frame:
         return cls(resize.px, resize.px, resize, bands)
 
     @property
+    def native_px(self) -> tuple[int, int] | None:
+        """Width and height of images that are kept as they are; None for others."""
+        return (self.width_px, self.height_px) if self.resize is None else None
+
+    @property
     def nbytes(self) -> int:
         """Bytes of one image."""
         return self.height_px * self.width_px * self.bands
