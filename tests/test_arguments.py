@@ -112,7 +112,7 @@ def test_quotes_that_a_person_typed_are_not_part_of_the_path(tmp_path: Path, quo
         "data.root=${oc.env:PHOTOS}",
         "data.root=one,two",
         "strategy.stages=[{name: head, train: 1, epochs: 2}]",
-        "~callbacks.curves",
+        "~callbacks.progress",
         "resume=null",
     ],
 )
@@ -187,10 +187,10 @@ class TestResume:
 
     def test_flags_stay_with_their_values(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", ["model=tiny"])
-        expanded = expand_arguments(["--config-dir", "mine", f"resume={run}", "-cn", "other", "~callbacks.curves"])
+        expanded = expand_arguments(["--config-dir", "mine", f"resume={run}", "-cn", "other", "~callbacks.progress"])
         assert expanded[expanded.index("--config-dir") + 1] == "mine"
         assert expanded[expanded.index("-cn") + 1] == "other"
-        assert "~callbacks.curves" in expanded
+        assert "~callbacks.progress" in expanded
 
     def test_an_empty_list_of_overrides_will_do(self, tmp_path: Path) -> None:
         run = make_run(tmp_path / "run", [])

@@ -157,7 +157,7 @@ def request(choice: Choice) -> list[str]:
         "logger=none",
         "cache.dir=kept",
         *(override for factor, value in choice.items() for override in FACTORS[factor][value]),
-        "~callbacks.curves",
+        "report=false",
         *(["augment=none"] if choice["stages"] == "probe" and choice["augment"] == "light" else []),
     ]
 

@@ -151,7 +151,7 @@ def test_a_head_alone_is_trained_on_images_as_evaluation_sees_them() -> None:
         "strategy.lr.groups={stem: 1e-5}",
         "strategy.lr.groups=[1e-3, 1e-4, 1e-5]",
         "trainer.gradient_clip_val=1.0",
-        "callbacks.curves=null",
+        "report=false",
         "augment.ops=trivial",
         "augment.mixup=0.2",
         "augment.erase=0",

@@ -19,7 +19,7 @@ REQUEST = [
     "data.image_size=32",
     "model=tiny",
     "logger=none",
-    "callbacks.curves=null",
+    "report=false",
     "trainer.precision=32",
     "strategy.stages=[{name: head, train: 1, epochs: 1}, {name: all, train: all, epochs: 2}]",
 ]

@@ -54,7 +54,7 @@ def test_the_score_is_the_monitored_value() -> None:
 
 
 def test_a_row_has_settings_figures_and_place() -> None:
-    row = job(3, overrides=["model=tiny", "strategy.lr.groups={a: 1}", "data.root=/x/a=b", "~callbacks.curves"]).row()
+    row = job(3, overrides=["model=tiny", "strategy.lr.groups={a: 1}", "data.root=/x/a=b", "~callbacks.progress"]).row()
     assert row == {
         "job": 3,
         "status": "completed",

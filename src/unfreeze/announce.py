@@ -1,6 +1,7 @@
 """What a run says of itself before it trains, and what it tells its loggers when it has ended."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from unfreeze.data.datamodule import ImageDataModule
     from unfreeze.data.store.store import ImageStore
+    from unfreeze.evaluation.pictures.gallery import Picture
     from unfreeze.models.classifier import Classifier
     from unfreeze.training.plan import Plan
     from unfreeze.training.precision import Verdict
@@ -115,6 +117,43 @@ def log_hyperparameters(trainer: "Trainer", config: Config, metrics: dict[str, f
         else:
             logger.log_hyperparams(values)
         logger.save()
+
+
+def log_layout(trainer: "Trainer", plan: "Plan") -> None:
+    """Let TensorBoard group the curves: what was reached, what it cost, at which rates."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    layout = {
+        "training": {
+            "accuracy": ["Multiline", ["train/acc", "val/acc"]],
+            "loss": ["Multiline", ["train/loss", "val/loss"]],
+            "macro figures": [
+                "Multiline",
+                ["val/acc_balanced", "val/f1_macro", "val/precision_macro", "val/recall_macro"],
+            ],
+        },
+        "stages": {
+            "stage": ["Multiline", ["stage/index"]],
+            "rates": ["Multiline", [f"lr/{group.name}" for group in plan.groups]],
+            "trainable parameters": ["Multiline", ["stage/trainable_parameters"]],
+            "images per second": ["Multiline", ["train/images_per_second"]],
+        },
+    }
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(layout)
+
+
+def log_pictures(trainer: "Trainer", pictures: "Sequence[Picture]") -> None:
+    """Show the pictures of a run in TensorBoard."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for picture in pictures:
+                logger.experiment.add_figure(picture.name, picture.figure, trainer.global_step, close=False)
+            logger.save()
 
 
 def shown_path(path: Path) -> str:

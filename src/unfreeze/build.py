@@ -71,15 +71,21 @@ def count_images(config: Config) -> "tuple[Outputs, int]":
     return answers_of(config, source.tasks)[0], len(build_splits(data, source).train)
 
 
-def build_data(config: Config, source: "ImageSource") -> "ImageDataModule":
-    """Return the data module of a configuration, its images not yet decoded."""
+def build_data(config: Config, source: "ImageSource", splits: "Splits | None" = None) -> "ImageDataModule":
+    """Return the data module of a configuration, its images not yet decoded.
+
+    Args:
+        config: Checked values.
+        source: Its images.
+        splits: Which of them train, validate and test; None for what the configuration says.
+    """
     from unfreeze.data.datamodule import ImageDataModule
 
     return ImageDataModule(
         source,
         batch_size=config.data.batch_size,
         labels=answers_of(config, source.tasks)[1],
-        splits=build_splits(config.data, source),
+        splits=build_splits(config.data, source) if splits is None else splits,
         split_seed=config.data.seed,
         balance=config.data.balance == "sampler",
         seed=config.seed,

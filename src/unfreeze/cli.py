@@ -119,6 +119,78 @@ def soup(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run's directory, or one with runs in it")],
+    trust_repo: Annotated[bool, typer.Option("--trust-repo", help="Let code of a hub's repository run")] = False,
+) -> None:
+    """Write report.html and the pictures of a run, or of all runs in a folder, anew."""
+    import logging
+
+    from unfreeze.announce import shown_path
+    from unfreeze.reopening import report_run, runs_in
+
+    logging.captureWarnings(True)
+    for run in runs_in(folder):
+        missing = report_run(run, trust_repo=trust_repo)
+        sys.stdout.write(f"  {shown_path(run.absolute() / 'report.html')}\n")
+        if missing is not None:
+            sys.stdout.write(f"    without its images: {missing}\n")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's directory")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Other images, such as data=imagefolder data.root=more")
+    ] = None,
+    split: Annotated[str | None, typer.Option(metavar="val|test", help="Which images; test, if not said")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where it goes; evaluations/ in the run, if not said")] = None,
+    trust_repo: Annotated[bool, typer.Option("--trust-repo", help="Let code of a hub's repository run")] = False,
+) -> None:
+    """Judge a run again, on its own images or on others with the same classes, and write a report beside it."""
+    import logging
+
+    from unfreeze.announce import shown_path
+    from unfreeze.evaluating import check_only_data, evaluate_run
+    from unfreeze.evaluation.result import describe_test
+    from unfreeze.files import read_json
+
+    logging.captureWarnings(True)
+    if split not in (None, "val", "test"):
+        raise UnfreezeError(f"evaluate: --split: got {split!r}, want val or test")
+    typed = list(overrides or [])
+    check_only_data(typed)
+    data = _compose(typed, None).data if typed else None
+    place = evaluate_run(run, data=data, typed=typed, split=split, out=out, trust_repo=trust_repo)  # type: ignore[arg-type]
+    for line in describe_test(read_json(place / "result.json")):
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"\n  {shown_path((place / 'report.html').absolute())}\n")
+
+
+@app.command("compare-runs")
+def compare_runs(
+    first: Annotated[Path, typer.Argument(help="A run's directory, or one of its evaluations")],
+    second: Annotated[Path, typer.Argument(help="Another one")],
+    split: Annotated[str, typer.Option(metavar="val|test", help="Which images")] = "test",
+    out: Annotated[Path | None, typer.Option(help="A CSV file for the images on which they differ")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all images, instead of a table")] = False,
+) -> None:
+    """Say whether one of two runs is better on the images that both were judged on, and where they differ."""
+    from dataclasses import asdict
+
+    from unfreeze.evaluation.comparing import compare_kept, write_differences
+    from unfreeze.evaluation.comparing_text import print_comparison
+
+    comparison = compare_kept(first, second, split)
+    if out is not None:
+        write_differences(comparison, out)
+    if as_json:
+        sys.stdout.write(json.dumps({**asdict(comparison), "sentence": comparison.sentence}, indent=1) + "\n")
+    else:
+        print_comparison(comparison, (str(first), str(second)), _console())
+
+
+@app.command()
 def models(
     pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as 'vit_*'")] = None,
     source: Annotated[str | None, typer.Option(metavar="torchvision|timm", help="From there only")] = None,

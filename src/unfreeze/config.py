@@ -297,6 +297,7 @@ class Config(_Section):
     mode: Literal["min", "max"] | None
     test: bool
     resume: str | None
+    report: bool = True
     keep_best: int = Field(default=1, ge=1, le=1000, examples=[3])
 
     @model_validator(mode="after")

@@ -153,10 +153,12 @@ class RunCallback(Callback):
             jobs = sweep.read_jobs(folder)
         sweep.write_summary(folder)
         winner = sweep.best_job(jobs, config.monitor)
-        if winner is not None and (config.callbacks or {}).get("curves"):
-            from unfreeze.evaluation.curves import draw_run
+        if winner is not None and config.report:
+            from unfreeze.judging import report_failing
+            from unfreeze.reopening import report_run
 
-            draw_run(winner.folder)
+            with report_failing(winner.folder):
+                report_run(winner.folder, trust_repo=True)
         print(sweep.format_jobs(jobs, folder))
         if any(job.status != "completed" for job in jobs):
             raise SystemExit(1)

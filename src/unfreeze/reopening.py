@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,7 +12,9 @@ from unfreeze.compute import read_verdict
 from unfreeze.config import Config
 from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.files import read_json
-from unfreeze.run import build_trainer, check_values, judge_on_test
+from unfreeze.judging import figures_of, load_weights, predict_splits, write_report
+from unfreeze.run import build_trainer, check_values, chosen_by_validation
+from unfreeze.sweep import read_jobs
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -39,6 +41,13 @@ class Reopened:
     trainer: "Trainer"
     channels_last: bool
 
+    @classmethod
+    def with_data(cls, config: Config, data: "ImageDataModule", run_dir: Path) -> "Reopened":
+        """Return decoded images with a trainer in the precision and memory layout of a run."""
+        trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
+        verdict = read_verdict(run_dir)
+        return cls(config, data, trainer, verdict is None or verdict.channels_last)
+
     def module_of(self, classifier: "Classifier") -> "ImageClassifier":
         """Return a classifier as the trainer judges it."""
         return build_module(self.config, classifier, self.data, channels_last=self.channels_last)
@@ -54,45 +63,132 @@ def reopen(run_dir: Path, preprocessing: "Preprocessing") -> Reopened:
     Raises:
         UnfreezeError: If the run's data can't be had any more, or is not what it was.
     """
-    config = check_values(_read_request(run_dir / "config.yaml"), ())
-    model = config.model.model_copy(update={"checkpointing": False})
-    trainer_values = {**config.trainer, "compile": False, "devices": 1, "num_nodes": 1, "strategy": "auto"}
-    config = config.model_copy(update={"model": model, "trainer": trainer_values, "callbacks": None})
-    check_trainer(config)
+    config = run_without_training(check_values(read_request(run_dir / "config.yaml"), ()))
     data = build_data(config, build_source(config))
     decode(data, preprocessing)
     kept = read_json(run_dir / "splits.json", keys=("fingerprint", "splits"))
     now = data.describe_splits()
     if (now["fingerprint"], now["splits"]) != (kept["fingerprint"], kept["splits"]):
         raise UnfreezeError(f"data: not the images, or not the splits, of {shown_path(run_dir / 'splits.json')}")
-    trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
-    verdict = read_verdict(run_dir)
-    return Reopened(config, data, trainer, verdict is None or verdict.channels_last)
+    return Reopened.with_data(config, data, run_dir)
 
 
-def test_run(run_dir: Path) -> dict[str, Any]:
+def run_without_training(config: Config) -> Config:
+    """Return the configuration of a run as one process on one device judges by it.
+
+    Raises:
+        UnfreezeError: If its trainer can't be made here.
+    """
+    model = config.model.model_copy(update={"checkpointing": False})
+    trainer_values = {**config.trainer, "compile": False, "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    config = config.model_copy(update={"model": model, "trainer": trainer_values, "callbacks": None})
+    check_trainer(config)
+    return config
+
+
+def test_run(run_dir: Path) -> None:
     """Test the best checkpoint of a completed run that was not tested, and add the figures to its result.
 
     Raises:
         UnfreezeError: If the run's data can't be had any more, or is not what it was.
     """
+    classifier, reopened = _reopen_best(run_dir, trust_repo=True)
+    _judge_again(run_dir, classifier, reopened, test=True)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Return a run's directory alone, or all those in a folder of runs, by name.
+
+    Raises:
+        UnfreezeError: If there are none.
+    """
+    if (folder / "result.json").is_file():
+        return [folder]
+    runs = sorted(file.parent for file in folder.rglob("result.json") if "evaluations" not in file.parts)
+    if not runs:
+        raise UnfreezeError(f"no run in {str(folder)!r}; want a directory with a result.json, as train.py leaves it")
+    return runs
+
+
+def report_run(run_dir: Path, *, trust_repo: bool = False) -> str | None:
+    """Write the pictures and the page of a run anew, and judge it first where it has kept no predictions.
+
+    The test split is left alone where the run has not been tested.
+
+    Args:
+        run_dir: Of the run.
+        trust_repo: Whether the code of the repository that a hub's network comes from may run.
+
+    Returns:
+        Why its images can't be looked at; None where they can.
+
+    Raises:
+        UnfreezeError: If the directory holds no run.
+    """
+    from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
+    from unfreeze.training.checkpointing import BEST
+
+    result = read_json(run_dir / "result.json", keys=("status",))
+    if not (run_dir / "checkpoints" / BEST).is_file():
+        write_report(run_dir, None, None)
+        return None
+    try:
+        classifier, reopened = _reopen_best(run_dir, trust_repo=trust_repo)
+    except UnfreezeError as error:
+        write_report(run_dir, None, None)
+        return str(error)
+    if result["status"] == "completed":
+        kept = run_dir / PREDICTIONS_FILE
+        if not kept.is_file() or "val" not in KeptPredictions.load(kept).splits:
+            _judge_again(run_dir, classifier, reopened, test=result.get("test") is not None)
+    write_report(run_dir, reopened.data, reopened.trainer.strategy.root_device)
+    return None
+
+
+def _reopen_best(run_dir: Path, *, trust_repo: bool) -> "tuple[Classifier, Reopened]":
     from unfreeze.inference.checkpoint import load_classifier
+    from unfreeze.training.checkpointing import BEST
+
+    classifier = load_classifier(run_dir / "checkpoints" / BEST, trust_repo=trust_repo)
+    return classifier, reopen(run_dir, classifier.preprocessing)
+
+
+def _judge_again(run_dir: Path, classifier: "Classifier", reopened: Reopened, *, test: bool) -> None:
+    """Let the best checkpoint answer for validation, and for the test where it may, and keep what follows."""
+    from dataclasses import asdict
+
+    from unfreeze.evaluation.cautions import judge_trust
+    from unfreeze.evaluation.predictions import PREDICTIONS_FILE
+    from unfreeze.evaluation.record import read_record
     from unfreeze.training.checkpointing import BEST
     from unfreeze.training.recorder import write_json
 
-    file = run_dir / "result.json"
-    result = read_json(file)
-    checkpoint = run_dir / "checkpoints" / BEST
-    classifier = load_classifier(checkpoint, trust_repo=True)
-    reopened = reopen(run_dir, classifier.preprocessing)
-    if not len(reopened.data.splits.test):
-        return result
-    result["test"] = judge_on_test(reopened.trainer, reopened.module_of(classifier), reopened.data, checkpoint)
-    write_json(file, result)
-    return result
+    module = reopened.module_of(classifier)
+    load_weights(module, run_dir / "checkpoints" / BEST)
+    kept = predict_splits(reopened.trainer, module, reopened.data, ["val", "test"] if test else ["val"])
+    kept.save(run_dir / PREDICTIONS_FILE)
+    record = read_record(run_dir)
+    best_epoch = (record.result.get("best") or {}).get("epoch")
+    train_acc = next((row.get("train/acc") for row in record.history if row["epoch"] == best_epoch), None)
+    result = {**record.result, "temperatures": kept.temperatures, "test": figures_of(kept, "test")}
+    runs = len(read_jobs(run_dir.parent))
+    chosen = ((f"the best of {runs} runs",) if runs > 1 else ()) + chosen_by_validation(reopened.config)
+    cautions = judge_trust(
+        result,
+        epochs=len(record.history),
+        planned_epochs=None if record.plan is None else record.plan.epochs,
+        train_acc=train_acc,
+        chosen=chosen,
+    )
+    write_json(run_dir / "result.json", {**result, "warnings": [asdict(caution) for caution in cautions]})
 
 
-def _read_request(file: Path) -> DictConfig:
+def read_request(file: Path) -> DictConfig:
+    """Return what a run was asked for, from its config.yaml.
+
+    Raises:
+        UnfreezeError: If there is none.
+    """
     from yaml import YAMLError
 
     try:

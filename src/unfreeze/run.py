@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from unfreeze.announce import announce, log_hyperparameters, shown_path
+from unfreeze.announce import announce, log_hyperparameters, log_layout, log_pictures, shown_path
 from unfreeze.answers import answers_of
 from unfreeze.arguments import override_key
 from unfreeze.build import (
@@ -34,6 +34,7 @@ from unfreeze.config import Config, parse_config
 from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads
 from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
 from unfreeze.experiment import Experiment, check_is_free, check_resumable, describe_data, identity_of, keep_request
+from unfreeze.judging import figures_of, load_weights, predict_splits, try_report
 from unfreeze.memory import keep_freed_pages
 from unfreeze.sweep import UNENDED
 from unfreeze.training.interruption import STOP
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from lightning import Callback, Trainer
     from lightning.pytorch.loggers import Logger
 
-    from unfreeze.data.datamodule import ImageDataModule
-    from unfreeze.training.module import ImageClassifier
     from unfreeze.training.recorder import RunRecorder
 
 log = logging.getLogger("unfreeze.run")
@@ -138,6 +137,8 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Pa
     Returns:
         The best monitored value.
     """
+    from unfreeze.evaluation.predictions import PREDICTIONS_FILE
+    from unfreeze.evaluation.report.explain import REPORT_FILE
     from unfreeze.evaluation.result import RunResult
     from unfreeze.training.checkpointing import BEST, LAST
     from unfreeze.training.recorder import write_json
@@ -169,13 +170,22 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Pa
     if trainer.world_size > 1:
         bequeath(verdict)
     announce(config, experiment.data, experiment.classifier, experiment.plan, trainer, verdict)
+    log_layout(trainer, experiment.plan)
     last = run_dir / "checkpoints" / LAST
     try:
         trainer.fit(module, experiment.data, ckpt_path=last if last.is_file() else None, weights_only=True)
         if not (run_dir / "checkpoints" / BEST).is_file():
             raise TrainingFailedError(f"{config.monitor} was never a finite number; no checkpoint was chosen")
-        if config.test and not config.search and len(experiment.data.splits.test):
-            result.test = judge_on_test(trainer, module, experiment.data, run_dir / "checkpoints" / BEST)
+        if not config.search:
+            load_weights(module, run_dir / "checkpoints" / BEST)
+            # The jobs of a sweep have but a test; its winner is looked at more closely when all have ended.
+            splits: list[Literal["val", "test"]] = ["test"] if config.test else []
+            if sweep is None:
+                splits.insert(0, "val")
+            kept = predict_splits(trainer, module, experiment.data, splits)
+            result.take_predictions(kept.temperatures, figures_of(kept, "test"))
+            if trainer.is_global_zero:
+                kept.save(run_dir / PREDICTIONS_FILE)
         result.status = "completed"
     except Stopped as stop:
         result.status, result.reason = "stopped", stop.signal_name
@@ -186,37 +196,30 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Pa
     finally:
         STOP.deferring = True  # what follows takes a moment and leaves the run whole
         result.seconds = recorder.total_seconds
-        result.take_training(recorder.history, recorder.stages)
+        result.take_training(recorder.history, recorder.stages, resumed=recorder.resumed)
+        result.judge_trust(planned_epochs=experiment.plan.epochs, chosen=chosen_by_validation(config))
         if trainer.is_global_zero:
             write_json(run_dir / "result.json", result.to_dict())
             log_hyperparameters(trainer, config, result.hyperparameter_metrics())
-            for line in result.summary(shown_path(run_dir), total_seconds=time.monotonic() - started):
+            wanted = config.report and sweep is None
+            if wanted:
+                data = experiment.data if result.status == "completed" else None
+                log_pictures(trainer, try_report(run_dir, data, trainer.strategy.root_device))
+            place = shown_path(run_dir / REPORT_FILE if wanted else run_dir)
+            for line in result.summary(shown_path(run_dir), page=place, total_seconds=time.monotonic() - started):
                 log.info(line)
         STOP.deferring = False
     return result.best_score
 
 
-def judge_on_test(
-    trainer: "Trainer", module: "ImageClassifier", data: "ImageDataModule", checkpoint: Path
-) -> dict[str, Any]:
-    """Return the figures of a checkpoint on the test split."""
-    from unfreeze.inference.checkpoint import read_checkpoint
-
-    # Not by ckpt_path, which would also set the callbacks back to that epoch.
-    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
-    return judge_module(trainer, module, data)
-
-
-def judge_module(trainer: "Trainer", module: "ImageClassifier", data: "ImageDataModule") -> dict[str, Any]:
-    """Return the figures of a module as it is on the test split."""
-    from unfreeze.evaluation.metrics import judge_answers
-    from unfreeze.training.objectives import Multilabel
-
-    trainer.test(module, data, verbose=False)
-    logits, labels = module.test_answers()
-    objective = module.objective
-    thresholds = objective.thresholds.tolist() if isinstance(objective, Multilabel) else None
-    return judge_answers(logits, labels, module.classifier.outputs, thresholds=thresholds)
+def chosen_by_validation(config: Config) -> tuple[str, ...]:
+    """Return what validation chooses in a run beside the epoch, in words."""
+    chosen = []
+    if any(stage.solver for stage in config.strategy.stages):
+        chosen.append("the L2 strength of the head")
+    if config.objective.name == "multilabel":
+        chosen.append("a threshold per label")
+    return tuple(chosen)
 
 
 def run_job(

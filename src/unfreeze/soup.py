@@ -4,16 +4,17 @@ import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unfreeze.announce import shown_path
 from unfreeze.compute import COMPUTE_FILE
 from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
+from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
 from unfreeze.evaluation.result import RESULT_SCHEMA
 from unfreeze.files import read_json, replacing
+from unfreeze.judging import figures_of, predict_splits
 from unfreeze.reopening import Reopened, reopen
-from unfreeze.run import judge_module
 from unfreeze.sweep import read_jobs
 from unfreeze.terminal import counting_bar
 from unfreeze.training.monitors import is_better
@@ -82,17 +83,20 @@ def make_soup(
             chosen, best = [*chosen, each], mixed
         together = f"{'in' if gains else 'out'}: {mixed.score:.4f} together"
         say(f"  {shown_path(each.path)}  {monitor} {alone.score:.4f}  {together}")
+    kept = kitchen.predict(best)
     result = {
         "schema": RESULT_SCHEMA,
         "status": "completed",
         "monitor": monitor,
         "val": {key.removeprefix("val/"): value for key, value in best.figures.items()},
-        "test": kitchen.test(best),
+        "test": figures_of(kept, "test"),
+        "temperatures": kept.temperatures,
         "ingredients": [str(each.path) for each in chosen],
         "left_out": [str(each.path) for _, each in judged if each not in chosen],
         "seed": config.seed,
     }
     _serve(place, best.module, first, result)
+    kept.save(place / PREDICTIONS_FILE)
     return result
 
 
@@ -193,11 +197,10 @@ class _Kitchen:
         (figures,) = self.run.trainer.validate(module, self.run.data, verbose=False)
         return _Judged(module, dict(figures), figures[self.run.config.monitor])
 
-    def test(self, judged: "_Judged") -> dict[str, Any] | None:
-        """Return the figures on the test split; None where it is not to be touched."""
-        if not (self.run.config.test and len(self.run.data.splits.test)):
-            return None
-        return judge_module(self.run.trainer, judged.module, self.run.data)
+    def predict(self, judged: "_Judged") -> "KeptPredictions":
+        """Return the answers for validation, and for the test split unless it is not to be touched."""
+        splits: list[Literal["val", "test"]] = ["val", "test"] if self.run.config.test else ["val"]
+        return predict_splits(self.run.trainer, judged.module, self.run.data, splits)
 
     def _recount(self, classifier: "Classifier", names: Collection[str]) -> None:
         """Let norms count the training images, as evaluation sees them, through the averaged weights."""

@@ -328,8 +328,9 @@ def test_the_test_is_judged_by_features_where_the_backbone_never_trained(
     run.trainer.callbacks.append(Look(lambda batch: had_images.append(batch.images.ndim == 4)))
     run.trainer.test(run.module, data, verbose=False)
     assert had_images == [not fed]
-    logits, labels = run.module.test_answers()
+    logits, labels, indices = run.module.test_answers()
     images = run.module.preprocessing(data.store.read(data.splits.test))
     with torch.no_grad():
         torch.testing.assert_close(logits, run.module.network.eval()(images), rtol=1e-5, atol=1e-5)
+    assert indices.tolist() == data.splits.test.tolist()
     assert labels.tolist() == data.source.labels[data.splits.test].tolist()

@@ -34,6 +34,7 @@ class ImageDataModule(L.LightningDataModule):
 
     Attributes:
         decoded_for: How images were resized as they were decoded; None before that.
+        tested: The split that `Trainer.test` judges.
 
     Raises:
         UnfreezeError: If there are too few images to cut the splits from.
@@ -64,6 +65,7 @@ class ImageDataModule(L.LightningDataModule):
         self._labels = torch.from_numpy(source.labels if labels is None else labels)
         self._store: ImageStore | None = None
         self.decoded_for: Resize | None = None
+        self.tested: Literal["val", "test"] = "test"
         self._train_loader: TrainLoader | None = None
         self._eval_loaders: dict[str, EvalLoader] = {}
         self._without_images: frozenset[str] = frozenset()
@@ -78,6 +80,10 @@ class ImageDataModule(L.LightningDataModule):
     def labels(self) -> Tensor:
         """What batches have as labels, of all images of the source."""
         return self._labels
+
+    def relabel(self, labels: NDArray[np.int64]) -> None:
+        """Let batches have other labels, as whoever is judged counts them, int64, shape (N,) or (N, T)."""
+        self._labels = torch.from_numpy(labels)
 
     @property
     def store(self) -> ImageStore:
@@ -182,8 +188,8 @@ class ImageDataModule(L.LightningDataModule):
         return self._eval_loader("val")
 
     def test_dataloader(self) -> EvalLoader:
-        """Return the test batches of this rank."""
-        return self._eval_loader("test")
+        """Return the batches of this rank of the split that is tested."""
+        return self._eval_loader(self.tested)
 
     def serve_images_but_for(self, splits: Collection[str]) -> None:
         """Leave the images out of the batches of some splits, from their next epoch on; labels and indices remain."""

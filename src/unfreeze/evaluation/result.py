@@ -1,11 +1,12 @@
 """result.json: the one summary of a run that other programs may rely on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from platform import python_version
 from typing import Any, Literal
 
+from unfreeze.evaluation.cautions import Caution, judge_trust
 from unfreeze.evaluation.metrics import weakest_class
 from unfreeze.training.monitors import Mode, is_better
 from unfreeze.training.progress import format_seconds
@@ -23,6 +24,11 @@ _SHOWN = {
 """What the end of a run shows of validation and test, where the objective has it."""
 
 Row = dict[str, Any]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a run computes with."""
+    return {"python": python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
 @dataclass
@@ -49,15 +55,40 @@ class RunResult:
     best: Row | None = None
     stages: list[Row] = field(default_factory=list)
     test: dict[str, Any] | None = None
+    temperatures: tuple[float, ...] | None = None
+    resumed: list[Row] = field(default_factory=list)
+    warnings: list[Caution] = field(default_factory=list)
     seconds: float = 0.0
+    epochs: int = 0
 
-    def take_training(self, history: Sequence[Row], stages: Sequence[Row]) -> None:
-        """Take the rows of the epochs and stages that training has done."""
+    def take_training(self, history: Sequence[Row], stages: Sequence[Row], *, resumed: Sequence[Row] = ()) -> None:
+        """Take the rows of the epochs and stages that training has done, and where it was resumed."""
         self.stages = [dict(stage) for stage in stages]
+        self.resumed = [dict(each) for each in resumed]
+        self.epochs = len(history)
         self.best = None
         for row in (row for row in history if self.monitor in row):
             if is_better(row[self.monitor], None if self.best is None else self.best[self.monitor], self.mode):
                 self.best = row
+
+    def take_predictions(self, temperatures: tuple[float, ...] | None, test: dict[str, Any] | None) -> None:
+        """Take what the best checkpoint has come to."""
+        self.temperatures, self.test = temperatures, test
+
+    def judge_trust(self, *, planned_epochs: int | None, chosen: tuple[str, ...] = ()) -> None:
+        """Find what a person should know before trusting the model.
+
+        Args:
+            planned_epochs: The most epochs of all stages together; None where it is not known.
+            chosen: What validation has chosen beside the epoch, in words.
+        """
+        self.warnings = judge_trust(
+            self.to_dict(),
+            epochs=self.epochs,
+            planned_epochs=planned_epochs,
+            train_acc=None if self.best is None else self.best.get("train/acc"),
+            chosen=chosen,
+        )
 
     @property
     def best_score(self) -> float | None:
@@ -81,11 +112,14 @@ class RunResult:
             "best": None if self.best is None else {"epoch": self.best["epoch"], "stage": self.best["stage"]},
             "val": self.val,
             "test": self.test,
+            "temperatures": None if self.temperatures is None else list(self.temperatures),
+            "warnings": [asdict(caution) for caution in self.warnings],
+            "resumed": self.resumed,
             "stages": self.stages,
             "seconds": round(self.seconds, 1),
             "seed": self.seed,
             "overrides": self.overrides,
-            "versions": {"python": python_version(), **{name: version(name) for name in _LIBRARIES}},
+            "versions": versions(),
             "data": self.data,
             "compute": self.compute,
         }
@@ -98,11 +132,17 @@ class RunResult:
                 figures[f"final/test_{key}"] = self.test[key]
         return figures
 
-    def summary(self, place: str, *, total_seconds: float) -> list[str]:
-        """Return the lines that close a run in the terminal."""
+    def summary(self, place: str, *, page: str, total_seconds: float) -> list[str]:
+        """Return the lines that close a run in the terminal.
+
+        Args:
+            place: The run's directory, as a person types it.
+            page: What to look at.
+            total_seconds: Of the run, with all that is around training.
+        """
         if self.status != "completed":
             again = f"go on with: python train.py resume={place}"
-            return ["", f"  {self.status:<13} {self.reason}", f"  {again}", f"  {place}"]
+            return ["", f"  {self.status:<13} {self.reason}", f"  {again}", f"  {page}"]
         assert self.best is not None and self.val is not None
         test = self.test
         title = (
@@ -111,15 +151,39 @@ class RunResult:
         lines = ["", f"  {'result':<13} val     {title}"]
         for name, key in _SHOWN.items():
             if key in self.val:
-                of_test = test.get(key) if test else None
-                tested = "" if of_test is None else f"{of_test:.3f}"
-                lines.append(f"  {name:<13} {self.val[key]:.3f}   {tested}".rstrip())
+                lines.append(f"  {name:<13} {self.val[key]:.3f}   {_tested(test, key)}".rstrip())
         if test:
             name, f1 = weakest_class(test)
             lines[-1] += f"     weakest {'label' if 'per_label' in test else 'class'}: {name} {f1:.3f}"
             if "ece" in test:
-                lines.append(f"  {'calibration':<13}         {test['ece']:.3f} (expected error)")
+                lines.append(f"  {'calibration':<13}         {test['ece']:.3f}{self._after_scaling(test)}")
             for task, figures in test.get("tasks", {}).items():
                 lines.append(f"  {task:<13} {self.val[f'{task}/acc']:.3f}   {figures['acc']:.3f} (accuracy)")
         stages = ", ".join(f"{stage['name']} {format_seconds(stage['seconds'])}" for stage in self.stages)
-        return [*lines, f"  {'time':<13} {format_seconds(total_seconds)}: {stages}", "", f"  {place}"]
+        lines.append(f"  {'time':<13} {format_seconds(total_seconds)}: {stages}")
+        spoken = [f"  ! {caution.text}" for caution in self.warnings if caution.level != "note"]
+        return [*lines, *([""] if spoken else []), *spoken, "", f"  {page}"]
+
+    def _after_scaling(self, test: dict[str, Any]) -> str:
+        if "ece_scaled" not in test or self.temperatures is None:
+            return " (expected error)"
+        told = ", ".join(f"{value:.2f}" for value in self.temperatures)
+        return f" → {test['ece_scaled']:.3f} after temperature {told}"
+
+
+def describe_test(result: dict[str, Any]) -> list[str]:
+    """Return the lines that tell of a test alone."""
+    test = result["test"]
+    lines = ["", f"  {result['evaluated']}, {test['n']:,} images"]
+    lines += [f"  {name:<13} {_tested(test, key)}" for name, key in _SHOWN.items() if test.get(key) is not None]
+    name, f1 = weakest_class(test)
+    lines.append(f"  {'weakest':<13} {name} {f1:.3f} (F1)")
+    return lines + [f"  ! {caution['text']}" for caution in result["warnings"] if caution["level"] != "note"]
+
+
+def _tested(test: dict[str, Any] | None, key: str) -> str:
+    value = test.get(key) if test else None
+    if test is None or value is None:
+        return ""
+    ends = (test.get("intervals") or {}).get(key)
+    return f"{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else f"{value:.3f}"

@@ -88,19 +88,22 @@ def best_thresholds(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> l
 
 
 def taken(metrics: MetricCollection) -> dict[str, Tensor]:
-    """Return the values of metrics, and begin them again; means are over the classes or labels that occur."""
+    """Return the values of metrics, and begin them again; means are over what occurs, as in a test."""
     with warnings.catch_warnings():
         # A label that no image has, or that all have, was told of before the training.
         warnings.filterwarnings("ignore", "No (positive|negative) samples")
         values: dict[str, Tensor] = metrics.compute()
     metrics.reset()
-    counts = values.pop(f"{_PREFIX}{_COUNTS}")  # true and false positives, true and false negatives, images
-    present = counts[:, 4] > 0
-    both = present & (counts[:, 4] < counts[:, :4].sum(dim=1))
-    return {
-        key: _mean(value, both if key.endswith("auroc_macro") else present) if value.ndim else value
-        for key, value in values.items()
+    # True and false positives, true and false negatives, images.
+    right, wrong, others, missed, images = values.pop(f"{_PREFIX}{_COUNTS}").T
+    present = images > 0
+    counted = {
+        f"{_PREFIX}acc_balanced": present,
+        f"{_PREFIX}ap_macro": present,
+        f"{_PREFIX}auroc_macro": present & (wrong + others > 0),
     }
+    occurs = right + wrong + missed > 0
+    return {key: _mean(value, counted.get(key, occurs)) if value.ndim else value for key, value in values.items()}
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:

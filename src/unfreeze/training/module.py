@@ -89,6 +89,7 @@ class ImageClassifier(L.LightningModule):
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.test_logits = CatMetric(nan_strategy="disable")
         self.test_labels = CatMetric(nan_strategy="disable")
+        self.test_indices = CatMetric(nan_strategy="disable")
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; the name of the running hook, which is set 20 times a step, as a plain one."""
@@ -238,18 +239,30 @@ class ImageClassifier(L.LightningModule):
         self.log_dict({"val/loss": self.val_loss.compute(), **self.objective.validation()})
         self.val_loss.reset()
 
+    def on_test_epoch_start(self) -> None:
+        """Forget what an earlier test has had."""
+        for kept in (self.test_logits, self.test_labels, self.test_indices):
+            kept.reset()
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of a batch, in float32; with fewer images than ranks, some have none."""
         if not len(batch.labels):
             return
         self.test_logits.update(self._logits_in_float32(batch))
         self.test_labels.update(batch.labels)
+        self.test_indices.update(batch.indices.to(self.device))
 
-    def test_answers(self) -> tuple[Tensor, Tensor]:
-        """Return logits, float32, shape (N, C), and labels, int64, shape (N,) or (N, T), of all ranks, on the CPU."""
-        logits, labels = self.test_logits.compute(), self.test_labels.compute()
-        logits = logits.view(-1, len(self.classifier.outputs)).cpu()
-        return logits, labels.long().view(len(logits), *labels.shape[1:]).cpu()
+    def test_answers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the test of all ranks has had, on the CPU, ordered by the images' indices.
+
+        Returns:
+            Logits, float32, shape (N, C); labels, int64, shape (N,) or (N, T); and indices in the source, shape (N,).
+        """
+        found = self.test_logits.compute(), self.test_labels.compute(), self.test_indices.compute()
+        logits, labels, indices = (values.cpu() for values in found)
+        logits, indices = logits.view(-1, len(self.classifier.outputs)), indices.long().view(-1)
+        order = indices.argsort()
+        return logits[order], labels.long().view(len(logits), *labels.shape[1:])[order], indices[order]
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimizer over all groups, frozen ones too."""

@@ -80,12 +80,12 @@ class FrozenPrefixCache(L.Callback):
         partition = partition_network(pl_module.network, pl_module.classifier.groups, self._kept_at)
         assert partition is not None
         features = StageFeatures(trainer, pl_module, partition, self._options)
-        features.want(Demand(JUDGED, data.splits.test, 0))
+        features.want(Demand(JUDGED, data.splits.parts[data.tested], 0))
         usable = trainer.is_global_zero and features.has(JUDGED, data.splits.val) and features.find_place() is None
         if trainer.strategy.broadcast(usable):
             self._features = features
             pl_module.cached = CachedPrefix(partition.suffix, None, features.table(JUDGED))
-            data.serve_images_but_for(["test"])
+            data.serve_images_but_for([data.tested])
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Let go of everything."""

@@ -38,6 +38,7 @@ class RunRecorder(L.Callback):
         self._identity = dict(identity)
         self.history: list[Row] = []
         self.stages: list[Row] = []
+        self.resumed: list[Row] = []
         self._epoch_seconds = 0.0
         self._validated = False
         self._mark = time.monotonic()
@@ -48,6 +49,7 @@ class RunRecorder(L.Callback):
         return {
             "history": self.history,
             "stages": self.stages,
+            "resumed": self.resumed,
             "epoch_seconds": self._epoch_seconds,
             "identity": self._identity,
         }
@@ -56,6 +58,7 @@ class RunRecorder(L.Callback):
         """Take up the rows of the run so far."""
         self.history = state_dict["history"]
         self.stages = state_dict["stages"]
+        self.resumed = state_dict.get("resumed", [])
         self._epoch_seconds = state_dict["epoch_seconds"]
 
     @property
@@ -65,8 +68,10 @@ class RunRecorder(L.Callback):
         return float(sum(stage["seconds"] for stage in self.stages))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and note where a run goes on."""
         self._mark = time.monotonic()
+        if trainer.global_step:
+            self.resumed.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step})
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the record of a stage that begins."""

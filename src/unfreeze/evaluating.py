@@ -1,0 +1,205 @@
+"""A run judged again, on its own images or on others with the same classes; beside the run, never over it."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from unfreeze.announce import shown_path
+from unfreeze.answers import answers_of
+from unfreeze.arguments import override_key
+from unfreeze.build import build_data, build_source, decode
+from unfreeze.errors import UnfreezeError
+from unfreeze.experiment import describe_data
+from unfreeze.files import read_json
+from unfreeze.judging import figures_of, load_weights, predict_splits, write_report
+from unfreeze.reopening import Reopened, read_request, reopen, run_without_training
+from unfreeze.run import check_values
+
+if TYPE_CHECKING:
+    from unfreeze.models.classifier import Classifier
+    from unfreeze.models.outputs import Outputs
+
+EVALUATIONS = "evaluations"
+
+
+def evaluate_run(
+    run_dir: Path,
+    *,
+    data: DictConfig | None = None,
+    typed: Sequence[str] = (),
+    split: Literal["val", "test"] | None = None,
+    out: Path | None = None,
+    trust_repo: bool = False,
+) -> Path:
+    """Judge the best checkpoint of a run, and write figures, pictures and a page.
+
+    Args:
+        run_dir: Of the run.
+        data: The `data` part of a configuration, for other images than the run's; their classes are those of the run,
+            or some of them.
+        typed: What it was asked with.
+        split: Which images; None for the test split, or for all images where others have no splits of their own.
+        out: Where the evaluation goes; None for a new folder in `evaluations/` of the run.
+        trust_repo: Whether the code of the repository that a hub's network comes from may run.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UnfreezeError: If the run, its images or its classes are not to be had.
+    """
+    from unfreeze.evaluation.cautions import judge_trust
+    from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
+    from unfreeze.evaluation.result import RESULT_SCHEMA, versions
+    from unfreeze.inference.checkpoint import load_classifier
+    from unfreeze.training.checkpointing import BEST
+    from unfreeze.training.recorder import write_json
+
+    checkpoint = run_dir / "checkpoints" / BEST
+    classifier = load_classifier(checkpoint, trust_repo=trust_repo)
+    raw = read_request(run_dir / "config.yaml")
+    name: str = split or "test"
+    if data is None:
+        opened = reopen(run_dir, classifier.preprocessing)
+    else:
+        raw.data = data
+        opened, name = _open_others(raw, run_dir, classifier, split)
+    opened.data.tested = split or "test"
+    if not len(opened.data.splits.parts[opened.data.tested]):
+        raise UnfreezeError(
+            f"evaluate: the data has no {name} images; type --split {'val' if name == 'test' else 'test'}"
+        )
+    module = opened.module_of(classifier)
+    load_weights(module, checkpoint)
+    answered = predict_splits(opened.trainer, module, opened.data, [opened.data.tested])
+    kept_of_run = run_dir / PREDICTIONS_FILE
+    run_kept = KeptPredictions.load(kept_of_run) if kept_of_run.is_file() else None
+    kept = replace(
+        answered,
+        splits={"test": answered.splits[opened.data.tested]},
+        temperatures=None if run_kept is None else run_kept.temperatures,
+        train_digests=answered.train_digests if run_kept is None else run_kept.train_digests,
+    )
+    place = out or _free_folder(run_dir / EVALUATIONS, f"{opened.data.source.name}-{name}")
+    if place.exists() and any(place.iterdir()):
+        raise UnfreezeError(f"evaluate: {shown_path(place)} is not empty; name another place with --out")
+    described = describe_data(opened.data)
+    judged = kept.splits["test"].digests
+    known = run_kept is not None or data is None
+    described["also_in_train"] = {"val": 0, "test": int(np.isin(judged, kept.train_digests).sum()) if known else 0}
+    run_result = read_json(run_dir / "result.json")
+    result: dict[str, Any] = {
+        "schema": RESULT_SCHEMA,
+        "status": "completed",
+        "evaluated": f"{opened.data.source.name}, {name}",
+        "run": str(run_dir.absolute()),
+        "best": run_result.get("best"),
+        "val": None,
+        "test": figures_of(kept, "test"),
+        "temperatures": kept.temperatures,
+        "overrides": list(typed),
+        "seed": run_result.get("seed"),
+        "versions": versions(),
+        "data": {"fingerprint": described["fingerprint"], "test": len(judged), "unreadable": described["unreadable"]}
+        | {"also_in_train": described["also_in_train"]},
+    }
+    cautions = judge_trust(result, epochs=0, planned_epochs=None, train_acc=None)
+    result["warnings"] = [asdict(caution) for caution in cautions]
+    place.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(raw, place / "config.yaml")
+    kept.save(place / PREDICTIONS_FILE)
+    write_json(place / "result.json", result)
+    write_report(place, opened.data, opened.trainer.strategy.root_device, classifier=classifier)
+    return place
+
+
+def check_only_data(typed: Sequence[str]) -> None:
+    """Refuse what an evaluation can't change.
+
+    Raises:
+        UnfreezeError: Naming it.
+    """
+    for override in typed:
+        key = override_key(override)
+        if key != "data" and not key.startswith("data."):
+            raise UnfreezeError(
+                f"evaluate: {key!r} is what the run was trained with, and stays; want data=... and data.<key>=..."
+            )
+        if key == "data.image_size":
+            raise UnfreezeError("evaluate: data.image_size is what the network was trained for, and stays")
+
+
+def _open_others(
+    raw: DictConfig, run_dir: Path, classifier: "Classifier", split: Literal["val", "test"] | None
+) -> tuple[Reopened, str]:
+    """Return other images than those of the run, labelled by the run's classes, and what they are called."""
+    from unfreeze.data.splits.splits import Splits
+
+    config = run_without_training(check_values(raw, ()))
+    source = build_source(config)
+    outputs, labels = answers_of(config, source.tasks)
+    labels = labels_of(labels, outputs, classifier.outputs)
+    own = set(source.splits.tolist())
+    name: str = split or ("test" if "test" in own else "all")
+    if split is not None and split not in own:
+        raise UnfreezeError(
+            f"evaluate: the data has no {split} split of its own; leave --split out to judge all of its images"
+        )
+    judged = np.arange(len(source.labels)) if name == "all" else np.flatnonzero(source.splits == name)
+    data = build_data(config, source, Splits(judged, judged, judged, cut=()))  # nothing is trained on
+    data.relabel(labels)
+    decode(data, classifier.preprocessing)
+    return Reopened.with_data(config, data, run_dir), name
+
+
+def labels_of(labels: NDArray[np.int64], theirs: "Outputs", ours: "Outputs") -> NDArray[np.int64]:
+    """Return labels of other data as the run's classes count them.
+
+    Raises:
+        UnfreezeError: If the data has a class, a task or a label that the run does not know.
+    """
+    if theirs.multilabel != ours.multilabel:
+        raise UnfreezeError("evaluate: the run and the data do not both have several labels per image")
+    if ours.multilabel:
+        _check_known(theirs.names, ours.names, "label")
+        found = np.zeros((len(labels), len(ours)), dtype=np.int64)
+        found[:, [ours.names.index(name) for name in theirs.names]] = labels
+        return found
+    tasks = {task.name: task for task in ours.tasks}
+    if len(theirs.tasks) == len(ours.tasks) == 1:
+        tasks = {theirs.tasks[0].name: ours.tasks[0]}
+    if set(tasks) != {task.name for task in theirs.tasks}:
+        raise UnfreezeError(
+            f"evaluate: the run tells apart {', '.join(sorted(tasks))}, the data has "
+            f"{', '.join(task.name for task in theirs.tasks)}"
+        )
+    columns = labels.reshape(len(labels), -1).T
+    mapped = {}
+    for task, column in zip(theirs.tasks, columns, strict=True):
+        _check_known(task.classes, tasks[task.name].classes, "class")
+        numbers = np.array([tasks[task.name].classes.index(name) for name in task.classes], dtype=np.int64)
+        mapped[task.name] = numbers[column]
+    ordered = [mapped[name] for name in tasks]
+    return ordered[0] if labels.ndim == 1 else np.stack(ordered, axis=1)
+
+
+def _check_known(names: Sequence[str], known: Sequence[str], what: str) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UnfreezeError(
+            f"evaluate: the run knows no {what} {unknown[0]!r}; want the same as the run's, or some of them: "
+            f"{', '.join(known[:10])}{', ...' if len(known) > 10 else ''}"
+        )
+
+
+def _free_folder(parent: Path, name: str) -> Path:
+    stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{name.replace(os.sep, '-')}"
+    numbers = ("", *(f"-{number}" for number in range(2, 1000)))
+    return next(parent / f"{stem}{number}" for number in numbers if not (parent / f"{stem}{number}").exists())

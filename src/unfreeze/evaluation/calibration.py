@@ -1,0 +1,114 @@
+"""Whether a classifier is as often right as it says: calibration error, Brier score, temperature."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import brier_score_loss
+from torch import Tensor
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
+
+from unfreeze.models.outputs import Outputs
+
+BINS = 15
+_TEMPERATURES = (0.05, 20.0)
+
+
+def fit_temperatures(logits: Tensor, labels: Tensor, outputs: Outputs) -> tuple[float, ...]:
+    """Return for each task what its logits are divided by so that validation finds its labels most likely.
+
+    Guo et al. 2017, section 4.2. Where validation has no mistake, nothing is known of the confidence in one: 1.
+
+    Args:
+        logits: Of validation, shape (N, C), N >= 1.
+        labels: int64, shape (N,), or (N, tasks), or (N, labels) of 0 and 1.
+        outputs: What the logits stand for.
+    """
+    if outputs.multilabel:
+        return (_fit(logits.double(), labels.double(), multilabel=True),)
+    columns = labels.view(len(labels), -1).T
+    return tuple(
+        _fit(own.double(), truth, multilabel=False) for own, truth in zip(outputs.split(logits), columns, strict=True)
+    )
+
+
+def _fit(logits: Tensor, labels: Tensor, *, multilabel: bool) -> float:
+    answers = (logits > 0).double() if multilabel else logits.argmax(dim=1)
+    if torch.equal(answers, labels):
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        if multilabel:
+            return float(torch.nn.functional.binary_cross_entropy_with_logits(scaled, labels))
+        return float(torch.nn.functional.cross_entropy(scaled, labels))
+
+    low, high = np.log(_TEMPERATURES)
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).x))
+
+
+def scaled(logits: Tensor, outputs: Outputs, temperatures: Sequence[float]) -> Tensor:
+    """Return logits divided by the temperature of their task, shape (N, C)."""
+    parts = outputs.split(logits)
+    return torch.cat([part / temperature for part, temperature in zip(parts, temperatures, strict=True)], dim=1)
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """Return the expected calibration error of the answers, 15 bins (Guo et al. 2017, eq. 3), in [0, 1]."""
+    probabilities = logits.double().softmax(dim=1)
+    return float(multiclass_calibration_error(probabilities, labels, num_classes=logits.shape[1], n_bins=BINS))
+
+
+def label_calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """Return the expected calibration error of all labels' probabilities together, 15 bins, in [0, 1]."""
+    return float(binary_calibration_error(logits.double().sigmoid().flatten(), labels.flatten(), n_bins=BINS))
+
+
+def brier_score(logits: Tensor, labels: Tensor) -> float:
+    """Return the Brier score (Brier 1950): in [0, 1] for two classes, in [0, 2] for more, as scikit-learn has it."""
+    probabilities = logits.double().softmax(dim=1).numpy()
+    if logits.shape[1] == 1:
+        return 0.0
+    return float(brier_score_loss(labels.numpy(), probabilities, labels=np.arange(logits.shape[1])))
+
+
+def label_brier_score(logits: Tensor, labels: Tensor) -> float:
+    """Return the mean Brier score of the labels, each in [0, 1]."""
+    probabilities, truth = logits.double().sigmoid().numpy(), labels.numpy()
+    columns = zip(truth.T, probabilities.T, strict=True)
+    return float(np.mean([brier_score_loss(own, said, labels=[0, 1]) for own, said in columns]))
+
+
+@dataclass(frozen=True, eq=False)
+class ReliabilityBins:
+    """How often answers of like confidence are right.
+
+    Args:
+        confidence: Mean of the bin's answers, shape (B,), NaN where it has none.
+        accuracy: Share of them that is right, shape (B,), NaN where it has none.
+        count: Answers in the bin, shape (B,).
+    """
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+
+def reliability_bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> ReliabilityBins:
+    """Return answers in 15 bins of equal width by their confidence.
+
+    Args:
+        confidence: Probability of each answer, in [0, 1], shape (N,).
+        right: Whether it is right, shape (N,).
+    """
+    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    count = np.bincount(bins, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        return ReliabilityBins(
+            confidence=np.bincount(bins, confidence, minlength=BINS) / count,
+            accuracy=np.bincount(bins, right, minlength=BINS) / count,
+            count=count,
+        )

@@ -1,0 +1,92 @@
+"""Looking at a model's images once more, for pictures: pixels, features, what an answer rests on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unfreeze.evaluation.saliency import grad_cam
+from unfreeze.models.classifier import Classifier
+from unfreeze.models.heads import head_inputs
+
+_BATCH = 64
+_THUMBNAIL_PX = 96
+
+
+class ReadsImages(Protocol):
+    """Whoever has the images of a run, such as `unfreeze.data.store.store.ImageStore`."""
+
+    def read(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return some images, uint8, shape (n, C, H, W)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Looker:
+    """A model and its images.
+
+    Args:
+        classifier: In eval mode.
+        images: By their indices in the source.
+        device: Where the model computes.
+    """
+
+    classifier: Classifier
+    images: ReadsImages
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def pixels(self, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Return some images as a person can see them: uint8, shape (h, w, 3), at most 96 px on the longer side."""
+        return [_seen(image) for image in self.images.read(indices)] if len(indices) else []
+
+    def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return what the head sees of some images, pooled, shape (n, D)."""
+        network = self.classifier.network.to(self.device).eval()
+        with torch.no_grad(), head_inputs(self.classifier) as seen:
+            for images in self._batches(indices):
+                network(images)
+        return torch.cat(seen).float().cpu().numpy()
+
+    def heat(self, indices: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Return what the logits of some classes rest on, in [0, 1], shape (n, h, w), for images in their frame.
+
+        None where the network has no layer with places.
+        """
+        network = self.classifier.network.to(self.device).eval()
+        (images,) = self._batches(indices, len(indices))
+        crop = grad_cam(network, images, torch.from_numpy(targets).to(self.device))
+        if crop is None:
+            return None
+        height, width = self.images.read(indices[:1]).shape[-2:]
+        return self._on_frame(torch.from_numpy(crop), (height, width))
+
+    def _on_frame(self, heat: Tensor, frame: tuple[int, int]) -> NDArray[np.float32]:
+        """Return heat of the square that the network sees on the whole image, which shows more around it."""
+        seen = self.classifier.preprocessing
+        scales = [seen.resize_px / (side if seen.squash else min(frame)) for side in frame]
+        height, width = (round(side * scale) for side, scale in zip(frame, scales, strict=True))
+        fine = F.interpolate(heat[:, None], size=(seen.crop_px, seen.crop_px), mode="bilinear", align_corners=False)
+        top, left = max(0, (height - seen.crop_px) // 2), max(0, (width - seen.crop_px) // 2)
+        whole = torch.zeros(len(heat), 1, max(height, seen.crop_px), max(width, seen.crop_px))
+        whole[:, :, top : top + seen.crop_px, left : left + seen.crop_px] = fine
+        return whole[:, 0].numpy()
+
+    def _batches(self, indices: NDArray[np.int64], size: int = _BATCH) -> Iterator[Tensor]:
+        for start in range(0, len(indices), size):
+            images = self.images.read(indices[start : start + size]).to(self.device)
+            yield self.classifier.preprocessing(images)
+
+
+def _seen(image: Tensor) -> NDArray[np.uint8]:
+    """Return an image of any bands as red, green and blue: the first three, or grey."""
+    shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    longest = max(shown.shape[-2:])
+    if longest > _THUMBNAIL_PX:
+        size = [max(1, round(side * _THUMBNAIL_PX / longest)) for side in shown.shape[-2:]]
+        scaled = F.interpolate(shown[None].float(), size=size, mode="bilinear", antialias=True)[0]
+        shown = scaled.round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(shown.permute(1, 2, 0).numpy())

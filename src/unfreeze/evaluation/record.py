@@ -1,0 +1,96 @@
+"""A run's directory, read back."""
+
+import csv
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unfreeze.errors import UnfreezeError
+from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
+from unfreeze.files import read_json
+from unfreeze.training.plan import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """What a run has left.
+
+    Args:
+        folder: Its directory.
+        result: The content of result.json.
+        history: A row per epoch.
+        config: What was asked, resolved.
+        splits: The content of splits.json; empty where there is none.
+        plan: What was planned; None where no checkpoint was reached.
+        predictions: The answers for validation and test; None where the run was not judged.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    history: list[dict[str, Any]]
+    config: dict[str, Any]
+    splits: dict[str, Any]
+    plan: Plan | None
+    predictions: KeptPredictions | None
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """A row per stage that has begun."""
+        rows: list[dict[str, Any]] = self.result.get("stages") or []
+        return rows
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Return what a run's directory holds.
+
+    Raises:
+        UnfreezeError: If it is none, or its result can't be read.
+    """
+    if not (folder / "result.json").is_file():
+        raise UnfreezeError(f"{folder}: no result.json; want the directory of a run, as train.py leaves it")
+    kept = folder / PREDICTIONS_FILE
+    return RunRecord(
+        folder=folder,
+        result=read_json(folder / "result.json", keys=("status",)),
+        history=read_history(folder),
+        config=_read_config(folder / "config.yaml"),
+        splits=read_json(folder / "splits.json") if (folder / "splits.json").is_file() else {},
+        plan=_read_plan(folder / "checkpoints"),
+        predictions=KeptPredictions.load(kept) if kept.is_file() else None,
+    )
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Return a row per epoch that has ended, from metrics.csv; cells that were empty are left out."""
+    file = folder / "metrics.csv"
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [{key: _number(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_plan(folder: Path) -> Plan | None:
+    from unfreeze.inference.checkpoint import read_checkpoint
+
+    for file in (folder / "last.ckpt", folder / "best.ckpt"):
+        with suppress(UnfreezeError, KeyError, TypeError):
+            return Plan.from_dict(read_checkpoint(file)["callbacks"]["StagedUnfreezing"]["plan"])
+    return None

@@ -1,0 +1,85 @@
+"""From a run's directory to its pictures and its page."""
+
+from pathlib import Path
+
+import numpy as np
+
+from unfreeze.evaluation.cautions import Caution
+from unfreeze.evaluation.looking import Looker
+from unfreeze.evaluation.pictures.gallery import Picture, count_confusions, draw_pictures, photos_of
+from unfreeze.evaluation.pictures.photos import most_confident_mistakes
+from unfreeze.evaluation.pictures.style import save_png
+from unfreeze.evaluation.predictions import answers_by_task
+from unfreeze.evaluation.record import RunRecord
+from unfreeze.evaluation.report.page import Content, Mistake, write_page
+from unfreeze.evaluation.verdict import reach_verdict
+
+REPORT_FILE = "report.html"
+OF_IMAGES = ("mistakes", "predictions", "saliency", "feature_map")
+"""Pictures that need the images of the run, and its model."""
+
+_MOST_MISTAKES = 300
+
+
+def explain(record: RunRecord, looker: Looker | None) -> list[Picture]:
+    """Draw `figures/`, and write `report.html` beside a run's result.
+
+    Args:
+        record: The run.
+        looker: Its model and images; None where they can't be had, and then earlier pictures of them stay.
+
+    Returns:
+        The pictures.
+    """
+    folder = record.folder
+    pictures = list(draw_pictures(record, looker))
+    for picture in pictures:
+        save_png(picture.figure, folder / "figures" / f"{picture.name}.png")
+    cautions = [Caution(**each) for each in record.result.get("warnings") or []]
+    mistakes, every = _mistakes(record, looker)
+    kept = [] if looker is not None else _kept(folder / "figures")
+    content = Content(
+        record, reach_verdict(record.result, cautions), cautions, pictures, kept, mistakes, all_mistakes=every
+    )
+    write_page(content, folder / REPORT_FILE)
+    return pictures
+
+
+def _mistakes(record: RunRecord, looker: Looker | None) -> tuple[list[Mistake], int]:
+    kept = record.predictions
+    if looker is None or kept is None or not kept.splits or kept.outputs.multilabel:
+        return [], 0
+    predictions = kept.splits.get("test") or next(iter(kept.splits.values()))
+    task = answers_by_task(predictions, kept.outputs)[0]
+    rows = most_confident_mistakes(task, _MOST_MISTAKES)
+    photos = photos_of(task, predictions, looker, rows)
+    mistakes = [
+        Mistake(photo, int(task.truth[row]), int(task.answers[row])) for row, photo in zip(rows, photos, strict=True)
+    ]
+    return mistakes, int((~task.right).sum())
+
+
+def _kept(folder: Path) -> list[Path]:
+    return [file for name in OF_IMAGES for file in sorted(folder.glob(f"{name}*.png"))]
+
+
+def write_confusion(record: RunRecord) -> None:
+    """Write `confusion.csv`, a row per true class, a column per answer; a file per task where there are several."""
+    import csv
+
+    from unfreeze.files import replacing
+
+    kept = record.predictions
+    if kept is None or "test" not in kept.splits:
+        return
+    tasks = answers_by_task(kept.splits["test"], kept.outputs)
+    for task in tasks:
+        name = f"confusion-{task.name}.csv" if len(tasks) > 1 else "confusion.csv"
+        with (
+            replacing(record.folder / name) as building,
+            building.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(["true \\ predicted", *task.classes])
+            counts = count_confusions(task)
+            writer.writerows([name, *map(int, row)] for name, row in zip(task.classes, np.asarray(counts), strict=True))
