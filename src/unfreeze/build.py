@@ -301,7 +301,8 @@ def trainer_arguments(config: Config) -> dict[str, Any]:
 
 def check_trainer(config: Config) -> "torch.device":
     """Let Lightning look at its arguments before anything is loaded; return the device that this process trains on."""
-    # Set when Lightning is there, which chooses INFO for itself: what it would say, `announce` says.
+    import lightning  # noqa: F401  # chooses INFO for itself; what it would say, `announce` says
+
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         return _bare_trainer(config).strategy.root_device

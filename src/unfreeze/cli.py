@@ -191,6 +191,31 @@ def compare_runs(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's directory, or a .ckpt file")],
+    to: Annotated[str, typer.Option(metavar="onnx|torch|safetensors", help="The format")],
+    out: Annotated[Path | None, typer.Option(help="The file; one in the run's exports/, if not said")] = None,
+    preprocessing: Annotated[
+        str, typer.Option(metavar="inside|outside", help="Inside: it takes uint8 images and gives probabilities")
+    ] = "outside",
+    license_name: Annotated[
+        str | None, typer.Option("--license", metavar="ID", help="For the model card, such as apache-2.0")
+    ] = None,
+    trust_repo: Annotated[bool, typer.Option("--trust-repo", help="Let code of a hub's repository run")] = False,
+) -> None:
+    """Write a run's network for other programs, checked against the original, with a model card beside it."""
+    import logging
+
+    from unfreeze.exporting import describe_export, export_run
+
+    logging.captureWarnings(True)  # what Lightning says of a loop is not for whoever exports
+    exported = export_run(
+        run, to=to, out=out, preprocessing=preprocessing, license_name=license_name, trust_repo=trust_repo
+    )
+    sys.stdout.write("\n".join(describe_export(exported)) + "\n")
+
+
+@app.command()
 def models(
     pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as 'vit_*'")] = None,
     source: Annotated[str | None, typer.Option(metavar="torchvision|timm", help="From there only")] = None,

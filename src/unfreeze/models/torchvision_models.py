@@ -47,7 +47,7 @@ class TorchvisionModel(Architecture):
         options = dict(self.spec.options)
         if self.builder in ("inception_v3", "googlenet"):
             options |= {"init_weights": False, "aux_logits": True, "transform_input": False}
-        network: nn.Module = tv.get_model(self.builder, weights=None, **options, **self._size_options(image_size))
+        network: nn.Module = tv.get_model(self.builder, weights=None, **options, **self.size_options(image_size))
         if getattr(network, "aux_logits", False):
             network.aux_logits = False  # type: ignore[assignment]
             for name in _AUXILIARY:
@@ -111,7 +111,8 @@ class TorchvisionModel(Architecture):
                 f"delete {kept} if it is there and try again"
             ) from None
 
-    def _size_options(self, image_size: int | None) -> dict[str, Any]:
+    def size_options(self, image_size: int | None) -> dict[str, Any]:
+        """Return the arguments by which the stock module is built for images of another size, if it has to be told."""
         if image_size is None:
             return {}
         if self.builder.startswith("vit_"):

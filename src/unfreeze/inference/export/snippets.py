@@ -1,0 +1,165 @@
+"""A few lines of Python that use an exported file, as its model card shows them."""
+
+from unfreeze.data.sources.bands import RGB
+from unfreeze.inference.export.graph import INPUT, Signature
+from unfreeze.inference.export.stock import Stock
+from unfreeze.inference.export.torch_file import METADATA
+from unfreeze.models.classifier import Classifier
+
+
+def snippet(to: str, name: str, classifier: Classifier, signature: Signature, stock: Stock | None) -> str:
+    """Return a script that opens a file and prints what it says of `photo.jpg`, both in the folder it runs in.
+
+    Args:
+        to: The format.
+        name: Of the file.
+        classifier: What the file was made from.
+        signature: What it takes and gives.
+        stock: Of a file of weights, the network that takes them; None where there is none.
+    """
+    if to == "safetensors":
+        lines = _with_weights(name, classifier, signature, stock)
+    else:
+        running = _with_onnx(name) if to == "onnx" else _with_torch(name, signature)
+        lines = _whole(running, classifier, signature)
+    return "\n".join(lines) + "\n"
+
+
+Running = tuple[list[str], list[str], list[str]]
+"""What is imported, what opens a file, and what runs it."""
+
+
+def _with_onnx(name: str) -> Running:
+    opened = [
+        f"session = onnxruntime.InferenceSession({name!r})",
+        'classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])',
+    ]
+    return ["import onnxruntime"], opened, [f"answers = session.run(None, {{{INPUT!r}: images}})"]
+
+
+def _with_torch(name: str, signature: Signature) -> Running:
+    opened = [
+        f"about = {{{METADATA!r}: ''}}",
+        f"network = torch.export.load({name!r}, extra_files=about).module()",
+        f"classes = json.loads(about[{METADATA!r}])['classes']",
+    ]
+    answers = "network(torch.from_numpy(images))"
+    one_by_one = answers if len(signature.outputs) > 1 else f"[{answers}]"
+    return ["import torch"], opened, ["with torch.no_grad():", f"    answers = [each.numpy() for each in {one_by_one}]"]
+
+
+def _with_weights(name: str, classifier: Classifier, signature: Signature, stock: Stock | None) -> list[str]:
+    """Return what loads weights into the stock network, as far as it takes them."""
+    load = "from safetensors.torch import load_file"
+    if stock is None:
+        return [
+            load,
+            "",
+            f"state = load_file({name!r})",
+            "print(*state, sep='\\n')  # entries of the network's state_dict",
+        ]
+    if not stock.takes_head:
+        heads = tuple(f"{head}." for head in classifier.heads)
+        return [
+            f"import {stock.library}",
+            load,
+            "",
+            f"network = {stock.call}",
+            f"state = load_file({name!r})",
+            f"backbone = {{key: value for key, value in state.items() if not key.startswith({heads!r})}}",
+            "print(network.load_state_dict(backbone, strict=False))  # the stock head keeps random weights",
+        ]
+    opened = [
+        f"network = {stock.call}.eval()",
+        f"network.load_state_dict(load_file({name!r}))",
+        f"with safe_open({name!r}, 'pt') as file:",
+        "    classes = json.loads(file.metadata()['classes'])",
+    ]
+    ran = ["with torch.no_grad():", "    answers = [network(torch.from_numpy(images)).numpy()]"]
+    running = (["import torch", f"import {stock.library}", "from safetensors import safe_open", load], opened, ran)
+    return _whole(running, classifier, signature)
+
+
+def _whole(running: Running, classifier: Classifier, signature: Signature) -> list[str]:
+    imports, opened, ran = running
+    pillow = ["from PIL import Image"] if _is_photo(signature) else []
+    return [
+        "import json",
+        "",
+        "import numpy as np",
+        *imports,
+        *pillow,
+        "",
+        *opened,
+        "",
+        *_images(classifier, signature),
+        "",
+        *ran,
+        *_told(classifier, signature),
+    ]
+
+
+def _is_photo(signature: Signature) -> bool:
+    return signature.shape[0] in (1, RGB)
+
+
+def _images(classifier: Classifier, signature: Signature) -> list[str]:
+    """Return what makes `images` out of a photo: what comes before the network, as far as the file does not do it."""
+    channels, height, width = signature.shape
+    seen = classifier.preprocessing
+    if not _is_photo(signature):
+        lines = [f"images = np.zeros((1, {channels}, {height}, {width}), dtype=np.uint8)  # yours, in this size"]
+    else:
+        lines = [
+            f"image = Image.open('photo.jpg').convert({'L' if channels == 1 else 'RGB'!r})",
+            *_sized(classifier, signature),
+        ]
+        lines.append("images = np.atleast_3d(np.array(image)).transpose(2, 0, 1)[None]")
+    if not signature.inside:
+        lines += [
+            f"mean = np.array({list(seen.mean)}).reshape(-1, 1, 1)",
+            f"std = np.array({list(seen.std)}).reshape(-1, 1, 1)",
+            "images = ((images / 255 - mean) / std).astype(np.float32)",
+        ]
+    return lines
+
+
+def _sized(classifier: Classifier, signature: Signature) -> list[str]:
+    _, height, width = signature.shape
+    seen = classifier.preprocessing
+    side, how = seen.resize_px, f"Image.Resampling.{seen.interpolation.upper()}"
+    if signature.inside and classifier.native_px is not None:
+        return [f"image = image.resize(({width}, {height}), {how})  # the size of the images it learnt from"]
+    lines = [f"image = image.resize(({side}, {side}), {how})"]
+    if not seen.squash:
+        lines = [
+            "short = min(image.size)",
+            f"image = image.resize([{side} * length // short for length in image.size], {how})",
+        ]
+    if not (seen.squash and side == width):
+        lines += [
+            f"left, top = (image.width - {width}) // 2, (image.height - {height}) // 2",
+            f"image = image.crop((left, top, left + {width}, top + {height}))",
+        ]
+    return lines
+
+
+def _told(classifier: Classifier, signature: Signature) -> list[str]:
+    """Return what prints the answers."""
+    if len(signature.outputs) > 1:
+        return [
+            "for (task, names), answer in zip(classes.items(), answers):",
+            "    print(task, names[answer[0].argmax()])",
+        ]
+    probabilities = "answers[0][0]"
+    if classifier.outputs.multilabel:
+        if not signature.inside:
+            probabilities = f"1 / (1 + np.exp(-{probabilities}))"
+        return [f"for name, probability in zip(classes, {probabilities}):", "    print(name, probability)"]
+    if signature.inside:
+        return [f"probabilities = {probabilities}", "print(classes[probabilities.argmax()], probabilities.max())"]
+    return [
+        f"powers = np.exp({probabilities} - {probabilities}.max())",
+        "probabilities = powers / powers.sum()",
+        "print(classes[probabilities.argmax()], probabilities.max())",
+    ]
