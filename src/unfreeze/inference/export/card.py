@@ -230,4 +230,4 @@ def _weakest(per_class: Mapping[str, Any]) -> tuple[str, float]:
 
 def _slug(text: str) -> str:
     """Return a name as hubs take it: letters, digits, dots, hyphens and underscores."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:96]
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:96]
