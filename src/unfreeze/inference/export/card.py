@@ -88,7 +88,7 @@ class Card:
         if results:
             front["metrics"] = list(dict.fromkeys(metric["type"] for metric in results))
             name = "-".join(filter(None, [_slug(spec.name), slug]))
-            dataset = {"name": data or "images", "type": slug or "images", "split": "test"}
+            dataset = {"name": " ".join((data or "images").split()), "type": slug or "images", "split": "test"}
             result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": results}
             front["model-index"] = [{"name": name, "results": [result]}]
         return front
