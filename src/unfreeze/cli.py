@@ -235,6 +235,33 @@ def models(
         print_networks(listed, _console())
 
 
+Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images that pass through the network together")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where it computes; auto is a GPU if there is")]
+TrustRepo = Annotated[bool, typer.Option("--trust-repo", help="Let code of a hub's repository run")]
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's directory, a .ckpt file, or a name")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns; - reads a list")],
+    form: Annotated[str | None, typer.Option("--format", metavar="table|csv|jsonl", help="Else as --out ends")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Classes per image, the likeliest first")] = None,
+    out: Annotated[Path | None, typer.Option(help="A file for the rows, in place of standard output")] = None,
+    null: Annotated[bool, typer.Option("--null", "-0", help="A zero byte ends each listed path, not a line")] = False,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; else one per core")] = None,
+    batch_size: Batch = 64,
+    device: Device = "auto",
+    trust_repo: TrustRepo = False,
+) -> None:
+    """Say what images show: path, rank, class, probability; exit code 1 where a file can't be read."""
+    from unfreeze.inference.command import format_of, open_feeder, predict_files
+
+    form = format_of(form, out)
+    feeder = open_feeder(model, device=device, batch_size=batch_size, workers=workers, trust_repo=trust_repo)
+    if predict_files(paths, feeder, form=form, top_k=top_k, out=out, is_null=null):
+        raise SystemExit(1)
+
+
 @cache_app.command("list")
 def list_cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson = False) -> None:
     """List the entries: kind, key, what they hold, size, when they were last used, and whether a run uses them now."""

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.photos import save_photo
-from unfreeze.data.sources.imagefolder import IMAGE_SUFFIXES, folder_source
+from unfreeze.data.sources.imagefolder import folder_source
 from unfreeze.data.sources.images import FileImages, printable
 from unfreeze.data.sources.source import ImageSource
+from unfreeze.data.sources.walking import IMAGE_SUFFIXES
 from unfreeze.errors import UnfreezeError
 
 MakeFolder = Callable[..., Path]

@@ -88,8 +88,16 @@ def decode_bands(path: str | os.PathLike[str], count: int) -> DecodedImage:
     place = Path(path)
     with decoding_errors(place), open_image(os.fspath(path)) as file:
         form, pixels = _READERS.get(place.suffix.lower(), _read_picture)(file)
-        image = Bands.of(_to_8_bits(_bands_last(pixels, count)))
-        return DecodedImage(image, digest_of(file), form, f"{count} bands")
+        return DecodedImage(bands_of(pixels, count), digest_of(file), form, f"{count} bands")
+
+
+def bands_of(pixels: NDArray[Any], count: int) -> Bands:
+    """Return the image of an array, shape (H, W, C) or (C, H, W), scaled to 8 bits as that of a file is.
+
+    Raises:
+        UnreadableImageError: If it has other bands, or values that say nothing of their range.
+    """
+    return Bands.of(_to_8_bits(_bands_last(pixels, count)))
 
 
 def bands_for(in_chans: int) -> int:

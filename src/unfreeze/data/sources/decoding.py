@@ -61,7 +61,7 @@ def decode_file(path: str | os.PathLike[str]) -> DecodedImage:
     with decoding_errors(Path(path)), open_image(os.fspath(path)) as file:
         with Image.open(file, formats=picture_formats()) as image:
             image.load()
-            seen = _to_rgb(upright(image))
+            seen = as_seen(image)
             form, mode = image.format or "", image.mode
         return DecodedImage(seen, digest_of(file), form, mode)
 
@@ -147,6 +147,11 @@ def upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # a viewer shows an image with a broken EXIF block as it lies
         return image
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """Return an image as RGB, turned as its EXIF says, transparency on white, 16 bits scaled to 8."""
+    return _to_rgb(upright(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

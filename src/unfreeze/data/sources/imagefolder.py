@@ -1,25 +1,16 @@
 """Folders of class folders, as people have them."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import features
 
-from unfreeze.data.sources.bands import ARRAY_SUFFIX, RGB
+from unfreeze.data.sources.bands import RGB
 from unfreeze.data.sources.images import FileImages, printable
 from unfreeze.data.sources.source import SPLIT_WORDS, ImageSource
+from unfreeze.data.sources.walking import FolderWalk, image_suffixes
 from unfreeze.errors import UnfreezeError
-
-_HAS_AVIF = "avif" in features.modules and features.check("avif")
-IMAGE_SUFFIXES = frozenset(
-    {".apng", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm"}
-    | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
-    | ({".avif"} if _HAS_AVIF else set())
-)
-# What systems put beside a person's files, thumbnails of them included.
-_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
 
 def folder_source(root: str | os.PathLike[str], *, bands: int = RGB) -> ImageSource:
@@ -42,7 +33,7 @@ def folder_source(root: str | os.PathLike[str], *, bands: int = RGB) -> ImageSou
             "(and val/, test/) in it"
         )
     base = base.resolve()
-    walk = _Walk(str(base), IMAGE_SUFFIXES if bands == RGB else IMAGE_SUFFIXES | {ARRAY_SUFFIX})
+    walk = FolderWalk(str(base), image_suffixes(bands), asked="data.root")
     folders = _split_folders(walk)
     found = {split: _class_folders(walk, folder) for split, folder in folders.items()}
     label_of = {name: label for label, name in enumerate(found["train"])}
@@ -68,82 +59,7 @@ def folder_source(root: str | os.PathLike[str], *, bands: int = RGB) -> ImageSou
     )
 
 
-class _Walk:
-    """Looks into folders, and keeps what it passes over; all names are relative to the root.
-
-    Args:
-        root: Absolute path.
-        suffixes: Of images.
-    """
-
-    def __init__(self, root: str, suffixes: frozenset[str]) -> None:
-        self.root = root
-        self.suffixes = suffixes
-        self.ignored: set[str] = set()
-
-    def folders(self, folder: str) -> list[str]:
-        """Return the visible folders right in a folder, sorted."""
-        return sorted(self._entries(folder)[1])
-
-    def strays(self, folder: str, *, beside: Collection[str]) -> None:
-        """Note all that stands in a folder beside what is used of it."""
-        files, folders = self._entries(folder)
-        self.ignored |= {*files, *(f"{name}/" for name in folders if name not in beside)}
-
-    def images(self, folder: str) -> list[str]:
-        """Return the images below a folder, sorted; a folder that links lead to again is entered once."""
-        found: list[str] = []
-        seen: set[tuple[int, int]] = set()
-        pending = [(folder, True)]
-        while pending:
-            name, is_folder = pending.pop()
-            if not is_folder:
-                found.append(name)
-                continue
-            identity = Path(self.root, name).stat()
-            if (identity.st_dev, identity.st_ino) in seen:
-                continue
-            seen.add((identity.st_dev, identity.st_ino))
-            files, folders = self._entries(name)
-            images = [file for file in files if file[file.rfind(".") :].lower() in self.suffixes]
-            if len(images) < len(files):
-                self.ignored |= set(files).difference(images)
-            if folders:
-                pending += sorted([*((file, False) for file in images), *((name, True) for name in folders)])[::-1]
-            else:
-                found += sorted(images)
-        return found
-
-    def _entries(self, folder: str) -> tuple[list[str], list[str]]:
-        """Return the visible files and folders right in a folder, by their relative names."""
-        prefix = f"{folder}/" if folder else ""
-        files: list[str] = []
-        folders: list[str] = []
-        try:
-            with os.scandir(os.path.join(self.root, folder)) as listing:
-                for entry in listing:
-                    name = entry.name
-                    is_folder = _is_folder(entry)
-                    if name[0] == "." or name in _SYSTEM_FOLDERS:
-                        self.ignored.add(f"{prefix}{name}/" if is_folder else prefix + name)
-                    else:
-                        (folders if is_folder else files).append(prefix + name)
-        except OSError as error:
-            raise UnfreezeError(
-                f"data.root: can't look into {printable(os.path.join(self.root, folder))!r} "
-                f"({(error.strerror or str(error)).lower()}); make it readable, or move it elsewhere"
-            ) from None
-        return files, folders
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _split_folders(walk: _Walk) -> dict[str, str]:
+def _split_folders(walk: FolderWalk) -> dict[str, str]:
     """Return the folder of each split; the root itself is train where it has no train/ with class folders."""
     # Of two names that differ in case alone, the lower one.
     there = {name.lower(): name for name in walk.folders("")}
@@ -165,11 +81,11 @@ def _split_folders(walk: _Walk) -> dict[str, str]:
     return {"train": ""}
 
 
-def _class_folders(walk: _Walk, folder: str) -> dict[str, list[str]]:
+def _class_folders(walk: FolderWalk, folder: str) -> dict[str, list[str]]:
     """Return the images of each class folder, by the name of the class."""
     names = walk.folders(folder)
     walk.strays(folder, beside=set(names))
-    return {name.rpartition("/")[2]: walk.images(name) for name in names}
+    return {name.rpartition("/")[2]: list(walk.images(name)) for name in names}
 
 
 def _check_classes(base: Path, split: str, folder: str, members: dict[str, list[str]], classes: Sequence[str]) -> None:
@@ -187,7 +103,7 @@ def _check_classes(base: Path, split: str, folder: str, members: dict[str, list[
             )
 
 
-def _check_has_classes(walk: _Walk, classes: Sequence[str], paths: Sequence[str]) -> None:
+def _check_has_classes(walk: FolderWalk, classes: Sequence[str], paths: Sequence[str]) -> None:
     if not paths:
         raise UnfreezeError(
             f"data.root: no images in {walk.root!r}. Want a folder of class folders, or one with train/ "

@@ -19,17 +19,10 @@ Indices = NDArray[np.int64]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class Images(Protocol):
-    """Images on demand, by index."""
-
-    @property
-    def bands(self) -> int:
-        """Of each image; three are red, green and blue."""
+class Readable(Protocol):
+    """Images that can be read, by index."""
 
     def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """Return what a person calls the image."""
 
     def read(self, index: int) -> DecodedImage:
         """Return the image, and what its file was.
@@ -37,6 +30,17 @@ class Images(Protocol):
         Raises:
             UnreadableImageError: With the reason.
         """
+
+
+class Images(Readable, Protocol):
+    """Images on demand, by index."""
+
+    @property
+    def bands(self) -> int:
+        """Of each image; three are red, green and blue."""
+
+    def name(self, index: int) -> str:
+        """Return what a person calls the image."""
 
     def state(self) -> str:
         """Return a hash that changes where any image has changed, found without reading them, as hex."""

@@ -4,7 +4,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from unfreeze.data.sources.decoding import DecodedImage, UnreadableImageError, quiet_decoders
-from unfreeze.data.sources.images import Images, Indices
+from unfreeze.data.sources.images import Indices, Readable
 from unfreeze.data.store.framing import Frame
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ class DecodedBlock(NamedTuple):
         kinds: Format and mode of each file.
         unreadable: Why, by index.
         is_foreign: An image has another size than the frame keeps; what follows it was not decoded.
+        others: Images that the frame does not hold, in the shape of the frame for these, by index; zeros in `pixels`.
     """
 
     indices: Indices
@@ -41,28 +42,45 @@ class DecodedBlock(NamedTuple):
     kinds: list[str]
     unreadable: dict[int, str]
     is_foreign: bool
+    others: dict[int, NDArray[np.uint8]]
 
 
 class BlockDecoder:
     """Decodes blocks of images ahead of the one who asks for them; can be asked again, and by several at a time.
 
     Args:
-        images: What to decode.
+        images: What to decode; None where parts bring it along.
         frame: The shape to bring it to.
         workers: Processes for each who asks; 0 to decode in this one.
         keep_pixels: Whether pixels are wanted, or facts alone.
+        other: The shape for images that the frame does not hold; None to stop at the first of them.
     """
 
-    def __init__(self, images: Images, frame: Frame, *, workers: int, keep_pixels: bool = True) -> None:
-        self._blocks = _Blocks(images, frame, keep_pixels)
+    def __init__(
+        self,
+        images: Readable | None,
+        frame: Frame,
+        *,
+        workers: int,
+        keep_pixels: bool = True,
+        other: Frame | None = None,
+    ) -> None:
+        self._blocks = _Blocks(images, frame, other, keep_pixels)
         self._workers = workers
         self._idle: list[tuple[DataLoader[DecodedBlock], _Upcoming]] = []
 
     def decode(self, chunks: Sequence[Indices]) -> Iterator[DecodedBlock]:
         """Yield the images of each chunk, in order."""
+        return self._decode(chunks)
+
+    def decode_parts(self, parts: Iterable[Readable]) -> Iterator[DecodedBlock]:
+        """Yield the images of each part, in order; no more parts are asked for than there are workers to feed."""
+        return self._decode(parts)
+
+    def _decode(self, asked: Iterable[Indices | Readable]) -> Iterator[DecodedBlock]:
         # Validation may come in the middle of a training epoch: it gets workers of its own.
         loader, upcoming = self._idle.pop() if self._idle else self._start()
-        upcoming.chunks = chunks
+        upcoming.asked = asked
         try:
             yield from loader
         finally:
@@ -93,22 +111,22 @@ class BlockDecoder:
 
 
 class _Upcoming:
-    chunks: Sequence[Indices] = ()
+    asked: Iterable[Indices | Readable] = ()
 
-    def __iter__(self) -> Iterator[Indices]:
-        return iter(self.chunks)
-
-    def __len__(self) -> int:
-        return len(self.chunks)
+    def __iter__(self) -> Iterator[Indices | Readable]:
+        return iter(self.asked)
 
 
 class _Blocks(Dataset[DecodedBlock]):
-    def __init__(self, images: Images, frame: Frame, keep_pixels: bool) -> None:
+    def __init__(self, images: Readable | None, frame: Frame, other: Frame | None, keep_pixels: bool) -> None:
         self._images = images
         self._frame = frame
+        self._other = other
         self._keep_pixels = keep_pixels
 
-    def __getitem__(self, indices: Indices) -> DecodedBlock:
+    def __getitem__(self, asked: Indices | Readable) -> DecodedBlock:
+        images, indices = (self._images, asked) if isinstance(asked, np.ndarray) else (asked, np.arange(len(asked)))
+        assert images is not None
         shape = (len(indices), self._frame.height_px, self._frame.width_px, self._frame.bands)
         block = DecodedBlock(
             indices=indices,
@@ -118,21 +136,24 @@ class _Blocks(Dataset[DecodedBlock]):
             kinds=[""] * len(indices),
             unreadable={},
             is_foreign=False,
+            others={},
         )
         with quiet_decoders():
             for row, index in enumerate(indices.tolist()):
                 try:
-                    decoded = self._images.read(index)
+                    decoded = images.read(index)
                 except UnreadableImageError as error:
                     block.unreadable[index] = str(error)
                     continue
                 if not self._frame.holds(decoded.image):
-                    return block._replace(is_foreign=True)
+                    if self._other is None:
+                        return block._replace(is_foreign=True)
+                    block.others[index] = self._other.apply(decoded.image)
                 self._fill(block, row, decoded)
         return block
 
     def _fill(self, block: DecodedBlock, row: int, decoded: DecodedImage) -> None:
-        if block.pixels is not None:
+        if block.pixels is not None and int(block.indices[row]) not in block.others:
             block.pixels[row] = self._frame.apply(decoded.image)
         block.sizes[row] = decoded.image.size
         block.digests[row] = np.void(decoded.digest)
