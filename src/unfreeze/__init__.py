@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from unfreeze.data.datamodule import ImageDataModule
     from unfreeze.inference.checkpoint import load_classifier
+    from unfreeze.inference.loaded_run import Run, load_run
+    from unfreeze.inference.predicting import Prediction
     from unfreeze.models.classifier import Classifier, build_classifier
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.plan import Plan, Rates, Stage
@@ -21,11 +23,14 @@ _HOMES = {
     "ImageClassifier": "unfreeze.training.module",
     "ImageDataModule": "unfreeze.data.datamodule",
     "Plan": "unfreeze.training.plan",
+    "Prediction": "unfreeze.inference.predicting",
     "Rates": "unfreeze.training.plan",
+    "Run": "unfreeze.inference.loaded_run",
     "Stage": "unfreeze.training.plan",
     "StagedUnfreezing": "unfreeze.training.staged_unfreezing",
     "build_classifier": "unfreeze.models.classifier",
     "load_classifier": "unfreeze.inference.checkpoint",
+    "load_run": "unfreeze.inference.loaded_run",
 }
 
 __all__ = [
@@ -33,11 +38,14 @@ __all__ = [
     "ImageClassifier",
     "ImageDataModule",
     "Plan",
+    "Prediction",
     "Rates",
+    "Run",
     "Stage",
     "StagedUnfreezing",
     "build_classifier",
     "load_classifier",
+    "load_run",
 ]
 
 

@@ -254,12 +254,54 @@ def predict(
     trust_repo: TrustRepo = False,
 ) -> None:
     """Say what images show: path, rank, class, probability; exit code 1 where a file can't be read."""
+    from unfreeze.cores import wait_asleep
+
+    wait_asleep()
     from unfreeze.inference.command import format_of, open_feeder, predict_files
 
     form = format_of(form, out)
     feeder = open_feeder(model, device=device, batch_size=batch_size, workers=workers, trust_repo=trust_repo)
     if predict_files(paths, feeder, form=form, top_k=top_k, out=out, is_null=null):
         raise SystemExit(1)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def features(
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's directory, a .ckpt file, or a name")],
+    out: Annotated[Path, typer.Option(help="The file: .npz or .safetensors")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Other images than the run's own, as for train.py: data=... data.root=..."),
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="A layer group or a module; else what the head sees")] = None,
+    pool: Annotated[str, typer.Option(metavar="avg|none", help="The mean over positions, or all of them")] = "avg",
+    split: Annotated[str, typer.Option(metavar="train|val|test|all", help="Of these images")] = "all",
+    config_dir: ConfigDir = None,
+    batch_size: Batch = 64,
+    device: Device = "auto",
+    trust_repo: TrustRepo = False,
+) -> None:
+    """Write what a network sees in the images of a data set into a file, with labels, paths and splits."""
+    from unfreeze.cores import wait_asleep
+
+    wait_asleep()
+    from unfreeze.extracting import check_request, extract_features
+
+    typed = list(overrides or [])
+    check_request(model, typed, split=split, out=out)
+    shape = extract_features(
+        model,
+        typed,
+        _compose(typed, config_dir) if typed else None,
+        layer=layer,
+        pool=pool,
+        split=split,
+        out=out,
+        device=device,
+        batch_size=batch_size,
+        trust_repo=trust_repo,
+    )
+    sys.stdout.write(f"  {' x '.join(map(str, shape))} float32 · {out}\n")
 
 
 @cache_app.command("list")

@@ -35,6 +35,14 @@ def limit_torch_threads() -> None:
         torch.set_num_threads(usable_cores())
 
 
+def wait_asleep() -> None:
+    """Let threads of PyTorch that wait for each other sleep, unless a person has said otherwise; before it is imported.
+
+    They would turn in a loop, and keep the cores from the processes that decode, or from whatever else runs.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def ask_for_gpus_cheaply() -> None:
     """Let PyTorch ask the CUDA runtime whether there is a GPU, which Adam does in each step; for runs on the CPU.
 

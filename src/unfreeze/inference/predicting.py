@@ -89,12 +89,16 @@ def answers_of(classifier: Classifier, logits: Tensor, top_k: int | None = None)
         # As the test judges them.
         at = torch.tensor(classifier.thresholds or [_GIVEN_AT] * len(outputs), dtype=torch.float64)
         return _given(outputs.names, probabilities, logits.double().sigmoid() >= at)
-    shown = [task.classes for task in outputs.tasks]
-    if len(outputs.tasks) > 1:
-        shown = [tuple(f"{task.name}:{name}" for name in task.classes) for task in outputs.tasks]
-    tasks = zip(shown, outputs.split(logits), outputs.split(probabilities), strict=True)
+    tasks = zip(names_of(outputs), outputs.split(logits), outputs.split(probabilities), strict=True)
     each = [_most_probable(names, own, sure, top_k or 1) for names, own, sure in tasks]
     return [tuple(answer for task in image for answer in task) for image in zip(*each, strict=True)]
+
+
+def names_of(outputs: Outputs) -> list[tuple[str, ...]]:
+    """Return the names of each task's classes, with the task's before it where there are several: `task:class`."""
+    if len(outputs.tasks) == 1:
+        return [outputs.names]
+    return [tuple(f"{task.name}:{name}" for name in task.classes) for task in outputs.tasks]
 
 
 def probabilities_of(outputs: Outputs, logits: Tensor) -> Tensor:

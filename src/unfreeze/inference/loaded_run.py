@@ -1,0 +1,194 @@
+"""A run that has ended, in a script: what it says of images, and what it was worth."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfreeze.errors import UnfreezeError
+from unfreeze.files import read_json
+from unfreeze.inference.checkpoint import load_classifier
+from unfreeze.inference.device import find_device
+from unfreeze.inference.feeding import BATCH_SIZE, Fed, Feeder
+from unfreeze.inference.given import GivenImages, Part, given_parts
+from unfreeze.inference.layers import FeatureTap, Pool
+from unfreeze.inference.predicting import Prediction, logits_of, predict, probabilities_of
+from unfreeze.models.classifier import Classifier
+
+_RESULT = "result.json"
+
+
+def load_run(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    trust_repo: bool = False,
+) -> "Run":
+    """Return a run that has ended, ready to be asked.
+
+    Args:
+        path: Its directory, whose best checkpoint is meant, or a .ckpt file.
+        device: "auto", "cpu", "cuda" or "mps"; auto is a GPU where there is one.
+        batch_size: Images that pass through the network together.
+        workers: Processes that decode files; 0 for this one alone, None for one per core.
+        trust_repo: Whether the code of the repository that a hub's network comes from may run.
+
+    Raises:
+        UnfreezeError: If there is no checkpoint, or no such device.
+
+    Example:
+        >>> from unfreeze import load_run
+        >>> run = load_run("outputs/digits")
+        >>> run.classes[:3]
+        ('0', '1', '2')
+        >>> run.predict("photos/seven.png")[0].label
+        '7'
+    """
+    where = find_device(device)
+    classifier = load_classifier(Path(path), trust_repo=trust_repo)
+    feeder = Feeder(classifier, device=where, batch_size=batch_size, workers=workers)
+    return Run(Path(path).expanduser(), feeder)
+
+
+class Run:
+    """A run that has ended; `load_run` makes it.
+
+    Images are a path, a folder (looked through for images, sorted), a picture of Pillow, a uint8 array or tensor of
+    shape (H, W, C) or (N, C, H, W), or a list of paths or of pictures. Each is prepared as in training, however it was
+    handed over.
+
+    Args:
+        path: What it was loaded from.
+        feeder: Brings images to its classifier.
+
+    Attributes:
+        path: What it was loaded from.
+        classifier: Of its best checkpoint, in eval mode, on the device, channels last in memory.
+    """
+
+    def __init__(self, path: Path, feeder: Feeder) -> None:
+        self.path = path
+        self._feeder = feeder
+
+    @property
+    def classifier(self) -> Classifier:
+        """The network with its classes and its preprocessing."""
+        return self._feeder.classifier
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their probabilities."""
+        return self.classifier.classes
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The content of the run's result.json.
+
+        Raises:
+            UnfreezeError: If there is none, as beside a checkpoint that was taken out of its run.
+
+        Example:
+            >>> from unfreeze import load_run
+            >>> run = load_run("outputs/digits")
+            >>> run.result["status"], run.result["test"]["acc"] > 0.8
+            ('completed', True)
+        """
+        folders = [self.path] if self.path.is_dir() else list(self.path.absolute().parents[:2])
+        run_dir = next((folder for folder in folders if (folder / _RESULT).is_file()), folders[0])
+        return read_json(run_dir / _RESULT)
+
+    def predict(self, images: GivenImages, top_k: int | None = None) -> list[Prediction]:
+        """Return what the run says of images, one prediction for each, in order.
+
+        Args:
+            images: As the class has it.
+            top_k: Classes per image, and per task, >= 1; None for one, and for the labels that are given where an image
+                may have several.
+
+        Raises:
+            UnfreezeError: If an image can't be read.
+
+        Example:
+            >>> from unfreeze import load_run
+            >>> run = load_run("outputs/digits")
+            >>> best = run.predict("photos/seven.png")[0]
+            >>> best.path, best.label, best.probability > 0.5
+            ('photos/seven.png', '7', True)
+            >>> [len(each.answers) for each in run.predict("photos", top_k=3)]
+            [3, 3]
+        """
+        if top_k is not None and top_k < 1:
+            raise UnfreezeError(f"top_k: got {top_k}, want 1 or more")
+        found = []
+        for predictions, unreadable in predict(self._feeder, self._parts(images), top_k=top_k):
+            _check_readable(unreadable)
+            found += predictions
+        return found
+
+    def probabilities(self, images: GivenImages) -> Tensor:
+        """Return the probability of each class, float32, shape (N, C), on the CPU.
+
+        Those of a task sum to one; where an image may have several labels, each stands for itself.
+
+        Args:
+            images: As the class has it.
+
+        Raises:
+            UnfreezeError: If an image can't be read.
+
+        Example:
+            >>> import numpy as np
+            >>> from unfreeze import load_run
+            >>> run = load_run("outputs/digits")
+            >>> grey = np.zeros((5, 1, 8, 8), dtype=np.uint8)
+            >>> run.probabilities(grey).shape
+            torch.Size([5, 10])
+        """
+        rows = [logits_of(self._feeder, fed.images) for fed in self._fed(images)]
+        logits = torch.cat(rows) if rows else torch.zeros(0, len(self.classes))
+        return probabilities_of(self.classifier.outputs, logits)
+
+    def features(self, images: GivenImages, layer: str | None = None, pool: Pool = "avg") -> Tensor:
+        """Return what a layer puts out, float32, on the CPU: shape (N, D), or the layer's own without pooling.
+
+        Args:
+            images: As the class has it; at least one.
+            layer: A layer group or a module by its name, as `FeatureTap` has it; None for what the head sees.
+            pool: "avg" for the mean over positions, "none" for all of them.
+
+        Raises:
+            UnfreezeError: If an image can't be read, or there is no such layer.
+
+        Example:
+            >>> from unfreeze import load_run
+            >>> run = load_run("outputs/digits")
+            >>> [group.name for group in run.classifier.groups]
+            ['head', 'stage4', 'stage3', 'stage2', 'stem']
+            >>> run.features("photos").shape, run.features("photos", layer="stage3", pool="none").shape
+            (torch.Size([2, 1024]), torch.Size([2, 96, 2, 2]))
+        """
+        tap = FeatureTap(self.classifier, layer, pool=pool)
+        rows = [tap(fed.images).cpu() for fed in self._fed(images)]
+        if not rows:
+            raise UnfreezeError("images: got none, want one or more")
+        return torch.cat(rows)
+
+    def _parts(self, images: GivenImages) -> Iterator[Part]:
+        return given_parts(images, bands=self._feeder.bands, size=self._feeder.batch_size)
+
+    def _fed(self, images: GivenImages) -> Iterator[Fed]:
+        for fed in self._feeder.feed(self._parts(images)):
+            _check_readable(fed.unreadable)
+            yield fed
+
+
+def _check_readable(unreadable: Iterable[tuple[str, str]]) -> None:
+    from unfreeze.data.sources.images import printable
+
+    for name, reason in unreadable:
+        raise UnfreezeError(f"images: {printable(name)} can't be read ({reason})")
