@@ -11,7 +11,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from hypothesis import settings
 
+from tests.digits_run import digits_place
 from tests.photos import save_photo
+
+__all__ = ["digits_place"]
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None)

@@ -61,14 +61,17 @@ class TimmModel(Architecture):
         found = find_weights(weights, names=self.weight_names, title=self.name)
         if isinstance(found, Path):
             return self._from_file(found, image_size, dropout)
-        try:
-            network = self._create(image_size, pretrained=True, drop_rate=dropout)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UnfreezeError(
-                f"model.weights: the weights of {self.name} could not be had ({first_line(error)}). Let timm download "
-                "them where there is a network, or type model.weights=path/to/file or model.weights=null"
-            ) from None
+        network = self._downloaded(image_size, drop_rate=dropout)
         return network, WeightsReport(matched=len(network.state_dict()), old_head=(), unexpected=())
+
+    def published(self) -> tuple[nn.Module, tuple[str, ...]]:
+        """Return timm's module with its default weights, and the classes of ImageNet that its head tells."""
+        from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+        subset = infer_imagenet_subset(self._config)
+        if not self.weight_names or subset is None:
+            return super().published()
+        return self._downloaded(None), tuple(ImageNetInfo(subset).label_descriptions())
 
     def find_heads(self, network: nn.Module) -> tuple[str, ...]:
         """Return the names of what timm calls the classifier: one module, or several whose logits are averaged."""
@@ -105,6 +108,15 @@ class TimmModel(Architecture):
         joined = _join([part for part in parts if part])
         names = ["stem", *(f"stage{number}" for number in range(1, len(joined)))]
         return list(zip(names, maximal_modules(network, joined), strict=True))
+
+    def _downloaded(self, image_size: int | None, **options: Any) -> nn.Module:
+        try:
+            return self._create(image_size, pretrained=True, **options)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UnfreezeError(
+                f"model.weights: the weights of {self.name} could not be had ({first_line(error)}). Let timm download "
+                "them where there is a network, or type model.weights=path/to/file or model.weights=null"
+            ) from None
 
     def _create(self, image_size: int | None, **options: Any) -> nn.Module:
         from timm import create_model
