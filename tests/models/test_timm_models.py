@@ -15,10 +15,11 @@ from unfreeze.data.store.framing import Resize
 from unfreeze.data.store.store import build_store
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture
-from unfreeze.models.classifier import Classifier, build_classifier, rebuild_classifier
+from unfreeze.models.classifier import Classifier, build_classifier, published_classifier, rebuild_classifier
 from unfreeze.models.dry import check_image_size, describe_groups, group_sizes
 from unfreeze.models.heads import HeadSpec
 from unfreeze.models.spec import ModelSpec
+from unfreeze.models.timm_models import TimmModel
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
@@ -189,3 +190,12 @@ def test_what_a_network_sees_of_a_folder_is_what_timms_own_transform_gives(
         levels = (ours[index] - theirs).abs() * torch.tensor(preprocessing.std).view(3, 1, 1) * 255
         assert levels.mean() <= 0.1
         assert levels.max() <= 4
+
+
+def test_a_published_network_tells_imagenets_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimmModel, "_downloaded", lambda self, image_size, **options: self.build(image_size))
+    classifier = published_classifier(ModelSpec("resnet18", "timm"))
+    assert classifier.network(torch.randn(1, 3, 64, 64)).shape == (1, 1000)
+    assert (len(classifier.classes), classifier.classes[0]) == (1000, "tench, Tinca tinca")
+    with pytest.raises(UnfreezeError, match=r"what vit_small_patch14_dinov2 tells apart .* is not known"):
+        published_classifier(ModelSpec("vit_small_patch14_dinov2", "timm"))
