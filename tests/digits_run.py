@@ -14,7 +14,7 @@ REQUEST = [
     "model=tiny",
     "data.image_size=32",
     "logger=none",
-    "callbacks.curves=null",
+    "report=false",
     "trainer.precision=32",
 ]
 

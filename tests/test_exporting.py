@@ -20,7 +20,7 @@ REQUEST = [
     "data.fraction=0.3",
     "data.image_size=32",
     "logger=none",
-    "callbacks.curves=null",
+    "report=false",
     "trainer.precision=32",
     "strategy.stages=[{name: head, train: 1, epochs: 1}, {name: all, train: all, epochs: 1}]",
 ]

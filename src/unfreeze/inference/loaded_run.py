@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from unfreeze.inference.given import GivenImages, Part, given_parts
 from unfreeze.inference.layers import FeatureTap, Pool
 from unfreeze.inference.predicting import Prediction, logits_of, predict, probabilities_of
 from unfreeze.models.classifier import Classifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _RESULT = "result.json"
 
@@ -98,9 +101,12 @@ class Run:
             >>> run.result["status"], run.result["test"]["acc"] > 0.8
             ('completed', True)
         """
+        return read_json(self._folder / _RESULT)
+
+    @property
+    def _folder(self) -> Path:
         folders = [self.path] if self.path.is_dir() else list(self.path.absolute().parents[:2])
-        run_dir = next((folder for folder in folders if (folder / _RESULT).is_file()), folders[0])
-        return read_json(run_dir / _RESULT)
+        return next((folder for folder in folders if (folder / _RESULT).is_file()), folders[0])
 
     def predict(self, images: GivenImages, top_k: int | None = None) -> list[Prediction]:
         """Return what the run says of images, one prediction for each, in order.
@@ -177,6 +183,68 @@ class Run:
         if not rows:
             raise UnfreezeError("images: got none, want one or more")
         return torch.cat(rows)
+
+    def plot_learning_curves(self) -> "Figure":
+        """Return accuracy and loss over the epochs, with a line where each stage begins.
+
+        Raises:
+            UnfreezeError: If nothing was validated.
+
+        Example:
+            >>> from unfreeze import load_run
+            >>> run = load_run("outputs/digits")
+            >>> run.plot_learning_curves().savefig("curves.png")
+        """
+        return self._picture("learning_curves")
+
+    def plot_rates(self) -> "Figure":
+        """Return the learning rate of each layer group over the epochs."""
+        return self._picture("rates")
+
+    def plot_confusion(self, split: str = "test") -> "Figure":
+        """Return the confusion matrix of a split, each row as shares of its true class.
+
+        Args:
+            split: "val" or "test".
+
+        Raises:
+            UnfreezeError: If the run has kept no answers for the split.
+
+        Example:
+            >>> from unfreeze import load_run
+            >>> run = load_run("outputs/digits")
+            >>> run.plot_confusion("val").axes[0].get_xlabel()
+            'predicted'
+        """
+        return self._picture("confusion", split)
+
+    def plot_per_class(self) -> "Figure":
+        """Return F1, precision and recall of each class in the test, the weakest first."""
+        return self._picture("per_class")
+
+    def plot_reliability(self, split: str = "test") -> "Figure":
+        """Return how often answers of like confidence are right, as they are and after temperature scaling.
+
+        Args:
+            split: "val" or "test".
+        """
+        return self._picture("reliability", split)
+
+    def _picture(self, name: str, split: str = "test") -> "Figure":
+        from unfreeze.evaluation.pictures.gallery import draw_pictures
+        from unfreeze.evaluation.record import read_record
+
+        record = read_record(self._folder)
+        there = tuple(record.predictions.splits) if record.predictions is not None else ()
+        if name in ("confusion", "per_class", "reliability") and split not in there:
+            raise UnfreezeError(
+                f"{self._folder}: no answers are kept for {split!r}; there are {', '.join(there) or 'none'}. "
+                f"Type unfreeze report {self._folder}"
+            )
+        for picture in draw_pictures(record, None, split=split):
+            if picture.name.partition("-")[0] == name:
+                return picture.figure
+        raise UnfreezeError(f"{self._folder}: the run has nothing to draw {name.replace('_', ' ')} of")
 
     def _parts(self, images: GivenImages) -> Iterator[Part]:
         return given_parts(images, bands=self._feeder.bands, size=self._feeder.batch_size)

@@ -73,7 +73,7 @@ def history() -> list[dict[str, Any]]:
 def everything(names: tuple[str, ...]) -> Iterator[Figure]:
     count = len(names)
     yield plot_confusion(counts(count), names)
-    yield plot_per_class({name: own for name, own in zip(names, figures(count).values(), strict=True)})
+    yield plot_per_class(dict(zip(names, figures(count).values(), strict=True)))
     places = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     yield plot_feature_map(places, np.arange(40) % count, np.arange(40) % 5 > 0, names)
     pixels = np.zeros((8, 8, 3), dtype=np.uint8)
