@@ -53,7 +53,7 @@ def answers(file: Path, images: torch.Tensor, size: int) -> torch.Tensor:
         return torch.cat([module(each) for each in images.split(size)])
 
 
-@pytest.mark.parametrize("preprocessing", ["outside", "inside"])
+@pytest.mark.parametrize("preprocessing", [pytest.param("outside", marks=pytest.mark.slow), "inside"])
 @pytest.mark.parametrize("to", ["onnx", "torch"])
 def test_graphs_reproduce_the_test_accuracy(
     run: Path,

@@ -146,12 +146,13 @@ def test_a_run_that_was_stopped_says_so_and_one_that_was_resumed(photos: Path, t
     long = [each for each in REQUEST if not each.startswith(("strategy.", "callbacks."))]
     long += ["strategy.stages=[{name: head, train: 1, epochs: 3}, {name: all, train: all, epochs: 2000}]"]
     running = launch([*long, f"data.root={photos}", "hydra.run.dir=run"], tmp_path)
-    running.wait_for("   3/2000")
+    running.wait_for("all  3/2000")
     running.kill(signal.SIGTERM)
     assert running.finish().code == 143
     told = page_of(tmp_path / "run")
     assert "Stopped before its end (SIGTERM)" in told
     assert "This run was stopped: SIGTERM." in told
+    (tmp_path / "stdout").unlink()
     again = launch(["resume=run"], tmp_path)
     again.wait_for("/2000  6 batches")
     again.kill(signal.SIGTERM)
@@ -256,7 +257,8 @@ def test_evaluations_that_can_not_be_are_refused_in_a_line(
 ) -> None:
     save_photo(tmp_path / "zoo" / "zebra" / "1.png")
     save_photo(tmp_path / "zoo" / "ant" / "1.png")
-    save_photo(tmp_path / "ants" / "ant" / "1.png")
+    for name in (CLASSES[0], CLASSES[2]):
+        save_photo(tmp_path / "ants" / name / "1.png")
     arguments = [each.replace("{tmp}", str(tmp_path)) for each in more]
     count = len(list(finished.glob("evaluations/*")))
     assert unfreeze(["evaluate", str(finished), *arguments], monkeypatch) == 2

@@ -197,7 +197,8 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Pa
         STOP.deferring = True  # what follows takes a moment and leaves the run whole
         result.seconds = recorder.total_seconds
         result.take_training(recorder.history, recorder.stages, resumed=recorder.resumed)
-        result.judge_trust(planned_epochs=experiment.plan.epochs, chosen=chosen_by_validation(config))
+        if not config.search:
+            result.judge_trust(planned_epochs=experiment.plan.epochs, chosen=chosen_by_validation(config))
         if trainer.is_global_zero:
             write_json(run_dir / "result.json", result.to_dict())
             log_hyperparameters(trainer, config, result.hyperparameter_metrics())

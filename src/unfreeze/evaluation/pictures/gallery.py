@@ -1,6 +1,7 @@
 """All pictures of a run."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ log = logging.getLogger("unfreeze.evaluation.pictures.gallery")
 
 _IN_GRID = 24
 _EXPLAINED = 6
+_LONGEST_WORD = 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,7 @@ def _of_answers(record: RunRecord, kept: KeptPredictions, split: str, looker: Lo
     soft = answers_by_task(_softened(predictions, kept), kept.outputs) if kept.temperatures else [None] * len(tasks)
     temperatures: Sequence[float | None] = kept.temperatures or [None] * len(tasks)
     for task, after, temperature in zip(tasks, soft, temperatures, strict=True):
-        suffix = f"-{task.name}" if len(tasks) > 1 else ""
+        suffix = f"-{file_word(task.name)}" if len(tasks) > 1 else ""
         figures = test["tasks"][task.name] if test is not None and "tasks" in test else test
         yield _confusion(task, suffix)
         if figures is not None:
@@ -250,6 +252,11 @@ def _feature_map(task: TaskAnswers, predictions: Predictions, looker: Looker) ->
         "Distances between groups mean little.",
         plot_feature_map(places, task.truth[rows], task.right[rows], task.classes),
     )
+
+
+def file_word(name: str) -> str:
+    """Return a name as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", name)[:_LONGEST_WORD] or "_"
 
 
 def _of(suffix: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from unfreeze.evaluation.cautions import Caution
 from unfreeze.evaluation.looking import Looker
-from unfreeze.evaluation.pictures.gallery import Picture, count_confusions, draw_pictures, photos_of
+from unfreeze.evaluation.pictures.gallery import Picture, count_confusions, draw_pictures, file_word, photos_of
 from unfreeze.evaluation.pictures.photos import most_confident_mistakes
 from unfreeze.evaluation.pictures.style import save_png
 from unfreeze.evaluation.predictions import answers_by_task
@@ -74,7 +74,7 @@ def write_confusion(record: RunRecord) -> None:
         return
     tasks = answers_by_task(kept.splits["test"], kept.outputs)
     for task in tasks:
-        name = f"confusion-{task.name}.csv" if len(tasks) > 1 else "confusion.csv"
+        name = f"confusion-{file_word(task.name)}.csv" if len(tasks) > 1 else "confusion.csv"
         with (
             replacing(record.folder / name) as building,
             building.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,

@@ -1,7 +1,6 @@
 """The page of a run: its answer first, then how it was reached."""
 
 import base64
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,34 +16,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unfreeze.evaluation.cautions import Caution
-from unfreeze.evaluation.pictures.confusion import commonest_confusions
-from unfreeze.evaluation.pictures.gallery import Picture, count_confusions
+from unfreeze.evaluation.pictures.gallery import Picture
 from unfreeze.evaluation.pictures.photos import Photo
 from unfreeze.evaluation.pictures.style import to_svg
-from unfreeze.evaluation.predictions import answers_by_task
 from unfreeze.evaluation.record import RunRecord
+from unfreeze.evaluation.report.sections import (
+    class_tables,
+    command_of,
+    data_of,
+    data_rows,
+    headline_figures,
+    headline_note,
+    model_of,
+    reproduction_rows,
+    stage_rows,
+    stages_note,
+    status_lines,
+)
 from unfreeze.evaluation.verdict import Verdict
 from unfreeze.files import replacing
-from unfreeze.training.progress import format_seconds
 
 LEVELS = {"bad": "Bad:", "warn": "Careful:", "note": "Note:"}
 
-_HEADLINE = {
-    "acc": "accuracy",
-    "acc_exact": "all labels right",
-    "acc_balanced": "balanced accuracy",
-    "f1_macro": "F1, macro",
-    "precision_macro": "precision, macro",
-    "recall_macro": "recall, macro",
-    "acc_top5": "among the first five",
-    "ap_macro": "average precision, macro",
-    "auroc_macro": "ROC AUC, macro",
-    "mcc": "Matthews correlation",
-    "ece": "calibration error",
-    "brier": "Brier score",
-}
-_COLUMNS = ("precision", "recall", "f1", "ap", "auroc")
-_COLUMN_NAMES = {"f1": "F1", "ap": "average precision", "auroc": "ROC AUC"}
 _SMALL_PX = 48
 
 
@@ -113,11 +106,11 @@ def build_page(content: Content) -> str:
     record, result = content.record, content.record.result
     return page.render(
         card=show,
-        title=f"{_model_of(record)} on {_data_of(record)}",
+        title=f"{model_of(record)} on {data_of(record)}",
         verdict=content.verdict,
-        status=list(_status(record)),
-        headline=list(_headline(result)),
-        headline_note=_headline_note(result),
+        status=list(status_lines(record)),
+        headline=list(headline_figures(result)),
+        headline_note=headline_note(result),
         cautions=content.cautions,
         levels=LEVELS,
         pictures=[*_shown_pictures(_not_listed(content)), *_shown_files(content.kept_pictures)],
@@ -131,14 +124,14 @@ def build_page(content: Content) -> str:
         mistakes_note=_mistakes_note(content),
         mistaken_true=_choices((each.true, each.photo.true) for each in content.mistakes),
         mistaken_said=_choices((each.said, each.photo.predicted) for each in content.mistakes),
-        class_tables=list(_class_tables(record)),
+        class_tables=list(class_tables(record)),
         monitor=result.get("monitor", "val/acc"),
         evaluated=bool(result.get("evaluated")),
-        stages=list(_stages(record)),
-        stages_note=_stages_note(record),
-        data=list(_data(record)),
-        command=_command(result),
-        reproduction=list(_reproduction(record)),
+        stages=list(stage_rows(record)),
+        stages_note=stages_note(record),
+        data=list(data_rows(record)),
+        command=command_of(result),
+        reproduction=list(reproduction_rows(record)),
     )
 
 
@@ -168,67 +161,6 @@ def _shown_files(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
         yield {"name": path.stem, "title": title, "caption": caption, "photos": (), "svg": None, "png": uri}
 
 
-def _model_of(record: RunRecord) -> str:
-    return str((record.config.get("model") or {}).get("name", "a model"))
-
-
-def _data_of(record: RunRecord) -> str:
-    data = record.config.get("data") or {}
-    return Path(str(data["root"])).name if data.get("root") else str(data.get("name", "images"))
-
-
-def _status(record: RunRecord) -> Iterator[str]:
-    result = record.result
-    status, reason = result["status"], result.get("reason")
-    if status != "completed":
-        yield f"This run {'was stopped' if status == 'stopped' else 'failed'}: {reason or 'no reason was left'}."
-    for resumed in result.get("resumed") or []:
-        yield f"It was interrupted and resumed in epoch {resumed['epoch']}, after step {resumed['step']:,}."
-    begun = len(record.stages)
-    for number, (stage, planned) in enumerate(
-        zip(record.stages, record.plan.stages if record.plan else (), strict=False)
-    ):
-        has_ended = number + 1 < begun or status == "completed"
-        if has_ended and planned.patience is not None and stage["epochs"] < planned.epochs:
-            yield (
-                f"Stage {stage['name']} was stopped early, after {stage['epochs']} of {planned.epochs} epochs: "
-                f"validation had not improved for {planned.patience}."
-            )
-    if result.get("evaluated"):
-        yield f"An evaluation on {result['evaluated']}, apart from the run's own test."
-
-
-def _headline(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    test = result.get("test")
-    figures = test or result.get("val") or {}
-    intervals = figures.get("intervals") or {}
-    for key, name in _HEADLINE.items():
-        value = figures.get(key)
-        if value is None:
-            continue
-        ends = intervals.get(key)
-        detail = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
-        if f"{key}_scaled" in figures:
-            detail = f"{figures[f'{key}_scaled']:.3f} after temperature scaling"
-        yield {"name": name, "value": f"{value:.3f}", "detail": detail}
-
-
-def _headline_note(result: Mapping[str, Any]) -> str:
-    test = result.get("test")
-    if test is None:
-        return "Of the validation images, which chose the model; there was no test."
-    best, temperatures = result.get("best"), result.get("temperatures")
-    parts = [f"On {test['n']:,} test images, looked at once"]
-    if best:
-        parts[0] += f", by the weights of epoch {best['epoch']} ({best['stage']})"
-    if test.get("intervals"):
-        parts.append("ranges are 95 % bootstrap intervals")
-    if temperatures:
-        told = ", ".join(f"{value:.2f}" for value in temperatures)
-        parts.append(f"the temperature, {told}, was fitted on validation")
-    return "; ".join(parts) + "."
-
-
 def _mistakes_note(content: Content) -> str:
     shown, every = len(content.mistakes), content.all_mistakes
     return "All wrong answers." if shown == every else f"The {shown:,} most confident of {every:,} wrong answers."
@@ -236,116 +168,6 @@ def _mistakes_note(content: Content) -> str:
 
 def _choices(pairs: Iterable[tuple[int, str]]) -> list[dict[str, Any]]:
     return [{"number": number, "text": text} for number, text in sorted(set(pairs))]
-
-
-def _class_tables(record: RunRecord) -> Iterator[dict[str, Any]]:
-    test = record.result.get("test")
-    if test is None:
-        return
-    kept = record.predictions
-    tasks = answers_by_task(kept.splits["test"], kept.outputs) if kept is not None and "test" in kept.splits else []
-    for number, (task, figures) in enumerate(test.get("tasks", {"": test}).items()):
-        by_label = "per_label" in figures
-        rows = figures.get("per_class") or figures.get("per_label") or {}
-        columns = [key for key in _COLUMNS if any(key in own for own in rows.values())]
-        confusions = commonest_confusions(count_confusions(tasks[number]), 8) if tasks else []
-        yield {
-            "title": f"Each {'label' if by_label else 'class'}{f', {task}' if task else ''}",
-            "confusions": [
-                {"true": tasks[number].classes[true], "said": tasks[number].classes[said], "count": count}
-                for true, said, count in confusions
-            ],
-            "columns": [
-                "label" if by_label else "class",
-                *(_COLUMN_NAMES.get(key, key) for key in columns),
-                "images",
-                "predicted",
-            ],
-            "rows": [
-                {
-                    "name": name,
-                    "cells": [
-                        *(_figure(own.get(key)) for key in columns),
-                        f"{own['support']:,}",
-                        f"{own.get('predicted', 0):,}",
-                    ],
-                }
-                for name, own in sorted(rows.items(), key=lambda pair: pair[1]["f1"])
-            ],
-        }
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _stages(record: RunRecord) -> Iterator[dict[str, str]]:
-    monitor = str(record.result.get("monitor", "val/acc"))
-    before: float | None = None
-    for stage in record.stages:
-        score = stage.get(monitor)
-        gain = "-" if score is None or before is None else f"{score - before:+.3f}"
-        yield {
-            "name": stage["name"],
-            "groups": ", ".join(stage.get("groups", [])),
-            "parameters": f"{stage['trainable']:,}",
-            "epochs": str(stage["epochs"]),
-            "time": format_seconds(stage["seconds"]),
-            "memory": f"{stage['memory_mb']:,} MB" if stage.get("memory_mb") else "-",
-            "score": _figure(score),
-            "gain": gain,
-        }
-        before = score if score is not None else before
-
-
-def _stages_note(record: RunRecord) -> str:
-    total = f" of {record.stages[0]['total']:,} parameters" if record.stages else ""
-    seconds = record.result.get("seconds")
-    cached = [stage["name"] for stage in record.stages if stage.get("cache")]
-    parts = [
-        f"Training took {format_seconds(seconds)}" if seconds else "",
-        f"parameters that train{total}" if total else "",
-    ]
-    parts.append(f"{', '.join(cached)} trained on cached features" if cached else "")
-    parts.append("gain is over the stage before, in validation")
-    return "; ".join(part for part in parts if part) + "."
-
-
-def _data(record: RunRecord) -> Iterator[tuple[str, str]]:
-    about, config = record.result.get("data") or {}, record.config.get("data") or {}
-    place = config.get("root") or config.get("csv") or config.get("name")
-    yield "images", str(place)
-    for split in ("train", "val", "test"):
-        if split in about:
-            own = (record.splits.get("splits") or {}).get(split) or {}
-            origin = ", cut from train" if own.get("cut_from_train") else ""
-            proof = f"; hash {own['hash']}" if own.get("hash") else ""
-            yield split, f"{about[split]:,} images{origin}{proof}"
-    if about.get("unreadable"):
-        yield "left out", f"{about['unreadable']:,} images that can't be read"
-    also = about.get("also_in_train") or {}
-    yield "also in train", f"{also.get('val', 0):,} of val, {also.get('test', 0):,} of test, byte for byte"
-    if about.get("fingerprint"):
-        yield "fingerprint", str(about["fingerprint"])
-
-
-def _command(result: Mapping[str, Any]) -> str:
-    typed = [shlex.quote(override) for override in result.get("overrides") or []]
-    begin = ["unfreeze evaluate", shlex.quote(result["run"])] if result.get("evaluated") else ["python train.py"]
-    return " ".join([*begin, *typed])
-
-
-def _reproduction(record: RunRecord) -> Iterator[tuple[str, str]]:
-    result = record.result
-    yield "seed", str(result.get("seed"))
-    compute = result.get("compute") or {}
-    if compute:
-        layout = "channels last" if compute.get("channels_last") else "channels first"
-        yield "computed in", f"{compute.get('precision')}, {layout}"
-    versions = result.get("versions") or {}
-    if versions:
-        yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
-    yield "all settings", "config.yaml, and plan.txt for what was planned, beside this page"
 
 
 def _data_uri(pixels: NDArray[np.uint8], *, photograph: bool) -> str:

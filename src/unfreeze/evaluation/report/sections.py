@@ -1,0 +1,211 @@
+"""What the parts of a page say of a run, as rows of text."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unfreeze.evaluation.pictures.confusion import commonest_confusions
+from unfreeze.evaluation.pictures.gallery import count_confusions
+from unfreeze.evaluation.predictions import answers_by_task
+from unfreeze.evaluation.record import RunRecord
+from unfreeze.training.progress import format_seconds
+
+_HEADLINE = {
+    "acc": "accuracy",
+    "acc_exact": "all labels right",
+    "acc_balanced": "balanced accuracy",
+    "f1_macro": "F1, macro",
+    "precision_macro": "precision, macro",
+    "recall_macro": "recall, macro",
+    "acc_top5": "among the first five",
+    "ap_macro": "average precision, macro",
+    "auroc_macro": "ROC AUC, macro",
+    "mcc": "Matthews correlation",
+    "ece": "calibration error",
+    "brier": "Brier score",
+}
+_COLUMNS = ("precision", "recall", "f1", "ap", "auroc")
+_COLUMN_NAMES = {"f1": "F1", "ap": "average precision", "auroc": "ROC AUC"}
+
+
+def model_of(record: RunRecord) -> str:
+    """Return what the network is called."""
+    return str((record.config.get("model") or {}).get("name", "a model"))
+
+
+def data_of(record: RunRecord) -> str:
+    """Return what the data is called."""
+    data = record.config.get("data") or {}
+    return Path(str(data["root"])).name if data.get("root") else str(data.get("name", "images"))
+
+
+def status_lines(record: RunRecord) -> Iterator[str]:
+    """Yield what became of the run, where it did not simply end."""
+    result = record.result
+    status, reason = result["status"], result.get("reason")
+    if status != "completed":
+        yield f"This run {'was stopped' if status == 'stopped' else 'failed'}: {reason or 'no reason was left'}."
+    for resumed in result.get("resumed") or []:
+        yield f"It was interrupted and resumed in epoch {resumed['epoch']}, after step {resumed['step']:,}."
+    begun = len(record.stages)
+    for number, (stage, planned) in enumerate(
+        zip(record.stages, record.plan.stages if record.plan else (), strict=False)
+    ):
+        has_ended = number + 1 < begun or status == "completed"
+        if has_ended and planned.patience is not None and stage["epochs"] < planned.epochs:
+            yield (
+                f"Stage {stage['name']} was stopped early, after {stage['epochs']} of {planned.epochs} epochs: "
+                f"validation had not improved for {planned.patience}."
+            )
+    if result.get("evaluated"):
+        yield f"An evaluation on {result['evaluated']}, apart from the run's own test."
+
+
+def headline_figures(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield the figures that come first, each with its interval, or with what scaling makes of it."""
+    test = result.get("test")
+    figures = test or result.get("val") or {}
+    intervals = figures.get("intervals") or {}
+    for key, name in _HEADLINE.items():
+        value = figures.get(key)
+        if value is None:
+            continue
+        ends = intervals.get(key)
+        detail = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+        if f"{key}_scaled" in figures:
+            detail = f"{figures[f'{key}_scaled']:.3f} after temperature scaling"
+        yield {"name": name, "value": f"{value:.3f}", "detail": detail}
+
+
+def headline_note(result: Mapping[str, Any]) -> str:
+    """Return where these figures come from."""
+    test = result.get("test")
+    if test is None:
+        return "Of the validation images, which chose the model; there was no test."
+    best, temperatures = result.get("best"), result.get("temperatures")
+    parts = [f"On {test['n']:,} test images, looked at once"]
+    if best:
+        parts[0] += f", by the weights of epoch {best['epoch']} ({best['stage']})"
+    if test.get("intervals"):
+        parts.append("ranges are 95 % bootstrap intervals")
+    if temperatures:
+        told = ", ".join(f"{value:.2f}" for value in temperatures)
+        parts.append(f"the temperature, {told}, was fitted on validation")
+    return "; ".join(parts) + "."
+
+
+def class_tables(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """Yield a table of classes or labels per task, the weakest first."""
+    test = record.result.get("test")
+    if test is None:
+        return
+    kept = record.predictions
+    tasks = answers_by_task(kept.splits["test"], kept.outputs) if kept is not None and "test" in kept.splits else []
+    for number, (task, figures) in enumerate(test.get("tasks", {"": test}).items()):
+        by_label = "per_label" in figures
+        rows = figures.get("per_class") or figures.get("per_label") or {}
+        columns = [key for key in _COLUMNS if any(key in own for own in rows.values())]
+        confusions = commonest_confusions(count_confusions(tasks[number]), 8) if tasks else []
+        yield {
+            "title": f"Each {'label' if by_label else 'class'}{f', {task}' if task else ''}",
+            "confusions": [
+                {"true": tasks[number].classes[true], "said": tasks[number].classes[said], "count": count}
+                for true, said, count in confusions
+            ],
+            "columns": [
+                "label" if by_label else "class",
+                *(_COLUMN_NAMES.get(key, key) for key in columns),
+                "images",
+                "predicted",
+            ],
+            "rows": [
+                {
+                    "name": name,
+                    "cells": [
+                        *(_figure(own.get(key)) for key in columns),
+                        f"{own['support']:,}",
+                        f"{own.get('predicted', 0):,}",
+                    ],
+                }
+                for name, own in sorted(rows.items(), key=lambda pair: pair[1]["f1"])
+            ],
+        }
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def stage_rows(record: RunRecord) -> Iterator[dict[str, str]]:
+    """Yield what each stage trained, cost and gained."""
+    monitor = str(record.result.get("monitor", "val/acc"))
+    before: float | None = None
+    for stage in record.stages:
+        score = stage.get(monitor)
+        gain = "-" if score is None or before is None else f"{score - before:+.3f}"
+        yield {
+            "name": stage["name"],
+            "groups": ", ".join(stage.get("groups", [])),
+            "parameters": f"{stage['trainable']:,}",
+            "epochs": str(stage["epochs"]),
+            "time": format_seconds(stage["seconds"]),
+            "memory": f"{stage['memory_mb']:,} MB" if stage.get("memory_mb") else "-",
+            "score": _figure(score),
+            "gain": gain,
+        }
+        before = score if score is not None else before
+
+
+def stages_note(record: RunRecord) -> str:
+    """Return what is to be said of all stages."""
+    total = f" of {record.stages[0]['total']:,} parameters" if record.stages else ""
+    seconds = record.result.get("seconds")
+    cached = [stage["name"] for stage in record.stages if stage.get("cache")]
+    parts = [
+        f"Training took {format_seconds(seconds)}" if seconds else "",
+        f"parameters that train{total}" if total else "",
+    ]
+    parts.append(f"{', '.join(cached)} trained on cached features" if cached else "")
+    parts.append("gain is over the stage before, in validation")
+    return "; ".join(part for part in parts if part) + "."
+
+
+def data_rows(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield what is known of the images, by name."""
+    about, config = record.result.get("data") or {}, record.config.get("data") or {}
+    place = config.get("root") or config.get("csv") or config.get("name")
+    yield "images", str(place)
+    for split in ("train", "val", "test"):
+        if split in about:
+            own = (record.splits.get("splits") or {}).get(split) or {}
+            origin = ", cut from train" if own.get("cut_from_train") else ""
+            proof = f"; hash {own['hash']}" if own.get("hash") else ""
+            yield split, f"{about[split]:,} images{origin}{proof}"
+    if about.get("unreadable"):
+        yield "left out", f"{about['unreadable']:,} images that can't be read"
+    also = about.get("also_in_train") or {}
+    yield "also in train", f"{also.get('val', 0):,} of val, {also.get('test', 0):,} of test, byte for byte"
+    if about.get("fingerprint"):
+        yield "fingerprint", str(about["fingerprint"])
+
+
+def command_of(result: Mapping[str, Any]) -> str:
+    """Return what to type for the same run."""
+    typed = [shlex.quote(override) for override in result.get("overrides") or []]
+    begin = ["unfreeze evaluate", shlex.quote(result["run"])] if result.get("evaluated") else ["python train.py"]
+    return " ".join([*begin, *typed])
+
+
+def reproduction_rows(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Yield what else the run depends on, by name."""
+    result = record.result
+    yield "seed", str(result.get("seed"))
+    compute = result.get("compute") or {}
+    if compute:
+        layout = "channels last" if compute.get("channels_last") else "channels first"
+        yield "computed in", f"{compute.get('precision')}, {layout}"
+    versions = result.get("versions") or {}
+    if versions:
+        yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
+    yield "all settings", "config.yaml, and plan.txt for what was planned, beside this page"
