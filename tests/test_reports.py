@@ -161,6 +161,25 @@ def test_a_run_that_was_stopped_says_so_and_one_that_was_resumed(photos: Path, t
     assert result_of(tmp_path / "run")["resumed"][0]["step"] > 0
 
 
+def test_a_run_that_was_killed_says_what_it_had_come_to(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = [each for each in REQUEST if not each.startswith(("strategy.", "callbacks."))]
+    long += ["strategy.stages=[{name: all, train: all, epochs: 2000}]"]
+    running = launch([*long, f"data.root={photos}", "hydra.run.dir=run"], tmp_path)
+    running.wait_for("4/2000")
+    running.kill(signal.SIGKILL)
+    running.finish()
+    assert unfreeze(["report", str(tmp_path / "run")], monkeypatch) == 0
+    told, result = page_of(tmp_path / "run"), result_of(tmp_path / "run")
+    assert result["status"] == "stopped"
+    assert result["best"]["epoch"] >= 1
+    assert f"best so far in epoch {result['best']['epoch']}" in told
+    assert "killed, or running still" in told
+    assert "resume=" in told
+    assert "No stage had begun" not in told
+
+
 def test_a_run_that_failed_says_so(photos: Path, tmp_path: Path) -> None:
     done = train([*REQUEST, f"data.root={photos}", "hydra.run.dir=run", "strategy.lr.head=100", "seed=1"], tmp_path)
     if done.code == 0:

@@ -23,6 +23,7 @@ from unfreeze.reopening import Reopened, read_request, reopen, run_without_train
 from unfreeze.run import check_values
 
 if TYPE_CHECKING:
+    from unfreeze.evaluation.predictions import KeptPredictions
     from unfreeze.models.classifier import Classifier
     from unfreeze.models.outputs import Outputs
 
@@ -107,8 +108,13 @@ def evaluate_run(
         "overrides": list(typed),
         "seed": run_result.get("seed"),
         "versions": versions(),
-        "data": {"fingerprint": described["fingerprint"], "test": len(judged), "unreadable": described["unreadable"]}
-        | {"also_in_train": described["also_in_train"]},
+        "data": {
+            "fingerprint": described["fingerprint"],
+            "test": len(judged),
+            "unreadable": described["unreadable"],
+            "also_in_train": described["also_in_train"],
+            "chose_model": _count_choosing(judged, run_kept, is_val=data is None and split == "val"),
+        },
     }
     cautions = judge_trust(result, epochs=0, planned_epochs=None, train_acc=None)
     result["warnings"] = [asdict(caution) for caution in cautions]
@@ -118,6 +124,14 @@ def evaluate_run(
     write_json(place / "result.json", result)
     write_report(place, opened.data, opened.trainer.strategy.root_device, classifier=classifier)
     return place
+
+
+def _count_choosing(judged: NDArray[np.void], run: "KeptPredictions | None", *, is_val: bool) -> int:
+    """Return how many of some images have chosen the model, by their content."""
+    if is_val:
+        return len(judged)
+    val = None if run is None else run.splits.get("val")
+    return 0 if val is None else int(np.isin(judged, val.digests).sum())
 
 
 def check_only_data(typed: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,7 +14,7 @@ from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.files import read_json
 from unfreeze.judging import figures_of, load_weights, predict_splits, write_report
 from unfreeze.run import build_trainer, check_values, chosen_by_validation
-from unfreeze.sweep import read_jobs
+from unfreeze.sweep import UNENDED, read_jobs
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -129,6 +129,8 @@ def report_run(run_dir: Path, *, trust_repo: bool = False) -> str | None:
     from unfreeze.training.checkpointing import BEST
 
     result = read_json(run_dir / "result.json", keys=("status",))
+    if result.get("reason") == UNENDED:
+        _recover(run_dir, result)
     if not (run_dir / "checkpoints" / BEST).is_file():
         write_report(run_dir, None, None)
         return None
@@ -143,6 +145,36 @@ def report_run(run_dir: Path, *, trust_repo: bool = False) -> str | None:
             _judge_again(run_dir, classifier, reopened, test=result.get("test") is not None)
     write_report(run_dir, reopened.data, reopened.trainer.strategy.root_device)
     return None
+
+
+def _recover(run_dir: Path, result: dict[str, Any]) -> None:
+    """Let the result of a run that was killed say what it had come to, by what it wrote after each epoch."""
+    import json
+    from dataclasses import asdict
+
+    from unfreeze.evaluation.cautions import judge_trust
+    from unfreeze.evaluation.record import read_history
+    from unfreeze.training.monitors import is_better, mode_of
+    from unfreeze.training.recorder import write_json
+
+    history, stages, monitor = read_history(run_dir), run_dir / "stages.json", str(result.get("monitor"))
+    best: dict[str, Any] | None = None
+    for row in (row for row in history if monitor in row):
+        if is_better(row[monitor], None if best is None else best[monitor], mode_of(monitor)):
+            best = row
+    if best is None:
+        return
+    rows = json.loads(stages.read_text(encoding="utf-8")) if stages.is_file() else []
+    val = {key.removeprefix("val/"): value for key, value in best.items() if key.startswith("val/")}
+    known = {
+        **result,
+        "best": {"epoch": best["epoch"], "stage": best["stage"]},
+        "val": val,
+        "stages": rows,
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+    }
+    cautions = judge_trust(known, epochs=len(history), planned_epochs=None, train_acc=best.get("train/acc"))
+    write_json(run_dir / "result.json", {**known, "warnings": [asdict(caution) for caution in cautions]})
 
 
 def _reopen_best(run_dir: Path, *, trust_repo: bool) -> "tuple[Classifier, Reopened]":

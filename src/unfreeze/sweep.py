@@ -11,7 +11,7 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.files import read_json, replacing
 from unfreeze.training.monitors import is_better, mode_of
 
-UNENDED = "has not ended by itself"
+UNENDED = "it has not ended by itself: killed, or running still"
 """The reason in a result that was written when the run began, and never after."""
 
 _FIGURES = ("val_acc", "val_loss", "val_f1_macro", "test_acc", "test_f1_macro")

@@ -28,7 +28,9 @@ def calibrated(images: int = 20_000, seed: int = 0) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
 def test_the_temperature_undoes_what_the_logits_were_multiplied_by(factor: float) -> None:
     logits, labels = calibrated()
-    (temperature,) = fit_temperatures(factor * logits, labels, FOUR)
+    found = fit_temperatures(factor * logits, labels, FOUR)
+    assert found is not None
+    (temperature,) = found
     assert temperature == pytest.approx(factor, rel=0.05)
     before, after = (calibration_error(each, labels) for each in (factor * logits, factor * logits / temperature))
     assert after < 0.012
@@ -41,6 +43,7 @@ def test_tasks_have_each_their_own_temperature() -> None:
     outputs = Outputs((TaskClasses("one", FOUR.names), TaskClasses("two", FOUR.names)))
     logits, labels = torch.cat([2 * first[0], 0.5 * second[0]], dim=1), torch.stack([first[1], second[1]], dim=1)
     temperatures = fit_temperatures(logits, labels, outputs)
+    assert temperatures is not None
     assert temperatures == pytest.approx((2.0, 0.5), rel=0.05)
     for own, (plain, _) in zip(outputs.split(scaled(logits, outputs, temperatures)), (first, second), strict=True):
         assert torch.allclose(own, plain, rtol=0.06)
@@ -57,7 +60,12 @@ def test_labels_are_scaled_together() -> None:
 
 def test_a_validation_without_mistakes_says_nothing_of_confidence() -> None:
     labels = torch.arange(4)
-    assert fit_temperatures(torch.eye(4), labels, FOUR) == (1.0,)
+    assert fit_temperatures(torch.eye(4), labels, FOUR) is None
+
+
+def test_answers_that_know_nothing_have_no_temperature() -> None:
+    logits, labels = calibrated()
+    assert fit_temperatures(logits, labels.roll(1), FOUR) is None
 
 
 def test_bins_hold_each_answer_once() -> None:

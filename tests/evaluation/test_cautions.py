@@ -53,6 +53,23 @@ def test_answers_that_no_model_is_needed_for_are_bad() -> None:
     assert "no-better-than-constant" in codes(find_cautions(test, Circumstances()), "bad")
 
 
+def test_a_model_that_is_worse_than_none_is_called_bad_in_the_first_sentence() -> None:
+    truth = [number % 2 for number in range(60)]
+    test = judged(truth, [1 - label for label in truth])
+    verdict = verdict_of(test, find_cautions(test, Circumstances()))
+    assert verdict.grade == "bad"
+    assert "that is bad: one answer for every image would be as often right" in verdict.text
+
+
+def test_images_that_chose_the_model_are_not_called_new_to_it() -> None:
+    test = judged([0, 1] * 500, [0, 1] * 500)
+    found = find_cautions(test, Circumstances(chose_model=1000))
+    assert "chose-model" in codes(found, "warn")
+    assert "by which it was chosen" in verdict_of(test, found, data={"chose_model": 1000}).text
+    trained = {"also_in_train": {"test": 1000}}
+    assert "it was trained on" in verdict_of(test, found, data=trained).text
+
+
 def test_a_model_that_is_even_and_right_has_nothing_said_against_it() -> None:
     truth = [number % 2 for number in range(2000)]
     answers = [1 - label if number % 20 == 0 else label for number, label in enumerate(truth)]
@@ -105,7 +122,7 @@ def test_what_the_test_does_not_know_is_said_too() -> None:
     assert codes(found, "bad") == {"test-in-train"}
     assert codes(found) >= {"val-in-train", "gap", "val-reused", "still-rising", "unreadable"}
     assert [each.level for each in found] == sorted((each.level for each in found), key=["bad", "warn", "note"].index)
-    assert "of which some were trained on" in verdict_of(test, found).text
+    assert "of which 14 were trained on" in verdict_of(test, found, data={"also_in_train": {"test": 14}}).text
 
 
 def test_without_a_test_the_verdict_is_unknown() -> None:

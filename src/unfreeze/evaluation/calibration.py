@@ -15,12 +15,14 @@ from unfreeze.models.outputs import Outputs
 
 BINS = 15
 _TEMPERATURES = (0.05, 20.0)
+_AT_THE_END = 0.01
 
 
-def fit_temperatures(logits: Tensor, labels: Tensor, outputs: Outputs) -> tuple[float, ...]:
+def fit_temperatures(logits: Tensor, labels: Tensor, outputs: Outputs) -> tuple[float, ...] | None:
     """Return for each task what its logits are divided by so that validation finds its labels most likely.
 
-    Guo et al. 2017, section 4.2. Where validation has no mistake, nothing is known of the confidence in one: 1.
+    Guo et al. 2017, section 4.2. None where a task has no such temperature: without a mistake any confidence is too
+    low, and answers that know nothing are best without any.
 
     Args:
         logits: Of validation, shape (N, C), N >= 1.
@@ -28,17 +30,18 @@ def fit_temperatures(logits: Tensor, labels: Tensor, outputs: Outputs) -> tuple[
         outputs: What the logits stand for.
     """
     if outputs.multilabel:
-        return (_fit(logits.double(), labels.double(), multilabel=True),)
-    columns = labels.view(len(labels), -1).T
-    return tuple(
-        _fit(own.double(), truth, multilabel=False) for own, truth in zip(outputs.split(logits), columns, strict=True)
-    )
+        found = [_fit(logits.double(), labels.double(), multilabel=True)]
+    else:
+        columns = zip(outputs.split(logits), labels.view(len(labels), -1).T, strict=True)
+        found = [_fit(own.double(), truth, multilabel=False) for own, truth in columns]
+    known = [temperature for temperature in found if temperature is not None]
+    return tuple(known) if len(known) == len(found) else None
 
 
-def _fit(logits: Tensor, labels: Tensor, *, multilabel: bool) -> float:
+def _fit(logits: Tensor, labels: Tensor, *, multilabel: bool) -> float | None:
     answers = (logits > 0).double() if multilabel else logits.argmax(dim=1)
     if torch.equal(answers, labels):
-        return 1.0
+        return None
 
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
@@ -47,7 +50,8 @@ def _fit(logits: Tensor, labels: Tensor, *, multilabel: bool) -> float:
         return float(torch.nn.functional.cross_entropy(scaled, labels))
 
     low, high = np.log(_TEMPERATURES)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).x))
+    best = float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x)
+    return float(np.exp(best)) if low + _AT_THE_END < best < high - _AT_THE_END else None
 
 
 def scaled(logits: Tensor, outputs: Outputs, temperatures: Sequence[float]) -> Tensor:

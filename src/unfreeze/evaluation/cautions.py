@@ -41,6 +41,7 @@ class Circumstances:
 
     Args:
         in_train: Test images that were also trained on, byte for byte.
+        chose_model: Of the images that were judged, those by which the model was chosen.
         val_in_train: Validation images that were.
         unreadable: Images that were left out.
         train_acc: Training accuracy in the best epoch, in [0, 1]; None where it is not known.
@@ -50,6 +51,7 @@ class Circumstances:
     """
 
     in_train: int = 0
+    chose_model: int = 0
     val_in_train: int = 0
     unreadable: int = 0
     train_acc: float | None = None
@@ -79,6 +81,7 @@ def judge_trust(
     also = data.get("also_in_train") or {}
     about = Circumstances(
         in_train=also.get("test", 0) if test else 0,
+        chose_model=data.get("chose_model", 0),
         val_in_train=also.get("val", 0),
         unreadable=data.get("unreadable", 0),
         train_acc=train_acc,
@@ -111,7 +114,8 @@ def _of_test(test: Mapping[str, Any] | None) -> Iterator[Caution]:
         else:
             yield from _of_classes(figures, of)
         yield from _of_confidence(figures, of)
-    yield from _of_size(test)
+    sized = next(iter(test["tasks"].values())) if "tasks" in test else test
+    yield from _of_size(sized)
 
 
 def _of_classes(test: Mapping[str, Any], of: str) -> Iterator[Caution]:
@@ -148,9 +152,8 @@ def _of_classes(test: Mapping[str, Any], of: str) -> Iterator[Caution]:
     missing = [name for name, own in classes.items() if not own["support"]]
     if missing:
         answered = sum(classes[name]["predicted"] > 0 for name in missing)
-        zeros = (
-            f" {answered:,} of them were answered all the same, and count as 0 in macro figures." if answered else ""
-        )
+        zeros = f" Classes among them that were answered all the same count as 0 in macro figures: {answered:,}."
+        zeros = zeros if answered else ""
         yield Caution(
             "warn", "untested-class", f"No test images{of} of {_listed(missing)}: nothing is known of these.{zeros}"
         )
@@ -229,6 +232,13 @@ def _of_run(about: Circumstances, *, tested: bool) -> Iterator[Caution]:
             "test-in-train",
             f"{about.in_train:,} test images were also trained on, byte for byte: the figures flatter. "
             "unfreeze audit names them.",
+        )
+    if about.chose_model:
+        yield Caution(
+            "warn",
+            "chose-model",
+            f"{about.chose_model:,} of these images are validation images of the run, which chose its epoch and its "
+            "temperature: the figures flatter.",
         )
     if about.val_in_train:
         yield Caution(

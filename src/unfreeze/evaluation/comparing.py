@@ -58,10 +58,10 @@ class Comparison:
         told = f"{100 * gain:+.1f} points {ends}, p = {self.p_value:.2g}"
         if self.p_value < 1 - LEVEL:
             return f"The {'second' if gain > 0 else 'first'} run is better: {told}."
-        return (
-            f"No difference can be told: {told}. With {self.images:,} images it would take about "
-            f"{100 * self.smallest:.1f} points."
-        )
+        if not self.only_first + self.only_second:
+            return f"No difference can be told: both are right on the same images, {self.images:,} of them judged."
+        needed = f"about {100 * self.smallest:.1f} points" if self.smallest < 1 else "more images"
+        return f"No difference can be told: {told}. With {self.images:,} images it would take {needed}."
 
 
 def compare_predictions(first: KeptPredictions, second: KeptPredictions, split: str) -> Comparison:

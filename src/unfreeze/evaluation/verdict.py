@@ -40,7 +40,20 @@ def reach_verdict(result: Mapping[str, Any], cautions: Sequence[Caution]) -> Ver
         return Verdict("unknown", f"Not tested.{known}")
     levels = {caution.level for caution in cautions}
     grade: Grade = "bad" if "bad" in levels else "careful" if "warn" in levels else "good"
-    return Verdict(grade, _of_test(test, cautions))
+    return Verdict(grade, _of_test(test, cautions, _seen(result)))
+
+
+def _seen(result: Mapping[str, Any]) -> str:
+    """Return how new the images of a test were to the model."""
+    data, count = result.get("data") or {}, result["test"]["n"]
+    trained, chose = (data.get("also_in_train") or {}).get("test", 0), data.get("chose_model", 0)
+    if trained >= count:
+        return "it was trained on"
+    if trained:
+        return f"of which {trained:,} were trained on"
+    if chose >= count:
+        return "by which it was chosen"
+    return f"of which {chose:,} have chosen it" if chose else "it had never seen"
 
 
 def _of_unfinished(result: Mapping[str, Any]) -> str:
@@ -55,9 +68,8 @@ def _of_unfinished(result: Mapping[str, Any]) -> str:
     )
 
 
-def _of_test(test: Mapping[str, Any], cautions: Sequence[Caution]) -> str:
-    count, codes = test["n"], {caution.code for caution in cautions}
-    seen = "of which some were trained on" if "test-in-train" in codes else "it had never seen"
+def _of_test(test: Mapping[str, Any], cautions: Sequence[Caution], seen: str) -> str:
+    count = test["n"]
     if "per_label" in test:
         right = f"All labels right on {round(test['acc_exact'] * count):,} of {count:,} images {seen}"
     elif "tasks" in test:
@@ -74,6 +86,8 @@ def _weakness(test: dict[str, Any], cautions: Sequence[Caution]) -> str:
     if any(caution.level == "bad" and caution.code in hidden for caution in cautions):
         name, recall = _least_found(test)
         return f"yet bad: of '{name}' it finds {recall:.0%}"
+    if any(caution.code == "no-better-than-constant" for caution in cautions):
+        return "that is bad: one answer for every image would be as often right"
     if f1 >= 1 - _ALL_SAME:
         return "no class is weaker than another"
     return f"weakest on '{name}' (F1 {f1:.3f})"

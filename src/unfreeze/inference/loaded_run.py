@@ -201,11 +201,11 @@ class Run:
         """Return the learning rate of each layer group over the epochs."""
         return self._picture("rates")
 
-    def plot_confusion(self, split: str = "test") -> "Figure":
+    def plot_confusion(self, split: str | None = None) -> "Figure":
         """Return the confusion matrix of a split, each row as shares of its true class.
 
         Args:
-            split: "val" or "test".
+            split: "val" or "test"; None for the test, or for validation where there was none.
 
         Raises:
             UnfreezeError: If the run has kept no answers for the split.
@@ -222,21 +222,24 @@ class Run:
         """Return F1, precision and recall of each class in the test, the weakest first."""
         return self._picture("per_class")
 
-    def plot_reliability(self, split: str = "test") -> "Figure":
+    def plot_reliability(self, split: str | None = None) -> "Figure":
         """Return how often answers of like confidence are right, as they are and after temperature scaling.
 
         Args:
-            split: "val" or "test".
+            split: "val" or "test"; None for the test, or for validation where there was none.
         """
         return self._picture("reliability", split)
 
-    def _picture(self, name: str, split: str = "test") -> "Figure":
+    def _picture(self, name: str, split: str | None = None) -> "Figure":
         from unfreeze.evaluation.pictures.gallery import draw_pictures
         from unfreeze.evaluation.record import read_record
 
         record = read_record(self._folder)
         there = tuple(record.predictions.splits) if record.predictions is not None else ()
-        if name in ("confusion", "per_class", "reliability") and split not in there:
+        if name == "per_class" and "test" not in there:
+            raise UnfreezeError(f"{self._folder}: the run was not tested, so that there are no figures of its classes")
+        split = split or ("test" if "test" in there else "val")
+        if name in ("confusion", "reliability") and split not in there:
             raise UnfreezeError(
                 f"{self._folder}: no answers are kept for {split!r}; there are {', '.join(there) or 'none'}. "
                 f"Type unfreeze report {self._folder}"

@@ -28,6 +28,7 @@ HOSTILE = (
     "n" * 200,
     "=1+1",
     "a,b;c\td",
+    "\u202eevil",
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -158,7 +159,8 @@ def test_names_are_text_and_nothing_else(hostile: RunRecord) -> None:
     assert found.tags == expected.tags, "the names have made elements"
     text = "".join(found.text)
     for name in HOSTILE:
-        assert name in text, name
+        assert name.replace("\u202e", "\\u202e") in text, name
+    assert "\u202e" not in page
     assert found.tags["script"] == 1
     assert "my photos/<i>" in text
 
@@ -208,7 +210,7 @@ def test_every_wrong_answer_can_be_filtered(hostile: RunRecord) -> None:
     assert hostile.predictions is not None
     task = answers_by_task(hostile.predictions.splits["test"], hostile.predictions.outputs)[0]
     wrong = int((~task.right).sum())
-    assert wrong > 3
+    assert wrong >= 3
     cards = re.findall(r'data-true="(\d+)" data-said="(\d+)" data-sure="([\d.]+)"', page)
     assert len(cards) == wrong
     pairs = sorted((int(true), int(said)) for true, said, _ in cards)

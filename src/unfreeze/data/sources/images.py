@@ -16,7 +16,8 @@ from unfreeze.data.sources.decoding import DecodedImage, content_digest, decode_
 
 Indices = NDArray[np.int64]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+"""Characters that break a line, or turn the direction of the text after them."""
 
 
 class Readable(Protocol):
@@ -126,4 +127,9 @@ class ArrayImages:
 def printable(name: str) -> str:
     """Return a file's name in one line, with bytes that are not UTF-8 and control characters spelled out."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(_spelled_out, text)
+
+
+def _spelled_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

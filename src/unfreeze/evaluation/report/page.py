@@ -39,6 +39,8 @@ from unfreeze.files import replacing
 LEVELS = {"bad": "Bad:", "warn": "Careful:", "note": "Note:"}
 
 _SMALL_PX = 48
+_TURNING = {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Characters that turn the direction of the text after them, by which a name can pass for another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +106,14 @@ def build_page(content: Content) -> str:
         return Markup(card.render(photo=photo, data=data, src=src, small=small, heat=heat, sure=sure))  # noqa: S704
 
     record, result = content.record, content.record.result
-    return page.render(
+    rendered: str = page.render(
         card=show,
         title=f"{model_of(record)} on {data_of(record)}",
         verdict=content.verdict,
         status=list(status_lines(record)),
         headline=list(headline_figures(result)),
         headline_note=headline_note(result),
+        tested=bool(result.get("test")),
         cautions=content.cautions,
         levels=LEVELS,
         pictures=[*_shown_pictures(_not_listed(content)), *_shown_files(content.kept_pictures)],
@@ -133,6 +136,7 @@ def build_page(content: Content) -> str:
         command=command_of(result),
         reproduction=list(reproduction_rows(record)),
     )
+    return rendered.translate(_TURNING)
 
 
 def _not_listed(content: Content) -> list[Picture]:

@@ -25,6 +25,7 @@ _HEADLINE = {
     "ece": "calibration error",
     "brier": "Brier score",
 }
+_OF_TASK = ("acc", "acc_balanced", "f1_macro", "auroc_macro", "ece")
 _COLUMNS = ("precision", "recall", "f1", "ap", "auroc")
 _COLUMN_NAMES = {"f1": "F1", "ap": "average precision", "auroc": "ROC AUC"}
 
@@ -45,7 +46,9 @@ def status_lines(record: RunRecord) -> Iterator[str]:
     result = record.result
     status, reason = result["status"], result.get("reason")
     if status != "completed":
-        yield f"This run {'was stopped' if status == 'stopped' else 'failed'}: {reason or 'no reason was left'}."
+        how = "was stopped" if status == "stopped" else "failed"
+        yield f"This run {how}: {reason or 'no reason was left'}."
+        yield "It goes on with: python train.py resume=<its directory>"
     for resumed in result.get("resumed") or []:
         yield f"It was interrupted and resumed in epoch {resumed['epoch']}, after step {resumed['step']:,}."
     begun = len(record.stages)
@@ -65,7 +68,14 @@ def status_lines(record: RunRecord) -> Iterator[str]:
 def headline_figures(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """Yield the figures that come first, each with its interval, or with what scaling makes of it."""
     test = result.get("test")
-    figures = test or result.get("val") or {}
+    if test is not None and "tasks" in test:
+        for task, figures in test["tasks"].items():
+            yield from _figures({key: figures.get(key) for key in (*_OF_TASK, "intervals")}, of=f", {task}")
+        return
+    yield from _figures(test or result.get("val") or {})
+
+
+def _figures(figures: Mapping[str, Any], of: str = "") -> Iterator[dict[str, str]]:
     intervals = figures.get("intervals") or {}
     for key, name in _HEADLINE.items():
         value = figures.get(key)
@@ -75,7 +85,7 @@ def headline_figures(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         detail = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
         if f"{key}_scaled" in figures:
             detail = f"{figures[f'{key}_scaled']:.3f} after temperature scaling"
-        yield {"name": name, "value": f"{value:.3f}", "detail": detail}
+        yield {"name": f"{name}{of}", "value": f"{value:.3f}", "detail": detail}
 
 
 def headline_note(result: Mapping[str, Any]) -> str:
@@ -84,13 +94,15 @@ def headline_note(result: Mapping[str, Any]) -> str:
     if test is None:
         return "Of the validation images, which chose the model; there was no test."
     best, temperatures = result.get("best"), result.get("temperatures")
-    parts = [f"On {test['n']:,} test images, looked at once"]
+    once = "images" if result.get("evaluated") else "test images, looked at once"
+    parts = [f"On {test['n']:,} {once}"]
     if best:
         parts[0] += f", by the weights of epoch {best['epoch']} ({best['stage']})"
     if test.get("intervals"):
         parts.append("ranges are 95 % bootstrap intervals")
     if temperatures:
-        told = ", ".join(f"{value:.2f}" for value in temperatures)
+        names = list(test["tasks"]) if "tasks" in test else [""]
+        told = ", ".join(f"{name} {value:.2f}".strip() for name, value in zip(names, temperatures, strict=True))
         parts.append(f"the temperature, {told}, was fitted on validation")
     return "; ".join(parts) + "."
 
