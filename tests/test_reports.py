@@ -181,10 +181,16 @@ def test_a_run_that_was_killed_says_what_it_had_come_to(
 
 
 def test_a_run_that_failed_says_so(photos: Path, tmp_path: Path) -> None:
-    done = train([*REQUEST, f"data.root={photos}", "hydra.run.dir=run", "strategy.lr.head=100", "seed=1"], tmp_path)
-    if done.code == 0:
-        pytest.skip("so high a rate has done no harm")
-    assert "Failed" in page_of(tmp_path / "run")
+    short = [each for each in REQUEST if not each.startswith("strategy.")]
+    stages = "[{name: head, train: 1, epochs: 1}, {name: all, train: all, epochs: 3, lr: 100, optimizer: sgd}]"
+    short += [f"strategy.stages={stages}"]
+    short += ["strategy.lr={decay: 1.0, floor: 1.0}", "optimizer.schedule=constant", "optimizer.weight_decay=10"]
+    done = train([*short, "augment=none", f"data.root={photos}", "hydra.run.dir=run"], tmp_path)
+    assert done.code == 1
+    told = page_of(tmp_path / "run")
+    assert "Failed" in told
+    assert "the training loss is not finite" in told
+    assert "best so far in epoch 1" in told
 
 
 def test_without_a_report_there_is_none(photos: Path, tmp_path: Path) -> None:

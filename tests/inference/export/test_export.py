@@ -214,6 +214,7 @@ def test_a_file_says_what_it_is_whatever_the_classes_are_called(to: str, tmp_pat
     assert "somebody" not in exported.card.read_bytes().decode()
 
 
+@pytest.mark.slow
 def test_weights_lie_beside_the_graph_only_where_it_can_t_hold_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +291,7 @@ def test_the_lines_of_the_card_run(
         assert any(printed.startswith(name) for name in classifier.classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "to", "inside"),
     [
