@@ -2,7 +2,7 @@
 .PHONY: help setup demo test test-all lint format tensorboard bench bench-quick bench-accuracy peers clean pins
 
 VENV := .venv
-BENCH ?= loading splits overheads compare
+BENCH ?= loading prediction splits overheads compare
 BIN := $(VENV)/bin
 PEERS_VENV := .venv-peers
 PEERS_INSTALLED := $(PEERS_VENV)/.installed
@@ -41,7 +41,7 @@ tensorboard: $(INSTALLED)  ## show outputs/ in TensorBoard on http://127.0.0.1:6
 bench: $(INSTALLED) $(PEERS_INSTALLED)  ## measure beside peers, in an hour (BENCH=compare ARGS="--only probe" ROOT=photos WEIGHTS=file)
 	@for name in $(BENCH); do \
 		case $$name in compare|gpu) given='$(IMAGES)$(if $(WEIGHTS), --weights $(WEIGHTS))';; \
-			loading) given='$(IMAGES)';; *) given=;; esac; \
+			loading|prediction) given='$(IMAGES)';; *) given=;; esac; \
 		$(BIN)/python benchmarks/$$name.py $$given $(ARGS) || exit 1; done
 
 bench-quick: $(INSTALLED) $(PEERS_INSTALLED)  ## a few of the comparisons, in minutes, nothing written

@@ -14,7 +14,7 @@ TITLE = "# Measured\n\nWritten by `make bench`; [docs/benchmarks.md](../docs/ben
 ORDER = (
     *("probe", "last block", "gradual", "finetune", "reach"),
     *(f"accuracy, {task}" for task in ("probe", "last_block", "gradual", "finetune")),
-    *("gpu", "head step", "second start", "sweep", "command", "loading", "splits"),
+    *("gpu", "head step", "second start", "sweep", "command", "loading", "prediction", "splits"),
 )
 
 

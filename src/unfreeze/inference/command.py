@@ -7,12 +7,11 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from unfreeze.cores import limit_torch_threads
 from unfreeze.data.sources.images import printable
 from unfreeze.data.sources.walking import image_suffixes
 from unfreeze.errors import UnfreezeError
 from unfreeze.files import replacing
-from unfreeze.inference.device import find_device
+from unfreeze.inference.device import claim_device
 from unfreeze.inference.feeding import Feeder
 from unfreeze.inference.given import file_parts
 from unfreeze.inference.naming import find_classifier
@@ -37,8 +36,7 @@ def format_of(asked: str | None, out: Path | None) -> str:
 
 def open_feeder(model: str, *, device: str, batch_size: int, workers: int | None, trust_repo: bool = False) -> Feeder:
     """Return what brings images to the classifier that a person names; see `find_classifier` and `Feeder`."""
-    limit_torch_threads()
-    where = find_device(device)
+    where = claim_device(device)
     classifier = find_classifier(model, trust_repo=trust_repo)
     return Feeder(classifier, device=where, batch_size=batch_size, workers=workers)
 

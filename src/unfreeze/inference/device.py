@@ -2,7 +2,9 @@
 
 import torch
 
+from unfreeze.cores import limit_torch_threads
 from unfreeze.errors import UnfreezeError
+from unfreeze.memory import keep_freed_pages
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -24,3 +26,19 @@ def find_device(name: str) -> torch.device:
             f"device: got {name!r}, which this machine does not have, or PyTorch can't use; it has {found}"
         )
     return torch.device(name)
+
+
+def claim_device(name: str) -> torch.device:
+    """Return a device for a process that does nothing but compute on it, and set the process up for that.
+
+    No more threads than cores; on a CPU, memory that is freed is kept, by which a network runs up to three times as
+    fast.
+
+    Raises:
+        UnfreezeError: If there is none such on this machine.
+    """
+    limit_torch_threads()
+    device = find_device(name)
+    if device.type == "cpu":
+        keep_freed_pages()
+    return device
