@@ -99,6 +99,17 @@ def test_what_a_model_says_of_itself_is_held_against_it(sure: float, right: int,
     assert told == ({code} if code else set())
 
 
+def test_a_temperature_that_misleads_is_named_and_not_praised() -> None:
+    truth = [number % 2 for number in range(100)]
+    test = judged(truth, [label if number < 80 else 1 - label for number, label in enumerate(truth)], sure=0.9)
+    sound, misled = ({**test, "ece_scaled": error} for error in (0.02, 0.2))
+    (over,) = [each for each in find_cautions(sound, Circumstances()) if each.code == "overconfident"]
+    assert over.text.endswith("it is off by 2.0%.")
+    found = {each.code: each for each in find_cautions(misled, Circumstances())}
+    assert "0.200 in place of 0.100" in found["temperature-misleads"].text
+    assert "temperature" not in found["overconfident"].text
+
+
 def test_a_small_test_says_how_little_it_tells() -> None:
     truth = [number % 2 for number in range(50)]
     test = judged(truth, [1 - label if number % 5 == 0 else label for number, label in enumerate(truth)], sure=0.8)

@@ -16,6 +16,7 @@ _HARDLY = 0.5
 _GAP = 0.1
 _WIDE = 0.05
 _OVERCONFIDENT = 0.05
+_WORSE = 0.01
 _FEW_IMAGES = 10
 _SHOWN = 3
 
@@ -198,10 +199,18 @@ def _of_labels(test: Mapping[str, Any]) -> Iterator[Caution]:
 
 def _of_confidence(test: Mapping[str, Any], of: str) -> Iterator[Caution]:
     error, scaled = test["ece"], test.get("ece_scaled")
+    if scaled is not None and scaled - error >= _WORSE:
+        yield Caution(
+            "note",
+            "temperature-misleads",
+            f"The temperature that validation finds makes these answers less calibrated{of}: an expected error of "
+            f"{scaled:.3f} in place of {error:.3f}.",
+        )
     if abs(test.get("confidence", test["acc"]) - test["acc"]) < _OVERCONFIDENT:
         return
     over = test["confidence"] > test["acc"]
-    mended = f" Divided by the temperature that validation finds, it is off by {scaled:.1%}." if scaled else ""
+    is_mended = scaled is not None and scaled < error
+    mended = f" Divided by the temperature that validation finds, it is off by {scaled:.1%}." if is_mended else ""
     yield Caution(
         "warn" if over else "note",
         "overconfident" if over else "underconfident",

@@ -36,6 +36,7 @@ def plot_learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
             if points:
                 axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=4, label=_LEGEND[split])
         axes.set(xlabel="epoch", ylabel=unit)
+        axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
         _mark_stages(axes, history)
