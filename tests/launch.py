@@ -18,6 +18,12 @@ _CONTEXT.set_forkserver_preload(
     ["hydra", "lightning", "sklearn.model_selection", "torchvision", "unfreeze.run", "unfreeze.entry", "matplotlib"]
 )
 
+TINY_RUN = [
+    *("data=digits", "data.fraction=0.3", "data.image_size=32", "model=tiny"),
+    *("logger=none", "report=false", "trainer.precision=32"),
+]
+"""A run of seconds, whose stages are still to be said."""
+
 
 @dataclass(frozen=True)
 class Finished:

@@ -11,17 +11,12 @@ import torchvision
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
-from tests.launch import train, unfreeze
+from tests.launch import TINY_RUN, train, unfreeze
 from unfreeze.inference.checkpoint import load_classifier
 from unfreeze.reopening import reopen
 
 REQUEST = [
-    "data=digits",
-    "data.fraction=0.3",
-    "data.image_size=32",
-    "logger=none",
-    "report=false",
-    "trainer.precision=32",
+    *TINY_RUN,
     "strategy.stages=[{name: head, train: 1, epochs: 1}, {name: all, train: all, epochs: 1}]",
 ]
 
@@ -29,7 +24,7 @@ REQUEST = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
-    done = train([*REQUEST, "model=tiny", "hydra.run.dir=run"], folder)
+    done = train([*REQUEST, "hydra.run.dir=run"], folder)
     assert done.code == 0, done.err
     return folder / "run"
 
@@ -179,9 +174,8 @@ def test_the_code_of_a_repository_does_not_run_unasked(
         "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))\n"
     )
     hub = ["model=hub", f"model.repo={tmp_path}", "model.name=net", "model.weights=null"]
-    done = train(
-        [*REQUEST[:-1], *hub, "strategy=feature_extraction", "trainer.max_epochs=1", "hydra.run.dir=run"], tmp_path
-    )
+    request = [part for part in TINY_RUN if part != "model=tiny"]
+    done = train([*request, *hub, "strategy=feature_extraction", "trainer.max_epochs=1", "hydra.run.dir=run"], tmp_path)
     assert done.code == 0, done.err
     monkeypatch.chdir(tmp_path)
     assert unfreeze(["export", "run", "--to", "torch"], monkeypatch) == 2

@@ -10,7 +10,7 @@ import unfreeze
 
 PACKAGE = Path(unfreeze.__file__).parent
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
-MAY_IMPORT_HYDRA = {"run.py", "entry.py", "cli.py"}
+MAY_IMPORT_HYDRA = {"run.py", "entry.py", "composing.py"}
 OUTER = {
     f"unfreeze.{name}"
     for name in ("run", "experiment", "compute", "entry", "cli", "sweep", "config", "arguments", "resolvers")

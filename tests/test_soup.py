@@ -7,20 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.launch import train, unfreeze
+from tests.launch import TINY_RUN, train, unfreeze
 from unfreeze.errors import UnfreezeError
 from unfreeze.inference.checkpoint import load_classifier
 from unfreeze.reopening import reopen
 from unfreeze.soup import Ingredient, _Kitchen, find_ingredients, make_soup
 
 REQUEST = [
-    "data=digits",
-    "data.fraction=0.3",
-    "data.image_size=32",
-    "model=tiny",
-    "logger=none",
-    "report=false",
-    "trainer.precision=32",
+    *TINY_RUN,
     "strategy.stages=[{name: head, train: 1, epochs: 1}, {name: all, train: all, epochs: 2}]",
 ]
 
@@ -80,8 +74,7 @@ def test_norms_count_anew_what_the_average_sees(sweep: Path, tmp_path: Path, mon
 
 def test_norms_that_were_frozen_stay_as_they_were(tmp_path: Path) -> None:
     short = "strategy.stages=[{name: head, train: 1, epochs: 1}, {name: block, train: 2, epochs: 1}]"
-    request = [part for part in REQUEST if not part.startswith("strategy.")]
-    done = train(["-m", *request, short, "strategy.lr.head=0.01", "seed=0,1", "hydra.sweep.dir=sweep"], tmp_path)
+    done = train(["-m", *TINY_RUN, short, "strategy.lr.head=0.01", "seed=0,1", "hydra.sweep.dir=sweep"], tmp_path)
     assert done.code == 0, done.err
     folders = [tmp_path / "sweep" / number for number in "01"]
     first, second = (load_classifier(folder) for folder in folders)
@@ -178,7 +171,7 @@ def test_the_code_of_a_repository_does_not_run_unasked(
     )
     hub = ["model=hub", f"model.repo={tmp_path}", "model.name=net", "model.weights=null"]
     short = "strategy.stages=[{name: head, train: 1, epochs: 1}]"
-    request = [part for part in REQUEST if not part.startswith(("model=", "strategy."))]
+    request = [part for part in TINY_RUN if part != "model=tiny"]
     done = train(["-m", *request, *hub, short, "seed=0,1", "hydra.sweep.dir=sweep"], tmp_path)
     assert done.code == 0, done.err
     monkeypatch.chdir(tmp_path)

@@ -89,10 +89,10 @@ def train_in_turns(typed: list[str], run_dir: Path) -> None:
     """Train for ever, a slice whenever told."""
     from omegaconf import OmegaConf
 
-    from unfreeze.cli import _compose
+    from unfreeze.composing import compose_config
     from unfreeze.run import check_values, execute, prepare
 
-    raw = _compose(typed, None)
+    raw = compose_config(typed)
     OmegaConf.update(raw, "callbacks.turns", {"_target_": "this_project.TakeOurTurns"}, force_add=True)
     execute(prepare(check_values(raw, typed), raw, typed, run_dir), raw, run_dir)
 

@@ -127,10 +127,7 @@ def log_layout(trainer: "Trainer", plan: "Plan") -> None:
         "training": {
             "accuracy": ["Multiline", ["train/acc", "val/acc"]],
             "loss": ["Multiline", ["train/loss", "val/loss"]],
-            "macro figures": [
-                "Multiline",
-                ["val/acc_balanced", "val/f1_macro", "val/precision_macro", "val/recall_macro"],
-            ],
+            "macro figures": ["Multiline", ["val/(.*/)?acc_balanced", r"val/(.*/)?\w+_macro"]],
         },
         "stages": {
             "stage": ["Multiline", ["stage/index"]],

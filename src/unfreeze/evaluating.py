@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from unfreeze.announce import shown_path
 from unfreeze.answers import answers_of
 from unfreeze.arguments import override_key
 from unfreeze.build import build_data, build_source, decode
 from unfreeze.errors import UnfreezeError
-from unfreeze.experiment import describe_data
-from unfreeze.files import read_json
+from unfreeze.files import read_json, refuse_occupied
 from unfreeze.judging import figures_of, load_weights, predict_splits, write_report
 from unfreeze.reopening import Reopened, read_request, reopen, run_without_training
 from unfreeze.run import check_values
+from unfreeze.rundir import best_of
 
 if TYPE_CHECKING:
+    from unfreeze.data.datamodule import ImageDataModule
     from unfreeze.evaluation.predictions import KeptPredictions
     from unfreeze.models.classifier import Classifier
     from unfreeze.models.outputs import Outputs
@@ -56,14 +56,13 @@ def evaluate_run(
     Raises:
         UnfreezeError: If the run, its images or its classes are not to be had.
     """
-    from unfreeze.evaluation.cautions import judge_trust
     from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
-    from unfreeze.evaluation.result import RESULT_SCHEMA, versions
     from unfreeze.inference.checkpoint import load_classifier
-    from unfreeze.training.checkpointing import BEST
     from unfreeze.training.recorder import write_json
 
-    checkpoint = run_dir / "checkpoints" / BEST
+    if out is not None:
+        refuse_occupied(out, verb="evaluate")
+    checkpoint = best_of(run_dir)
     classifier = load_classifier(checkpoint, trust_repo=trust_repo)
     raw = read_request(run_dir / "config.yaml")
     name: str = split or "test"
@@ -72,58 +71,78 @@ def evaluate_run(
     else:
         raw.data = data
         opened, name = _open_others(raw, run_dir, classifier, split)
-    opened.data.tested = split or "test"
-    if not len(opened.data.splits.parts[opened.data.tested]):
+    judged = split or "test"
+    if not len(opened.data.splits.parts[judged]):
         raise UnfreezeError(
             f"evaluate: the data has no {name} images; type --split {'val' if name == 'test' else 'test'}"
         )
     module = opened.module_of(classifier)
     load_weights(module, checkpoint)
-    answered = predict_splits(opened.trainer, module, opened.data, [opened.data.tested])
-    kept_of_run = run_dir / PREDICTIONS_FILE
-    run_kept = KeptPredictions.load(kept_of_run) if kept_of_run.is_file() else None
+    answered = predict_splits(opened.trainer, module, opened.data, [judged])
+    of_run = KeptPredictions.load(run_dir / PREDICTIONS_FILE) if (run_dir / PREDICTIONS_FILE).is_file() else None
     kept = replace(
         answered,
-        splits={"test": answered.splits[opened.data.tested]},
-        temperatures=None if run_kept is None else run_kept.temperatures,
-        train_digests=answered.train_digests if run_kept is None else run_kept.train_digests,
+        splits={"test": answered.splits[judged]},
+        temperatures=None if of_run is None else of_run.temperatures,
+        train_digests=_trained_on(answered if data is None else None, of_run),
     )
+    result = _result_of(
+        kept,
+        opened.data,
+        read_json(run_dir / "result.json"),
+        chose=_count_choosing(kept.splits["test"].digests, of_run, is_val=data is None and split == "val"),
+    )
+    result |= {"evaluated": f"{opened.data.source.name}, {name}", "run": str(run_dir.absolute())}
+    result["overrides"] = list(typed)
     place = out or _free_folder(run_dir / EVALUATIONS, f"{opened.data.source.name}-{name}")
-    if place.exists() and any(place.iterdir()):
-        raise UnfreezeError(f"evaluate: {shown_path(place)} is not empty; name another place with --out")
-    described = describe_data(opened.data)
-    judged = kept.splits["test"].digests
-    known = run_kept is not None or data is None
-    described["also_in_train"] = {"val": 0, "test": int(np.isin(judged, kept.train_digests).sum()) if known else 0}
-    run_result = read_json(run_dir / "result.json")
-    result: dict[str, Any] = {
-        "schema": RESULT_SCHEMA,
-        "status": "completed",
-        "evaluated": f"{opened.data.source.name}, {name}",
-        "run": str(run_dir.absolute()),
-        "best": run_result.get("best"),
-        "val": None,
-        "test": figures_of(kept, "test"),
-        "temperatures": kept.temperatures,
-        "overrides": list(typed),
-        "seed": run_result.get("seed"),
-        "versions": versions(),
-        "data": {
-            "fingerprint": described["fingerprint"],
-            "test": len(judged),
-            "unreadable": described["unreadable"],
-            "also_in_train": described["also_in_train"],
-            "chose_model": _count_choosing(judged, run_kept, is_val=data is None and split == "val"),
-        },
-    }
-    cautions = judge_trust(result, epochs=0, planned_epochs=None, train_acc=None)
-    result["warnings"] = [asdict(caution) for caution in cautions]
     place.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(raw, place / "config.yaml")
     kept.save(place / PREDICTIONS_FILE)
     write_json(place / "result.json", result)
     write_report(place, opened.data, opened.trainer.strategy.root_device, classifier=classifier)
     return place
+
+
+def _trained_on(own: "KeptPredictions | None", run: "KeptPredictions | None") -> NDArray[np.void]:
+    """Return hashes of the images that were trained on, as far as they are known."""
+    known = run or own
+    return np.empty(0, dtype="V16") if known is None else known.train_digests
+
+
+def _result_of(
+    kept: "KeptPredictions", data: "ImageDataModule", run: Mapping[str, Any], *, chose: int
+) -> dict[str, Any]:
+    """Return the figures of an evaluation, and what speaks against them.
+
+    Args:
+        kept: What was said of its images.
+        data: These.
+        run: The result of the run.
+        chose: How many of them have chosen the model.
+    """
+    from unfreeze.evaluation.cautions import judge_trust
+    from unfreeze.evaluation.result import RESULT_SCHEMA, versions
+
+    digests = kept.splits["test"].digests
+    result: dict[str, Any] = {
+        "schema": RESULT_SCHEMA,
+        "status": "completed",
+        "best": run.get("best"),
+        "val": None,
+        "test": figures_of(kept, "test"),
+        "temperatures": kept.temperatures,
+        "seed": run.get("seed"),
+        "versions": versions(),
+        "data": {
+            "fingerprint": data.store.fingerprint,
+            "test": len(digests),
+            "unreadable": len(data.store.facts.unreadable),
+            "also_in_train": {"val": 0, "test": int(np.isin(digests, kept.train_digests).sum())},
+            "chose_model": chose,
+        },
+    }
+    cautions = judge_trust(result, epochs=0, planned_epochs=None, train_acc=None)
+    return {**result, "warnings": [asdict(caution) for caution in cautions]}
 
 
 def _count_choosing(judged: NDArray[np.void], run: "KeptPredictions | None", *, is_val: bool) -> int:

@@ -12,6 +12,7 @@ from unfreeze.arguments import override_key
 from unfreeze.compute import COMPUTE_FILE
 from unfreeze.config import Config
 from unfreeze.errors import UnfreezeError
+from unfreeze.rundir import last_of
 
 if TYPE_CHECKING:
     from unfreeze.data.datamodule import ImageDataModule
@@ -104,11 +105,10 @@ def describe_data(data: "ImageDataModule") -> dict[str, Any]:
 def check_resumable(experiment: Experiment, run_dir: Path) -> int:
     """Refuse to go on with another plan, other data or another model; return the step to go on from."""
     from unfreeze.inference.checkpoint import read_checkpoint
-    from unfreeze.training.checkpointing import LAST
     from unfreeze.training.plan import Plan, plan_differences
     from unfreeze.training.recorder import check_identity
 
-    last = run_dir / "checkpoints" / LAST
+    last = last_of(run_dir)
     if not last.is_file():
         return 0
     checkpoint = read_checkpoint(last)

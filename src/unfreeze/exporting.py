@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from unfreeze.announce import shown_path
 from unfreeze.errors import UnfreezeError
 from unfreeze.inference.export.request import Request, check_request
+from unfreeze.rundir import best_of, run_dir_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,20 +43,15 @@ def export_run(
         UnfreezeError: If there is no such run, or the file can't be written or does not answer as the network does.
     """
     check_request(to, preprocessing=preprocessing, file=out)
-    from unfreeze.inference.checkpoint import UntrustedRepoError, load_classifier
+    from unfreeze.inference.checkpoint import load_classifier
     from unfreeze.inference.export.export import default_name, export_classifier
     from unfreeze.inference.export.graph import Signature
     from unfreeze.inference.export.provenance import read_provenance
 
     inside = preprocessing == "inside"
-    checkpoint, run_dir = _find(run)
-    try:
-        classifier = load_classifier(checkpoint, trust_repo=trust_repo)
-    except UntrustedRepoError as error:
-        raise UnfreezeError(
-            f"export: the network is one of the repository {error.repo}, whose code would run; if you trust it, type "
-            "--trust-repo"
-        ) from None
+    run = run.expanduser()
+    checkpoint, run_dir = (best_of(run), run) if run.is_dir() else (run, run_dir_of(run))
+    classifier = load_classifier(checkpoint, trust_repo=trust_repo)
     provenance = read_provenance(run_dir, checkpoint)
     if out is None:
         folder = (run_dir or checkpoint.parent) / FOLDER
@@ -82,16 +78,6 @@ def describe_export(exported: "Exported") -> list[str]:
         "",
         f"  {shown_path(exported.file.absolute())}",
     ]
-
-
-def _find(run: Path) -> tuple[Path, Path | None]:
-    """Return the checkpoint that is meant, and the directory of its run, where it lies in one."""
-    run = run.expanduser()
-    if run.is_dir():
-        return run / "checkpoints" / "best.ckpt", run
-    run_dir = run.absolute().parent.parent
-    is_in_run = run.absolute().parent.name == "checkpoints" and (run_dir / "config.yaml").is_file()
-    return run, run_dir if is_in_run else None
 
 
 def _images(classifier: "Classifier", shape: tuple[int, int, int], run_dir: Path | None) -> "CheckImages":

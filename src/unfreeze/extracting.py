@@ -12,12 +12,11 @@ from unfreeze.answers import answers_of
 from unfreeze.arguments import override_key
 from unfreeze.build import build_data, build_source, decode
 from unfreeze.config import Config
-from unfreeze.cores import limit_torch_threads
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.sources.images import Indices
 from unfreeze.data.sources.source import SPLIT_NAMES
 from unfreeze.errors import UnfreezeError
-from unfreeze.inference.device import find_device
+from unfreeze.inference.device import claim_device
 from unfreeze.inference.feature_file import Described, check_file, write_features
 from unfreeze.inference.feeding import Feeder
 from unfreeze.inference.layers import FeatureTap
@@ -27,6 +26,7 @@ from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.models.outputs import Outputs
 from unfreeze.reopening import reopen
 from unfreeze.run import check_values
+from unfreeze.rundir import run_dir_of
 from unfreeze.terminal import counting_bar
 
 ALL = "all"
@@ -87,8 +87,7 @@ def extract_features(
     Raises:
         UnfreezeError: If the network, the layer or the images can't be had.
     """
-    limit_torch_threads()
-    where = find_device(device)
+    where = claim_device(device)
     config = check_values(raw, typed) if raw is not None else None
     classifier = _classifier(model, config, trust_repo=trust_repo)
     tap = FeatureTap(classifier, layer, pool=pool)
@@ -120,7 +119,10 @@ def _classifier(model: str, config: Config | None, *, trust_repo: bool) -> Class
 def _images(model: str, config: Config | None, classifier: Classifier) -> tuple[ImageDataModule, Outputs]:
     """Return images in their splits, decoded for a classifier, and what their labels tell."""
     if config is None:
-        return reopen(_run_dir_of(model), classifier.preprocessing).data, classifier.outputs
+        run_dir = run_dir_of(Path(model))
+        if run_dir is None:
+            raise UnfreezeError(f"features: {model!r} lies in no run's directory; type data=imagefolder data.root=...")
+        return reopen(run_dir, classifier.preprocessing).data, classifier.outputs
     channels = len(classifier.preprocessing.mean)
     config = config.model_copy(update={"model": config.model.model_copy(update={"in_chans": channels})})
     source = build_source(config)
@@ -137,13 +139,3 @@ def _rows(
     for number, images in enumerate(data.store.pixels.batches(chunks), 1):
         yield tap(feeder.prepare(images)).cpu().numpy()
         progress(min(number * size, len(indices)))
-
-
-def _run_dir_of(model: str) -> Path:
-    """Return the directory of a run, or of the run that a checkpoint lies in."""
-    path = Path(model).expanduser()
-    folders = [path] if path.is_dir() else list(path.absolute().parents[:2])
-    found = next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
-    if found is None:
-        raise UnfreezeError(f"features: {model!r} lies in no run's directory; type data=imagefolder data.root=...")
-    return found

@@ -1,9 +1,11 @@
 """Files that are there whole or not at all, and what runs leave in them."""
 
+import csv
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,23 @@ from unfreeze.errors import UnfreezeError, first_line
 
 BUILDING = ".building-"
 """What the names of files begin with that are being written."""
+
+_LONGEST_WORD = 80
+
+
+def refuse_occupied(folder: Path, *, verb: str) -> None:
+    """Refuse to write into a folder that holds something.
+
+    Raises:
+        UnfreezeError: If it does.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UnfreezeError(f"{verb}: {folder} is not empty; remove it, or name another place with --out")
+
+
+def file_word(name: str) -> str:
+    """Return a name as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", name)[:_LONGEST_WORD] or "_"
 
 
 @contextmanager
@@ -27,6 +46,17 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(building, path)
     finally:
         building.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table, whole or not at all; a file system's name may hold bytes that are no text."""
+    with (
+        replacing(path) as building,
+        building.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def read_json(path: Path, *, keys: Sequence[str] = ()) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unfreeze.announce import shown_path
 from unfreeze.errors import UnfreezeError
+from unfreeze.rundir import best_of
 
 if TYPE_CHECKING:
     import torch
@@ -100,17 +101,17 @@ def write_report(
     Returns:
         The pictures.
     """
+    from unfreeze.evaluation.confusions import write_confusion
     from unfreeze.evaluation.looking import Looker
     from unfreeze.evaluation.record import read_record
-    from unfreeze.evaluation.report.explain import explain, write_confusion
+    from unfreeze.evaluation.report.explain import explain
     from unfreeze.inference.checkpoint import load_classifier
-    from unfreeze.training.checkpointing import BEST
 
     record = read_record(run_dir)
     looker = None
     if data is not None and device is not None and record.predictions is not None:
-        # Whoever has the images has built this network a moment ago.
-        model = classifier or load_classifier(run_dir / "checkpoints" / BEST, trust_repo=True)
+        # Whoever has the images has run this network a moment ago.
+        model = classifier or load_classifier(best_of(run_dir), trust_repo=True)
         looker = Looker(model, data.store, device)
     write_confusion(record)
     return explain(record, looker)

@@ -13,7 +13,9 @@ from unfreeze.config import Config
 from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.files import read_json
 from unfreeze.judging import figures_of, load_weights, predict_splits, write_report
+from unfreeze.memory import keep_freed_pages
 from unfreeze.run import build_trainer, check_values, chosen_by_validation
+from unfreeze.rundir import best_of
 from unfreeze.sweep import UNENDED, read_jobs
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Reopened:
     def with_data(cls, config: Config, data: "ImageDataModule", run_dir: Path) -> "Reopened":
         """Return decoded images with a trainer in the precision and memory layout of a run."""
         trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
+        if trainer.strategy.root_device.type == "cpu" and data.store.pixels.fits_in_memory:
+            keep_freed_pages()
         verdict = read_verdict(run_dir)
         return cls(config, data, trainer, verdict is None or verdict.channels_last)
 
@@ -126,12 +130,11 @@ def report_run(run_dir: Path, *, trust_repo: bool = False) -> str | None:
         UnfreezeError: If the directory holds no run.
     """
     from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
-    from unfreeze.training.checkpointing import BEST
 
     result = read_json(run_dir / "result.json", keys=("status",))
     if result.get("reason") == UNENDED:
         _recover(run_dir, result)
-    if not (run_dir / "checkpoints" / BEST).is_file():
+    if not (best_of(run_dir)).is_file():
         write_report(run_dir, None, None)
         return None
     try:
@@ -143,7 +146,7 @@ def report_run(run_dir: Path, *, trust_repo: bool = False) -> str | None:
         kept = run_dir / PREDICTIONS_FILE
         if not kept.is_file() or "val" not in KeptPredictions.load(kept).splits:
             _judge_again(run_dir, classifier, reopened, test=result.get("test") is not None)
-    write_report(run_dir, reopened.data, reopened.trainer.strategy.root_device)
+    write_report(run_dir, reopened.data, reopened.trainer.strategy.root_device, classifier=classifier)
     return None
 
 
@@ -179,9 +182,8 @@ def _recover(run_dir: Path, result: dict[str, Any]) -> None:
 
 def _reopen_best(run_dir: Path, *, trust_repo: bool) -> "tuple[Classifier, Reopened]":
     from unfreeze.inference.checkpoint import load_classifier
-    from unfreeze.training.checkpointing import BEST
 
-    classifier = load_classifier(run_dir / "checkpoints" / BEST, trust_repo=trust_repo)
+    classifier = load_classifier(best_of(run_dir), trust_repo=trust_repo)
     return classifier, reopen(run_dir, classifier.preprocessing)
 
 
@@ -192,11 +194,10 @@ def _judge_again(run_dir: Path, classifier: "Classifier", reopened: Reopened, *,
     from unfreeze.evaluation.cautions import judge_trust
     from unfreeze.evaluation.predictions import PREDICTIONS_FILE
     from unfreeze.evaluation.record import read_record
-    from unfreeze.training.checkpointing import BEST
     from unfreeze.training.recorder import write_json
 
     module = reopened.module_of(classifier)
-    load_weights(module, run_dir / "checkpoints" / BEST)
+    load_weights(module, best_of(run_dir))
     kept = predict_splits(reopened.trainer, module, reopened.data, ["val", "test"] if test else ["val"])
     kept.save(run_dir / PREDICTIONS_FILE)
     record = read_record(run_dir)

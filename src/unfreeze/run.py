@@ -36,6 +36,7 @@ from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
 from unfreeze.experiment import Experiment, check_is_free, check_resumable, describe_data, identity_of, keep_request
 from unfreeze.judging import figures_of, load_weights, predict_splits, try_report
 from unfreeze.memory import keep_freed_pages
+from unfreeze.rundir import best_of, checkpoints_of, last_of
 from unfreeze.sweep import UNENDED
 from unfreeze.training.interruption import STOP
 
@@ -140,7 +141,6 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Pa
     from unfreeze.evaluation.predictions import PREDICTIONS_FILE
     from unfreeze.evaluation.report.explain import REPORT_FILE
     from unfreeze.evaluation.result import RunResult
-    from unfreeze.training.checkpointing import BEST, LAST
     from unfreeze.training.recorder import write_json
 
     config = experiment.config
@@ -171,20 +171,20 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Pa
         bequeath(verdict)
     announce(config, experiment.data, experiment.classifier, experiment.plan, trainer, verdict)
     log_layout(trainer, experiment.plan)
-    last = run_dir / "checkpoints" / LAST
+    last = last_of(run_dir)
     try:
         trainer.fit(module, experiment.data, ckpt_path=last if last.is_file() else None, weights_only=True)
-        if not (run_dir / "checkpoints" / BEST).is_file():
+        if not (best_of(run_dir)).is_file():
             raise TrainingFailedError(f"{config.monitor} was never a finite number; no checkpoint was chosen")
         if not config.search:
-            load_weights(module, run_dir / "checkpoints" / BEST)
+            load_weights(module, best_of(run_dir))
             # The jobs of a sweep have but a test; its winner is looked at more closely when all have ended.
             splits: list[Literal["val", "test"]] = ["test"] if config.test else []
             if sweep is None:
                 splits.insert(0, "val")
             kept = predict_splits(trainer, module, experiment.data, splits)
-            result.take_predictions(kept.temperatures, figures_of(kept, "test"))
             if trainer.is_global_zero:
+                result.take_predictions(kept.temperatures, figures_of(kept, "test"))
                 kept.save(run_dir / PREDICTIONS_FILE)
         result.status = "completed"
     except Stopped as stop:
@@ -258,7 +258,7 @@ def build_trainer(
     from unfreeze.training.seeding import SeededSteps
     from unfreeze.training.unprofiled import Unprofiled
 
-    folder = run_dir / "checkpoints"
+    folder = checkpoints_of(run_dir)
     extra = [instantiate(node) for node in (raw.callbacks or {}).values() if node is not None]
     best = BestCheckpoint(folder, monitor=config.monitor, mode=config.monitor_mode, keep=config.keep_best)
     return Trainer(

@@ -12,9 +12,10 @@ from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
 from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
 from unfreeze.evaluation.result import RESULT_SCHEMA
-from unfreeze.files import read_json, replacing
+from unfreeze.files import read_json, refuse_occupied, replacing
 from unfreeze.judging import figures_of, predict_splits
 from unfreeze.reopening import Reopened, reopen
+from unfreeze.rundir import best_of, checkpoints_of
 from unfreeze.sweep import read_jobs
 from unfreeze.terminal import counting_bar
 from unfreeze.training.monitors import is_better
@@ -65,8 +66,7 @@ def make_soup(
     ingredients = find_ingredients(folder, trust_repo=trust_repo)
     _check_go_together(ingredients)
     place = folder / "soup" if out is None else out
-    if place.exists() and any(place.iterdir()):
-        raise UnfreezeError(f"soup: {shown_path(place)} is not empty; remove it, or name another place with --out")
+    refuse_occupied(place, verb="soup")
     say = say or _say_nothing
     kitchen = _Kitchen(reopen(ingredients[0].run_dir, ingredients[0].classifier.preprocessing))
     config = kitchen.run.config
@@ -110,26 +110,20 @@ def find_ingredients(folder: Path, *, trust_repo: bool = False) -> list[Ingredie
     Raises:
         UnfreezeError: If there are fewer than two, or their network is not trusted.
     """
-    from unfreeze.inference.checkpoint import UntrustedRepoError, load_classifier
+    from unfreeze.inference.checkpoint import load_classifier
 
     if not folder.is_dir():
         raise UnfreezeError(f"soup: no folder {str(folder)!r}; want that of a sweep, or of a run with keep_best=3")
-    if (folder / "checkpoints").is_dir():
-        files = [(file, folder) for file in sorted((folder / "checkpoints").glob("epoch*.ckpt"))]
+    if checkpoints_of(folder).is_dir():
+        files = [(file, folder) for file in sorted(checkpoints_of(folder).glob("epoch*.ckpt"))]
         lack = "keeps the best checkpoint alone; train with keep_best=3"
     else:
         jobs = [job for job in read_jobs(folder) if job.status == "completed"]
-        files = [(job.folder / "checkpoints" / "best.ckpt", job.folder) for job in jobs]
+        files = [(best_of(job.folder), job.folder) for job in jobs]
         lack = f"has {len(files)} completed jobs; want two or more, as in: python train.py -m seed=0,1,2"
     if len(files) < 2:
         raise UnfreezeError(f"soup: {shown_path(folder)} {lack}")
-    try:
-        return [Ingredient(file, run_dir, load_classifier(file, trust_repo=trust_repo)) for file, run_dir in files]
-    except UntrustedRepoError as error:
-        raise UnfreezeError(
-            f"soup: the network is one of the repository {error.repo}, whose code would run; if you trust it, type "
-            "--trust-repo"
-        ) from None
+    return [Ingredient(file, run_dir, load_classifier(file, trust_repo=trust_repo)) for file, run_dir in files]
 
 
 def _check_go_together(ingredients: Sequence[Ingredient]) -> None:
@@ -247,13 +241,13 @@ def _serve(place: Path, module: "ImageClassifier", first: Ingredient, result: di
     from unfreeze.models.weights import NETWORK_PREFIX
     from unfreeze.training.recorder import write_json
 
-    (place / "checkpoints").mkdir(parents=True, exist_ok=True)
+    checkpoints_of(place).mkdir(parents=True, exist_ok=True)
     for name in ("config.yaml", "splits.json", "overrides.yaml", COMPUTE_FILE):
         if (first.run_dir / name).is_file():
             shutil.copyfile(first.run_dir / name, place / name)
     network = {f"{NETWORK_PREFIX}{key}": value.cpu() for key, value in module.network.state_dict().items()}
     checkpoint: dict[str, Any] = {"state_dict": network}
     module.on_save_checkpoint(checkpoint)
-    with replacing(place / "checkpoints" / "best.ckpt") as building:
+    with replacing(best_of(place)) as building:
         torch.save(checkpoint, building)
     write_json(place / "result.json", result)

@@ -1,6 +1,5 @@
 """The jobs of a multirun, read back from their directories: table, summary.csv, the winner."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.files import read_json, replacing
+from unfreeze.files import read_json, replacing, write_csv
 from unfreeze.training.monitors import is_better, mode_of
 
 UNENDED = "it has not ended by itself: killed, or running still"
@@ -102,10 +101,7 @@ def write_summary(folder: Path) -> None:
     """Write summary.csv, whole or not at all."""
     rows = [job.row() for job in read_jobs(folder)]
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with replacing(folder / "summary.csv") as building, building.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "summary.csv", columns, ([row.get(column, "") for column in columns] for row in rows))
 
 
 def format_jobs(jobs: Sequence[Job], folder: Path) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import brier_score_loss
@@ -46,8 +47,8 @@ def _fit(logits: Tensor, labels: Tensor, *, multilabel: bool) -> float | None:
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
         if multilabel:
-            return float(torch.nn.functional.binary_cross_entropy_with_logits(scaled, labels))
-        return float(torch.nn.functional.cross_entropy(scaled, labels))
+            return float(F.binary_cross_entropy_with_logits(scaled, labels))
+        return float(F.cross_entropy(scaled, labels))
 
     low, high = np.log(_TEMPERATURES)
     best = float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x)
@@ -58,6 +59,32 @@ def scaled(logits: Tensor, outputs: Outputs, temperatures: Sequence[float]) -> T
     """Return logits divided by the temperature of their task, shape (N, C)."""
     parts = outputs.split(logits)
     return torch.cat([part / temperature for part, temperature in zip(parts, temperatures, strict=True)], dim=1)
+
+
+def calibration_figures(
+    logits: Tensor, labels: Tensor, *, multilabel: bool, temperature: float | None = None
+) -> dict[str, float]:
+    """Return loss in nats, ece and brier; with a temperature, loss_scaled, ece_scaled and brier_scaled too.
+
+    Args:
+        logits: float32, shape (N, C).
+        labels: int64, shape (N,), or (N, labels) of 0 and 1.
+        multilabel: Whether they are labels, of which an image may have several.
+        temperature: What validation divides the logits by, > 0; None where it was not asked.
+    """
+    figures: dict[str, float] = {}
+    for suffix, divisor in (("", 1.0), ("_scaled", temperature)):
+        if divisor is None:
+            continue
+        own = logits / divisor
+        if multilabel:
+            loss = F.binary_cross_entropy_with_logits(own.double(), labels.double())
+            error, brier = label_calibration_error(own, labels), label_brier_score(own, labels)
+        else:
+            loss = F.cross_entropy(own.double(), labels)
+            error, brier = calibration_error(own, labels), brier_score(own, labels)
+        figures |= {f"loss{suffix}": float(loss), f"ece{suffix}": error, f"brier{suffix}": brier}
+    return figures
 
 
 def calibration_error(logits: Tensor, labels: Tensor) -> float:

@@ -4,18 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    matthews_corrcoef,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
+from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recall_fscore_support
 from torch import Tensor
 
-from unfreeze.evaluation.calibration import brier_score, calibration_error
+from unfreeze.evaluation.calibration import calibration_figures
+from unfreeze.evaluation.each_class import areas_under_curves, mean_of_known, rows_by_name
 from unfreeze.evaluation.intervals import class_intervals
 
 TOP_K = 5
@@ -48,7 +42,7 @@ def judge_classes(
     numbers = np.arange(len(classes))
     precision, recall, f1, support = precision_recall_fscore_support(truth, answers, labels=numbers, zero_division=0)
     probabilities = logits.double().softmax(dim=1).numpy()
-    areas = _areas(probabilities, truth, support)
+    ap, auroc = areas_under_curves(probabilities, truth[:, None] == numbers)
     predicted = np.bincount(answers, minlength=len(classes))
     top = (logits.topk(TOP_K).indices == labels[:, None]).any(dim=1).float().mean() if len(classes) > TOP_K else None
     small = len(classes) <= _LARGEST_CONFUSION
@@ -58,30 +52,27 @@ def judge_classes(
         "acc_balanced": float(recall[support > 0].mean()),
         **_averages(truth, answers),
         "mcc": float(matthews_corrcoef(truth, answers)),
-        "ap_macro": _mean([ap for ap, _ in areas]),
-        "auroc_macro": _mean([auroc for _, auroc in areas]),
-        "loss": float(F.cross_entropy(logits.double(), labels)),
+        "ap_macro": mean_of_known(ap),
+        "auroc_macro": mean_of_known(auroc),
         "confidence": float(probabilities.max(axis=1).mean()),
-        "ece": calibration_error(logits, labels),
-        "brier": brier_score(logits, labels),
-        **({} if temperature is None else _scaled(logits / temperature, labels)),
+        **calibration_figures(logits, labels, multilabel=False, temperature=temperature),
         "n": len(labels),
         "intervals": {
             key: list(ends) for key, ends in class_intervals(truth, answers, num_classes=len(classes)).items()
         },
         "confusion": confusion_matrix(truth, answers, labels=numbers).tolist() if small else None,
-        "per_class": {
-            name: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "support": int(support[i]),
-                "predicted": int(predicted[i]),
-                "ap": areas[i][0],
-                "auroc": areas[i][1],
-            }
-            for i, name in enumerate(classes)
-        },
+        "per_class": rows_by_name(
+            classes,
+            {
+                "precision": precision,
+                "recall": recall,
+                "f1": f1,
+                "support": support,
+                "predicted": predicted,
+                "ap": ap,
+                "auroc": auroc,
+            },
+        ),
     }
 
 
@@ -92,31 +83,3 @@ def _averages(truth: NDArray[np.int64], answers: NDArray[np.int64]) -> dict[str,
         names = (f"{name}_{average}" for name in ("precision", "recall", "f1"))
         figures |= dict(zip(names, map(float, values[:3]), strict=True))
     return figures
-
-
-def _areas(
-    scores: NDArray[np.float64], truth: NDArray[np.int64], support: NDArray[np.int64]
-) -> list[tuple[float | None, float | None]]:
-    """Return average precision and ROC AUC of each class against all others; None where not both kinds occur."""
-    areas: list[tuple[float | None, float | None]] = []
-    for index, count in enumerate(support):
-        if count == 0:
-            areas.append((None, None))
-            continue
-        own = truth == index
-        auroc = float(roc_auc_score(own, scores[:, index])) if count < len(truth) else None
-        areas.append((float(average_precision_score(own, scores[:, index])), auroc))
-    return areas
-
-
-def _scaled(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    return {
-        "ece_scaled": calibration_error(logits, labels),
-        "brier_scaled": brier_score(logits, labels),
-        "loss_scaled": float(F.cross_entropy(logits.double(), labels)),
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

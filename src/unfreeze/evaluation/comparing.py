@@ -1,6 +1,6 @@
 """Two runs on the same test images: whether one is better, and where they differ."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from unfreeze.errors import UnfreezeError
 from unfreeze.evaluation.intervals import LEVEL
 from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions, Predictions, answers_by_task
+from unfreeze.files import write_csv
 
 _RESAMPLES = 2000
 _SEED = 0
@@ -165,15 +166,4 @@ def _smallest(images: int, discordant: int) -> float:
 
 def write_differences(comparison: Comparison, file: Path) -> None:
     """Write the images on which two runs differ as a table."""
-    import csv
-    from dataclasses import asdict, fields
-
-    from unfreeze.files import replacing
-
-    with (
-        replacing(file) as building,
-        building.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = csv.DictWriter(stream, [field.name for field in fields(Difference)])
-        writer.writeheader()
-        writer.writerows(asdict(each) for each in comparison.differences)
+    write_csv(file, [field.name for field in fields(Difference)], map(astuple, comparison.differences))

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 
-from unfreeze.evaluation.calibration import label_brier_score, label_calibration_error
+from unfreeze.evaluation.calibration import calibration_figures
+from unfreeze.evaluation.each_class import areas_under_curves, mean_of_known, rows_by_name
 from unfreeze.evaluation.intervals import label_intervals
+from unfreeze.models.outputs import GIVEN_AT
 
 
 def judge_labels(
@@ -39,7 +40,7 @@ def judge_labels(
         loss_scaled too.
     """
     scores, truth = logits.double().sigmoid().numpy(), labels.numpy()
-    at = np.full(len(names), 0.5) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
+    at = np.full(len(names), GIVEN_AT) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
     given = (scores >= at).astype(np.int64)
     columns = zip(truth.T, given.T, strict=True)
     each = [
@@ -47,47 +48,30 @@ def judge_labels(
     ]
     precision, recall, f1, support = np.array(each)[:, :, 0].T
     predicted = given.sum(axis=0)
-    occurs, present = (support > 0) | (predicted > 0), support > 0
-    both = present & (support < len(truth))
-    ap = [float(average_precision_score(truth[:, i], scores[:, i])) if present[i] else None for i in range(len(names))]
-    auroc = [float(roc_auc_score(truth[:, i], scores[:, i])) if both[i] else None for i in range(len(names))]
+    occurs = (support > 0) | (predicted > 0)
+    ap, auroc = areas_under_curves(scores, truth.astype(bool))
     return {
         "acc": float((given == truth).mean()),
         "acc_exact": float((given == truth).all(axis=1).mean()),
-        "precision_macro": _mean(precision[occurs]),
-        "recall_macro": _mean(recall[occurs]),
-        "f1_macro": _mean(f1[occurs]),
-        "ap_macro": _mean([value for value in ap if value is not None]),
-        "auroc_macro": _mean([value for value in auroc if value is not None]),
-        "loss": float(F.binary_cross_entropy_with_logits(logits.double(), labels.double())),
-        "ece": label_calibration_error(logits, labels),
-        "brier": label_brier_score(logits, labels),
-        **({} if temperature is None else _scaled(logits / temperature, labels)),
+        "precision_macro": mean_of_known(precision[occurs]),
+        "recall_macro": mean_of_known(recall[occurs]),
+        "f1_macro": mean_of_known(f1[occurs]),
+        "ap_macro": mean_of_known(ap),
+        "auroc_macro": mean_of_known(auroc),
+        **calibration_figures(logits, labels, multilabel=True, temperature=temperature),
         "n": len(labels),
         "intervals": {key: list(ends) for key, ends in label_intervals(truth, given).items()},
-        "per_label": {
-            name: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "support": int(support[i]),
-                "predicted": int(predicted[i]),
-                "threshold": float(at[i]),
-                "ap": ap[i],
-                "auroc": auroc[i],
-            }
-            for i, name in enumerate(names)
-        },
+        "per_label": rows_by_name(
+            names,
+            {
+                "precision": precision,
+                "recall": recall,
+                "f1": f1,
+                "support": support.astype(np.int64),
+                "predicted": predicted,
+                "threshold": at,
+                "ap": ap,
+                "auroc": auroc,
+            },
+        ),
     }
-
-
-def _scaled(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    return {
-        "ece_scaled": label_calibration_error(logits, labels),
-        "brier_scaled": label_brier_score(logits, labels),
-        "loss_scaled": float(F.binary_cross_entropy_with_logits(logits.double(), labels.double())),
-    }
-
-
-def _mean(values: Any) -> float | None:
-    return float(np.mean(values)) if len(values) else None

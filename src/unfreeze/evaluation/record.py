@@ -1,6 +1,7 @@
 """A run's directory, read back."""
 
 import csv
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from unfreeze.errors import UnfreezeError
 from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
 from unfreeze.files import read_json
+from unfreeze.rundir import best_of, last_of
 from unfreeze.training.plan import Plan
 
 
@@ -58,7 +60,7 @@ def read_record(folder: Path) -> RunRecord:
         history=read_history(folder),
         config=_read_config(folder / "config.yaml"),
         splits=read_json(folder / "splits.json") if (folder / "splits.json").is_file() else {},
-        plan=_read_plan(folder / "checkpoints"),
+        plan=_read_plan(folder),
         predictions=KeptPredictions.load(kept) if kept.is_file() else None,
     )
 
@@ -87,10 +89,21 @@ def _read_config(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read_plan(folder: Path) -> Plan | None:
+def data_name(data: Mapping[str, Any]) -> str:
+    """Return what a person would call the images of a run: the name of their folder or table, not where it lies.
+
+    Args:
+        data: The `data` part of its configuration.
+    """
+    if data.get("csv"):
+        return Path(str(data["csv"])).stem
+    return Path(str(data["root"])).name if data.get("root") else str(data.get("name", "images"))
+
+
+def _read_plan(run_dir: Path) -> Plan | None:
     from unfreeze.inference.checkpoint import read_checkpoint
 
-    for file in (folder / "last.ckpt", folder / "best.ckpt"):
+    for file in (last_of(run_dir), best_of(run_dir)):
         with suppress(UnfreezeError, KeyError, TypeError):
             return Plan.from_dict(read_checkpoint(file)["callbacks"]["StagedUnfreezing"]["plan"])
     return None

@@ -6,6 +6,7 @@ from typing import Any
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, rebuild_classifier
 from unfreeze.models.weights import CHECKPOINT_KEY, NETWORK_PREFIX, load_plain
+from unfreeze.rundir import best_of
 
 
 class UntrustedRepoError(UnfreezeError):
@@ -33,7 +34,7 @@ def load_classifier(path: str | Path, *, trust_repo: bool = False) -> Classifier
     """
     file = Path(path).expanduser()
     if file.is_dir():
-        file = file / "checkpoints" / "best.ckpt"
+        file = best_of(file)
     checkpoint = read_checkpoint(file)
     record = checkpoint.get(CHECKPOINT_KEY)
     if not isinstance(record, dict) or record.get("schema") != CHECKPOINT_SCHEMA:
@@ -49,7 +50,7 @@ def load_classifier(path: str | Path, *, trust_repo: bool = False) -> Classifier
     if model["source"] == "hub" and not trust_repo:
         raise UntrustedRepoError(
             f"{file}: its network is {model['name']} of the repository {model['repo']}, whose code would run; if you "
-            "trust it, pass trust_repo=True",
+            "trust it, type --trust-repo, or in a script trust_repo=True",
             repo=model["repo"],
         )
     return rebuild_classifier(record["classifier"], state, trust_repo=trust_repo)

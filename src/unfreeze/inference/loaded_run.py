@@ -15,13 +15,12 @@ from unfreeze.inference.device import find_device
 from unfreeze.inference.feeding import BATCH_SIZE, Fed, Feeder
 from unfreeze.inference.given import GivenImages, Part, given_parts
 from unfreeze.inference.layers import FeatureTap, Pool
-from unfreeze.inference.predicting import Prediction, logits_of, predict, probabilities_of
+from unfreeze.inference.predicting import Prediction, logits_of, predict
 from unfreeze.models.classifier import Classifier
+from unfreeze.rundir import run_dir_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_RESULT = "result.json"
 
 
 def load_run(
@@ -101,12 +100,11 @@ class Run:
             >>> run.result["status"], run.result["test"]["acc"] > 0.8
             ('completed', True)
         """
-        return read_json(self._folder / _RESULT)
+        return read_json(self._folder / "result.json")
 
     @property
     def _folder(self) -> Path:
-        folders = [self.path] if self.path.is_dir() else list(self.path.absolute().parents[:2])
-        return next((folder for folder in folders if (folder / _RESULT).is_file()), folders[0])
+        return run_dir_of(self.path) or self.path.parent
 
     def predict(self, images: GivenImages, top_k: int | None = None) -> list[Prediction]:
         """Return what the run says of images, one prediction for each, in order.
@@ -157,7 +155,7 @@ class Run:
         """
         rows = [logits_of(self._feeder, fed.images) for fed in self._fed(images)]
         logits = torch.cat(rows) if rows else torch.zeros(0, len(self.classes))
-        return probabilities_of(self.classifier.outputs, logits)
+        return self.classifier.outputs.probabilities(logits)
 
     def features(self, images: GivenImages, layer: str | None = None, pool: Pool = "avg") -> Tensor:
         """Return what a layer puts out, float32, on the CPU: shape (N, D), or the layer's own without pooling.

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.inference.checkpoint import UntrustedRepoError, load_classifier
+from unfreeze.inference.checkpoint import load_classifier
 from unfreeze.models.classifier import Classifier, published_classifier
 from unfreeze.models.spec import ModelSpec
 
@@ -22,13 +22,7 @@ def find_classifier(given: str, *, trust_repo: bool = False) -> Classifier:
         UnfreezeError: If there is none such.
     """
     if is_run(given):
-        try:
-            return load_classifier(given, trust_repo=trust_repo)
-        except UntrustedRepoError as error:
-            raise UnfreezeError(
-                f"{given}: a network of the repository {error.repo}, whose code would run; if you trust it, type "
-                "--trust-repo"
-            ) from None
+        return load_classifier(given, trust_repo=trust_repo)
     try:
         return published_classifier(published_spec(given))
     except UnfreezeError as error:

@@ -9,10 +9,7 @@ from torch import Tensor
 from unfreeze.inference.feeding import Feeder
 from unfreeze.inference.given import Part
 from unfreeze.models.classifier import Classifier
-from unfreeze.models.outputs import Outputs
-
-_GIVEN_AT = 0.5
-"""The probability from which a label is given where validation has chosen none."""
+from unfreeze.models.outputs import GIVEN_AT, Outputs
 
 
 class Answer(NamedTuple):
@@ -76,18 +73,18 @@ def predict(feeder: Feeder, parts: Iterable[Part], *, top_k: int | None = None) 
             have several.
     """
     for fed in feeder.feed(parts):
-        answers = answers_of(feeder.classifier, logits_of(feeder, fed.images), top_k) if fed.names else []
+        answers = ranked_answers(feeder.classifier, logits_of(feeder, fed.images), top_k) if fed.names else []
         predictions = [Prediction(*each) for each in zip(fed.names, answers, strict=True)]
         yield Predicted(predictions, fed.unreadable)
 
 
-def answers_of(classifier: Classifier, logits: Tensor, top_k: int | None = None) -> list[tuple[Answer, ...]]:
+def ranked_answers(classifier: Classifier, logits: Tensor, top_k: int | None = None) -> list[tuple[Answer, ...]]:
     """Return the classes of each image, out of logits of shape (N, C); see `predict`."""
     outputs = classifier.outputs
-    probabilities = probabilities_of(outputs, logits)
+    probabilities = outputs.probabilities(logits)
     if outputs.multilabel and top_k is None:
         # As the test judges them.
-        at = torch.tensor(classifier.thresholds or [_GIVEN_AT] * len(outputs), dtype=torch.float64)
+        at = torch.tensor(classifier.thresholds or [GIVEN_AT] * len(outputs), dtype=torch.float64)
         return _given(outputs.names, probabilities, logits.double().sigmoid() >= at)
     tasks = zip(names_of(outputs), outputs.split(logits), outputs.split(probabilities), strict=True)
     each = [_most_probable(names, own, sure, top_k or 1) for names, own, sure in tasks]
@@ -99,13 +96,6 @@ def names_of(outputs: Outputs) -> list[tuple[str, ...]]:
     if len(outputs.tasks) == 1:
         return [outputs.names]
     return [tuple(f"{task.name}:{name}" for name in task.classes) for task in outputs.tasks]
-
-
-def probabilities_of(outputs: Outputs, logits: Tensor) -> Tensor:
-    """Return float32 in [0, 1], shape (N, C); of each task they sum to one, of labels each stands for itself."""
-    if outputs.multilabel:
-        return logits.sigmoid()
-    return torch.cat([own.softmax(dim=1) for own in outputs.split(logits)], dim=1)
 
 
 def _most_probable(names: tuple[str, ...], logits: Tensor, sure: Tensor, count: int) -> list[tuple[Answer, ...]]:

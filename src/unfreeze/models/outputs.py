@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+GIVEN_AT = 0.5
+"""The probability from which a label is given where validation has chosen none."""
+
 
 @dataclass(frozen=True)
 class TaskClasses:
@@ -56,6 +59,12 @@ class Outputs:
     def split(self, logits: Tensor) -> tuple[Tensor, ...]:
         """Return the logits of each task, shape (N, its classes) out of (N, all)."""
         return torch.split(logits, list(self.sizes), dim=1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return values in [0, 1], shape (N, C); of each task they sum to one, of labels each stands for itself."""
+        if self.multilabel:
+            return logits.sigmoid()
+        return torch.cat([own.softmax(dim=1) for own in self.split(logits)], dim=1)
 
     def to_record(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""

@@ -16,13 +16,12 @@ from lightning_utilities.core.apply_func import apply_to_collection
 
 from unfreeze.errors import Stopped
 from unfreeze.files import replacing
+from unfreeze.rundir import BEST, LAST
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, is_better
 from unfreeze.training.staged_unfreezing import monitored_value
 
-LAST = "last.ckpt"
-BEST = "best.ckpt"
 _MOST_SHARE = 0.05
 """Of a run's time, about, that goes into checkpoints of epochs."""
 

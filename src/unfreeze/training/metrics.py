@@ -26,6 +26,8 @@ from torchmetrics.classification import (
     MultilabelStatScores,
 )
 
+from unfreeze.models.outputs import GIVEN_AT
+
 _PREFIX = "val/"
 _COUNTS = "counts"
 """The metric by which `taken` knows which classes or labels have occurred."""
@@ -77,7 +79,7 @@ def best_thresholds(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> l
     chosen = []
     for own, truth in zip(scores.T.astype(np.float64), labels.T, strict=True):
         if not truth.any():
-            chosen.append(0.5)
+            chosen.append(GIVEN_AT)
             continue
         precision, recall, at = precision_recall_curve(truth, own)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)

@@ -11,7 +11,7 @@ from torchmetrics.classification import MultilabelAveragePrecision
 
 from unfreeze.data.augment.mixing import mix_targets
 from unfreeze.data.loader import Batch
-from unfreeze.models.outputs import Outputs
+from unfreeze.models.outputs import GIVEN_AT, Outputs
 from unfreeze.training.losses import (
     distillation_loss,
     focal_loss,
@@ -300,7 +300,7 @@ class Multilabel(Objective):
         self.label_smoothing = label_smoothing
         self.weights: Tensor | None
         self.register_buffer("weights", weights, persistent=False)
-        self.register_buffer("thresholds", torch.full((len(outputs),), 0.5))
+        self.register_buffer("thresholds", torch.full((len(outputs),), GIVEN_AT))
         self.metrics = label_metrics(len(outputs))
 
     def loss(self, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Tensor:

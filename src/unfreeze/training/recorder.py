@@ -1,6 +1,5 @@
 """What a run did: a row per epoch, a summary per stage, on disk and in the checkpoint."""
 
-import csv
 import json
 import math
 import time
@@ -12,7 +11,7 @@ import lightning as L
 import torch
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.files import replacing
+from unfreeze.files import replacing, write_csv
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
@@ -133,13 +132,8 @@ class RunRecorder(L.Callback):
     def write(self) -> None:
         """Write `metrics.csv` and `stages.json`, each whole or not at all."""
         columns = list(dict.fromkeys(key for row in self.history for key in row))
-        with (
-            replacing(self.folder / "metrics.csv") as building,
-            building.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.history)
+        rows = ([row.get(column, "") for column in columns] for row in self.history)
+        write_csv(self.folder / "metrics.csv", columns, rows)
         write_json(self.folder / "stages.json", self.stages)
 
     def _open_stage(self, trainer: L.Trainer) -> None:

@@ -18,11 +18,13 @@ from unfreeze.data.sources.bands import bands_for
 from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
 from unfreeze.files import read_json
-from unfreeze.inference.checkpoint import UntrustedRepoError, load_classifier
-from unfreeze.models.classifier import Classifier, published_classifier
+from unfreeze.inference.checkpoint import UntrustedRepoError
+from unfreeze.inference.naming import find_classifier, is_run
+from unfreeze.models.classifier import Classifier
 from unfreeze.models.heads import head_inputs
 from unfreeze.models.outputs import Outputs
 from unfreeze.models.partition import Partition
+from unfreeze.rundir import run_dir_of
 from unfreeze.training.demand import Demand, PrefixCacheOptions, data_of
 from unfreeze.training.extraction import Kind
 from unfreeze.training.features import FeatureTable
@@ -55,34 +57,23 @@ def find_teacher(given: str, *, trust_repo: bool = False) -> Teacher:
     """Return the teacher that a person means.
 
     Args:
-        given: The directory of a run, a checkpoint of this project, or the name of one of torchvision's classifiers,
+        given: The directory of a run, a checkpoint of this project, or the name of a network of torchvision or timm,
             which then has its published weights and classes.
         trust_repo: Whether the code of the repository that a hub's network comes from may run.
 
     Raises:
         UnfreezeError: If there is none such.
     """
-    path = Path(given).expanduser()
-    if path.exists():
-        run_dir = next((folder for folder in (path, *path.parents[:2]) if (folder / "splits.json").is_file()), None)
-        try:
-            return Teacher(load_classifier(path, trust_repo=trust_repo), given, run_dir)
-        except UntrustedRepoError as error:
-            raise UnfreezeError(
-                f"objective.teacher: {given} is a network of the repository {error.repo}, whose code would run; if you "
-                "trust it, type model.trust_repo=true"
-            ) from None
-        except UnfreezeError as error:
-            raise UnfreezeError(f"objective.teacher: {error}") from None
-    if path.suffix or "/" in given:
-        raise UnfreezeError(
-            f"objective.teacher: no run or checkpoint {given!r}; want a run's directory, its .ckpt file, or a model of "
-            "torchvision by name"
-        )
     try:
-        return Teacher(published_classifier(given), given, is_published=True)
+        classifier = find_classifier(given, trust_repo=trust_repo)
+    except UntrustedRepoError as error:
+        raise UnfreezeError(
+            f"objective.teacher: {given} is a network of the repository {error.repo}, whose code would run; if you "
+            "trust it, type model.trust_repo=true"
+        ) from None
     except UnfreezeError as error:
-        raise UnfreezeError(f"objective.teacher: no run, no checkpoint, and as a model: {error}") from None
+        raise UnfreezeError(f"objective.teacher: {error}") from None
+    return Teacher(classifier, given, run_dir_of(Path(given)), is_published=not is_run(given))
 
 
 def check_classes(teacher: Teacher, outputs: Outputs) -> None:

@@ -12,8 +12,8 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
+from unfreeze.evaluation.confusions import commonest_confusions
 from unfreeze.evaluation.pictures.confusion import (
-    commonest_confusions,
     order_by_confusion,
     plot_confusion,
     row_shares,

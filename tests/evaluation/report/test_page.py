@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from unfreeze.evaluation.class_metrics import judge_classes
-from unfreeze.evaluation.pictures.gallery import count_confusions
+from unfreeze.evaluation.confusions import count_confusions, write_confusion
 from unfreeze.evaluation.predictions import KeptPredictions, Predictions, answers_by_task
 from unfreeze.evaluation.record import RunRecord, read_record
-from unfreeze.evaluation.report.explain import explain, write_confusion
+from unfreeze.evaluation.report.explain import explain
 from unfreeze.models.outputs import Outputs
 
 HOSTILE = (

@@ -89,13 +89,3 @@ def order_by_confusion(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     np.fill_diagonal(distance, 0.0)
     order: NDArray[np.int64] = leaves_list(linkage(squareform(distance, checks=False), method="average"))
     return order
-
-
-def commonest_confusions(counts: NDArray[np.int64], most: int = 15) -> list[tuple[int, int, int]]:
-    """Return true class, answer and number of images of the mistakes that are made most often, the commonest first."""
-    mistakes = counts.copy()
-    np.fill_diagonal(mistakes, 0)
-    best = np.argsort(mistakes, axis=None, kind="stable")[::-1][:most]
-    rows, columns = np.unravel_index(best, mistakes.shape)
-    found = zip(rows.tolist(), columns.tolist(), mistakes[rows, columns].tolist(), strict=True)
-    return [(row, column, count) for row, column, count in found if count]

@@ -1,9 +1,9 @@
 """All pictures of a run."""
 
 import logging
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from unfreeze.evaluation.calibration import scaled
+from unfreeze.evaluation.confusions import count_confusions
 from unfreeze.evaluation.looking import Looker
 from unfreeze.evaluation.metrics import figures_by_class
 from unfreeze.evaluation.pictures.confusion import plot_confusion
@@ -26,12 +27,13 @@ from unfreeze.evaluation.pictures.photos import (
 from unfreeze.evaluation.pictures.reliability import Said, plot_reliability
 from unfreeze.evaluation.predictions import KeptPredictions, Predictions, TaskAnswers, answers_by_task
 from unfreeze.evaluation.record import RunRecord
+from unfreeze.files import file_word
+from unfreeze.models.outputs import GIVEN_AT
 
 log = logging.getLogger("unfreeze.evaluation.pictures.gallery")
 
 _IN_GRID = 24
 _EXPLAINED = 6
-_LONGEST_WORD = 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +44,20 @@ class Picture:
         name: Of its file, such as "confusion".
         title: For a page.
         caption: What it shows, in a sentence.
-        figure: For files and TensorBoard.
+        draw: Makes the figure.
         photos: What the figure is a grid of; empty for charts.
     """
 
     name: str
     title: str
     caption: str
-    figure: Figure
+    draw: Callable[[], Figure]
     photos: Sequence[Photo] = field(default=())
+
+    @cached_property
+    def figure(self) -> Figure:
+        """For files and TensorBoard; drawn when it is first asked for."""
+        return self.draw()
 
 
 def draw_pictures(record: RunRecord, looker: Looker | None, *, split: str = "test") -> Iterator[Picture]:
@@ -67,7 +74,7 @@ def draw_pictures(record: RunRecord, looker: Looker | None, *, split: str = "tes
             "Learning curves",
             "Accuracy and loss per epoch; dashed lines where a stage begins. Training figures are those of augmented "
             "images, as the epoch went.",
-            plot_learning_curves(record.history),
+            partial(plot_learning_curves, record.history),
         )
     kept = record.predictions
     if kept is not None and kept.splits:
@@ -78,7 +85,7 @@ def draw_pictures(record: RunRecord, looker: Looker | None, *, split: str = "tes
             "rates",
             "Learning rates",
             "The rate of each layer group while it trains; what is frozen has none.",
-            plot_rates(record.plan, [stage["epochs"] for stage in record.stages]),
+            partial(plot_rates, record.plan, [stage["epochs"] for stage in record.stages]),
         )
 
 
@@ -104,7 +111,7 @@ def _of_answers(record: RunRecord, kept: KeptPredictions, split: str, looker: Lo
             f"Reliability{_of(suffix)}",
             "How often answers of like confidence are right; on the dashed line a model is as right as it says. "
             "Larger marks stand for more answers.",
-            plot_reliability(_said(task), None if after is None else _said(after), temperature=temperature),
+            partial(plot_reliability, _said(task), None if after is None else _said(after), temperature=temperature),
         )
         if looker is not None:
             yield from _of_images(task, predictions, looker, suffix)
@@ -117,15 +124,8 @@ def _confusion(task: TaskAnswers, suffix: str) -> Picture:
         f"confusion{suffix}",
         f"Confusion{_of(suffix)}",
         "Each row is a true class, in shares of its images; the diagonal is right.",
-        plot_confusion(count_confusions(task), task.classes),
+        partial(plot_confusion, count_confusions(task), task.classes),
     )
-
-
-def count_confusions(task: TaskAnswers) -> NDArray[np.int64]:
-    """Return the confusion matrix of a task: images per true class (rows) and answer (columns)."""
-    count = len(task.classes)
-    flat = np.bincount(task.truth * count + task.answers, minlength=count * count)
-    return flat.reshape(count, count).astype(np.int64)
 
 
 def _per_class(figures: Mapping[str, Any], suffix: str) -> Picture:
@@ -133,14 +133,14 @@ def _per_class(figures: Mapping[str, Any], suffix: str) -> Picture:
         f"per_class{suffix}",
         f"Each class{_of(suffix)}",
         "F1 as bars, recall and precision as marks, the weakest class first; in brackets, how many images it has.",
-        plot_per_class(figures_by_class(dict(figures))),
+        partial(plot_per_class, figures_by_class(dict(figures))),
     )
 
 
 def _label_reliability(kept: KeptPredictions, predictions: Predictions) -> Picture:
     def said(logits: Any) -> Said:
         probabilities, truth = logits.double().sigmoid().numpy().ravel(), predictions.labels.numpy().ravel()
-        given = probabilities >= 0.5
+        given = probabilities >= GIVEN_AT
         return np.where(given, probabilities, 1 - probabilities), given == truth.astype(bool)
 
     after = scaled(predictions.logits, kept.outputs, kept.temperatures) if kept.temperatures else None
@@ -148,7 +148,8 @@ def _label_reliability(kept: KeptPredictions, predictions: Predictions) -> Pictu
         "reliability",
         "Reliability",
         "How often answers of like confidence are right, of all labels together.",
-        plot_reliability(
+        partial(
+            plot_reliability,
             said(predictions.logits),
             None if after is None else said(after),
             temperature=kept.temperatures[0] if kept.temperatures else None,
@@ -158,8 +159,7 @@ def _label_reliability(kept: KeptPredictions, predictions: Predictions) -> Pictu
 
 def _softened(predictions: Predictions, kept: KeptPredictions) -> Predictions:
     assert kept.temperatures is not None
-    logits = scaled(predictions.logits, kept.outputs, kept.temperatures)
-    return Predictions(logits, predictions.labels, predictions.indices, predictions.names, predictions.digests)
+    return replace(predictions, logits=scaled(predictions.logits, kept.outputs, kept.temperatures))
 
 
 def _said(task: TaskAnswers) -> Said:
@@ -195,7 +195,7 @@ def _of_images(task: TaskAnswers, predictions: Predictions, looker: Looker, suff
             f"mistakes{suffix}",
             f"Most confident mistakes{_of(suffix)}",
             "What the model was surest of, and wrong. Look for wrong labels among them.",
-            plot_photos(mistakes),
+            partial(plot_photos, mistakes),
             mistakes,
         )
     some = photos_of(task, predictions, looker, some_of_each_class(task.truth, _IN_GRID))
@@ -203,7 +203,7 @@ def _of_images(task: TaskAnswers, predictions: Predictions, looker: Looker, suff
         f"predictions{suffix}",
         f"Some predictions{_of(suffix)}",
         "Images drawn by chance, the classes in turns.",
-        plot_photos(some),
+        partial(plot_photos, some),
         some,
     )
     if suffix:
@@ -216,7 +216,7 @@ def _of_images(task: TaskAnswers, predictions: Predictions, looker: Looker, suff
             "saliency",
             "What answers rest on",
             "Grad-CAM: bright places speak for the answer that was given, right or wrong.",
-            plot_photos(explained, with_heat=True),
+            partial(plot_photos, explained, with_heat=True),
             explained,
         )
 
@@ -250,13 +250,8 @@ def _feature_map(task: TaskAnswers, predictions: Predictions, looker: Looker) ->
         "Map of the features",
         "Images that look alike to the head lie near each other; a class that lies apart is easy to tell. "
         "Distances between groups mean little.",
-        plot_feature_map(places, task.truth[rows], task.right[rows], task.classes),
+        partial(plot_feature_map, places, task.truth[rows], task.right[rows], task.classes),
     )
-
-
-def file_word(name: str) -> str:
-    """Return a name as a part of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", name)[:_LONGEST_WORD] or "_"
 
 
 def _of(suffix: str) -> str:

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from unfreeze.evaluation.cautions import Caution
 from unfreeze.evaluation.looking import Looker
-from unfreeze.evaluation.pictures.gallery import Picture, count_confusions, draw_pictures, file_word, photos_of
+from unfreeze.evaluation.pictures.gallery import Picture, draw_pictures, photos_of
 from unfreeze.evaluation.pictures.photos import most_confident_mistakes
 from unfreeze.evaluation.pictures.style import save_png
 from unfreeze.evaluation.predictions import answers_by_task
@@ -61,25 +59,3 @@ def _mistakes(record: RunRecord, looker: Looker | None) -> tuple[list[Mistake], 
 
 def _kept(folder: Path) -> list[Path]:
     return [file for name in OF_IMAGES for file in sorted(folder.glob(f"{name}*.png"))]
-
-
-def write_confusion(record: RunRecord) -> None:
-    """Write `confusion.csv`, a row per true class, a column per answer; a file per task where there are several."""
-    import csv
-
-    from unfreeze.files import replacing
-
-    kept = record.predictions
-    if kept is None or "test" not in kept.splits:
-        return
-    tasks = answers_by_task(kept.splits["test"], kept.outputs)
-    for task in tasks:
-        name = f"confusion-{file_word(task.name)}.csv" if len(tasks) > 1 else "confusion.csv"
-        with (
-            replacing(record.folder / name) as building,
-            building.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(["true \\ predicted", *task.classes])
-            counts = count_confusions(task)
-            writer.writerows([name, *map(int, row)] for name, row in zip(task.classes, np.asarray(counts), strict=True))

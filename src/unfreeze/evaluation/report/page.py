@@ -19,11 +19,10 @@ from unfreeze.evaluation.cautions import Caution
 from unfreeze.evaluation.pictures.gallery import Picture
 from unfreeze.evaluation.pictures.photos import Photo
 from unfreeze.evaluation.pictures.style import to_svg
-from unfreeze.evaluation.record import RunRecord
+from unfreeze.evaluation.record import RunRecord, data_name
 from unfreeze.evaluation.report.sections import (
     class_tables,
     command_of,
-    data_of,
     data_rows,
     headline_figures,
     headline_note,
@@ -108,7 +107,7 @@ def build_page(content: Content) -> str:
     record, result = content.record, content.record.result
     rendered: str = page.render(
         card=show,
-        title=f"{model_of(record)} on {data_of(record)}",
+        title=f"{model_of(record)} on {data_name(record.config.get('data') or {})}",
         verdict=content.verdict,
         status=list(status_lines(record)),
         headline=list(headline_figures(result)),

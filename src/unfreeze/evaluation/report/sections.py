@@ -2,13 +2,12 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from unfreeze.evaluation.pictures.confusion import commonest_confusions
-from unfreeze.evaluation.pictures.gallery import count_confusions
+from unfreeze.evaluation.confusions import commonest_confusions, count_confusions
 from unfreeze.evaluation.predictions import answers_by_task
 from unfreeze.evaluation.record import RunRecord
+from unfreeze.rundir import last_of
 from unfreeze.training.progress import format_seconds
 
 _HEADLINE = {
@@ -35,12 +34,6 @@ def model_of(record: RunRecord) -> str:
     return str((record.config.get("model") or {}).get("name", "a model"))
 
 
-def data_of(record: RunRecord) -> str:
-    """Return what the data is called."""
-    data = record.config.get("data") or {}
-    return Path(str(data["root"])).name if data.get("root") else str(data.get("name", "images"))
-
-
 def status_lines(record: RunRecord) -> Iterator[str]:
     """Yield what became of the run, where it did not simply end."""
     result = record.result
@@ -48,7 +41,8 @@ def status_lines(record: RunRecord) -> Iterator[str]:
     if status != "completed":
         how = "was stopped" if status == "stopped" else "failed"
         yield f"This run {how}: {reason or 'no reason was left'}."
-        yield "It goes on with: python train.py resume=<its directory>"
+        if last_of(record.folder).is_file():
+            yield "It goes on with: python train.py resume=<its directory>"
     for resumed in result.get("resumed") or []:
         yield f"It was interrupted and resumed in epoch {resumed['epoch']}, after step {resumed['step']:,}."
     begun = len(record.stages)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.inference.export.graph import Signature, to_probabilities
+from unfreeze.inference.export.graph import Signature
 from unfreeze.models.classifier import Classifier
-from unfreeze.models.outputs import Outputs
+from unfreeze.models.outputs import GIVEN_AT, Outputs
 
 TOLERANCE = 1e-4
 """The most that an answer may differ, as a share of the largest."""
@@ -101,10 +101,9 @@ def check_file(answer: Answer, classifier: Classifier, signature: Signature, ima
     with torch.no_grad():
         for pixels in _batches(images.pixels, sizes):
             seen = classifier.preprocessing(pixels)
-            logits = classifier.outputs.split(classifier.network(seen))
-            wanted = to_probabilities(logits, classifier.outputs) if signature.inside else logits
+            logits = classifier.network(seen)
             given = answer(pixels.contiguous() if signature.inside else seen.contiguous())
-            ours.append(torch.cat(wanted, dim=1))
+            ours.append(classifier.outputs.probabilities(logits) if signature.inside else logits)
             theirs.append(torch.cat(list(given), dim=1))
     verdict = compare(
         torch.cat(ours),
@@ -157,7 +156,7 @@ def compare(
 
 def _thresholds(classifier: Classifier, signature: Signature) -> tuple[float, ...]:
     """Return from which value each label is given: a probability, or the logit of it."""
-    at = classifier.thresholds or (0.5,) * len(classifier.outputs)
+    at = classifier.thresholds or (GIVEN_AT,) * len(classifier.outputs)
     return at if signature.inside else tuple(torch.tensor(at).logit().tolist())
 
 

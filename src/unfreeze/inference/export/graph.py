@@ -143,8 +143,8 @@ class GraphFromPixels(nn.Module):
         pixels = self.resize(images) if self.resize is not None else F.center_crop(images, [self.crop_px] * 2).float()
         if self.makes_grey:
             pixels = _to_grey(pixels)
-        logits = self.outputs.split(self.network(pixels * self.scale + self.shift))
-        return _one_or_all(to_probabilities(logits, self.outputs))
+        logits = self.network(pixels * self.scale + self.shift)
+        return _one_or_all(self.outputs.split(self.outputs.probabilities(logits)))
 
 
 def build_graph(classifier: Classifier, signature: Signature) -> nn.Module:
@@ -153,11 +153,6 @@ def build_graph(classifier: Classifier, signature: Signature) -> nn.Module:
     if not signature.inside:
         return Graph(network, outputs).eval()
     return GraphFromPixels(network, outputs, classifier.preprocessing, signature.shape).eval()
-
-
-def to_probabilities(logits: Sequence[Tensor], outputs: Outputs) -> tuple[Tensor, ...]:
-    """Return the probabilities of each task."""
-    return tuple(own.sigmoid() if outputs.multilabel else own.softmax(dim=1) for own in logits)
 
 
 def _one_or_all(values: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:

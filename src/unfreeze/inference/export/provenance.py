@@ -7,10 +7,9 @@ from typing import Any
 import yaml
 
 from unfreeze.errors import UnfreezeError, first_line
+from unfreeze.evaluation.record import data_name
 from unfreeze.files import read_json
-
-BEST = "best.ckpt"
-"""The checkpoint that the figures of a run's result are those of."""
+from unfreeze.rundir import BEST
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def read_provenance(run_dir: Path | None, checkpoint: Path) -> Provenance:
     splits = _read_if_there(run_dir / "splits.json")
     result = _read_if_there(run_dir / "result.json") if checkpoint.name == BEST else {}
     return Provenance(
-        data=_data_name(config.get("data") or {}),
+        data=data_name(config["data"]) if config.get("data") else None,
         splits=splits.get("splits") or {},
         fingerprint=splits.get("fingerprint"),
         result=result,
@@ -74,12 +73,6 @@ def read_provenance(run_dir: Path | None, checkpoint: Path) -> Provenance:
             if _part(config, group).get(key) is not None
         },
     )
-
-
-def _data_name(data: dict[str, Any]) -> str | None:
-    """Return what a person would call the images: the name of their folder or table, not where it lies."""
-    place = data.get("root") if data.get("name") == "imagefolder" else data.get("csv")
-    return Path(str(place)).stem if place else data.get("name")
 
 
 def _part(config: dict[str, Any], name: str) -> dict[str, Any]:

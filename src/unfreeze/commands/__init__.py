@@ -1,0 +1,1 @@
+"""What `unfreeze` can do, a module for what belongs together."""
