@@ -125,12 +125,12 @@ class RunResult:
         }
 
     def hyperparameter_metrics(self) -> dict[str, float]:
-        """Return the final figures that runs are compared by."""
-        figures = {f"final/val_{key}": value for key, value in (self.val or {}).items()}
+        """Return the final figures that runs are compared by; the first few are what TensorBoard shows unasked."""
+        figures = {}
         for key in ("acc", "acc_balanced", "acc_exact", "f1_macro", "ap_macro"):
             if self.test is not None and self.test.get(key) is not None:
                 figures[f"final/test_{key}"] = self.test[key]
-        return figures
+        return figures | {f"final/val_{key}": value for key, value in (self.val or {}).items()}
 
     def summary(self, place: str, *, page: str, total_seconds: float) -> list[str]:
         """Return the lines that close a run in the terminal.
