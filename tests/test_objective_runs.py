@@ -166,11 +166,11 @@ def other_splits(folder: Path, taught: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "typed", "told"),
     [
-        (lambda *_: "nowhere/run", [], "nowhere/run'; want a run's directory"),
+        (lambda *_: "nowhere/run", [], "nowhere/run'; want a .ckpt file or the directory of a run"),
         (
             lambda *_: "resnet1",
             [],
-            "objective.teacher: no run, no checkpoint, and as a model: model.name: no classifier",
+            "objective.teacher: 'resnet1': no run, no checkpoint, and as a model: model.name: no classifier",
         ),
         (other_classes, [], "it does not know '3'"),
         (other_splits, [], "elsewhere are not those of this run"),

@@ -97,7 +97,7 @@ REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["data=imagefolder", "data.root=photo", "model=tiny"], nothing, "data.root: no folder"),
     (["data=imagefolder", "model=tiny"], nothing, "data.root: missing; type data.root="),
     (PHOTOS, empty_folder, "data.root: no images"),
-    (PHOTOS, one_class, "has one class folder, 'a'"),
+    (PHOTOS, one_class, "has one class of 'label', 'a'; want two or more to tell apart"),
     (PHOTOS, unknown_class_in_val, "val/ has a class 'c' that train/ lacks"),
     (PHOTOS, bad_files, "2 of 8 images can't be read; mend or remove them, or type data.on_error=skip"),
     (PHOTOS, bad_files, "out: a/broken.jpg (a web page, not an image), b/empty.png (empty file)"),

@@ -76,6 +76,8 @@ def test_a_run_leaves_a_report_and_its_pictures(finished: Path) -> None:
     assert drawn >= {"learning_curves", "rates", "confusion", "per_class", "reliability", "predictions", "feature_map"}
     assert "saliency" in drawn
     assert (finished / "confusion.csv").is_file()
+    augmented = "Training figures are those of augmented images" in told
+    assert augmented == ("light" in (finished / "plan.txt").read_text())
 
 
 def test_the_answers_are_kept_and_say_what_the_result_says(finished: Path) -> None:
@@ -260,6 +262,20 @@ def test_other_images_with_some_of_the_classes_are_judged_by_the_run_s_classes(
     ]
     assert shared
     assert all(first == second for first, second in shared)
+
+
+def test_images_of_one_class_are_judged(
+    finished: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(photos / CLASSES[1], tmp_path / "more" / CLASSES[1])
+    arguments = ["evaluate", str(finished), "data=imagefolder", f"data.root={tmp_path / 'more'}"]
+    assert unfreeze([*arguments, "--out", str(tmp_path / "judged")], monkeypatch) == 0
+    assert "more, all, 20 images" in capsys.readouterr().out
+    test = result_of(tmp_path / "judged")["test"]
+    assert test["per_class"][CLASSES[1]]["support"] == test["n"] == 20
+    assert test["acc"] == pytest.approx(test["per_class"][CLASSES[1]]["recall"])
+    assert unfreeze([*arguments, "--out", str(tmp_path / "judged")], monkeypatch) == 2
+    assert "judged is not empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -95,9 +95,19 @@ def build_data(config: Config, source: "ImageSource", splits: "Splits | None" = 
 
 
 def build_splits(data: DataConfig, source: "ImageSource") -> "Splits":
-    """Return the splits of a configuration."""
+    """Return the splits of a configuration.
+
+    Raises:
+        UnfreezeError: If there are not enough images for them, or nothing to tell apart.
+    """
     from unfreeze.data.splits.splits import split_source
 
+    for task in source.tasks:
+        if len(task.classes) < 2:
+            raise UnfreezeError(
+                f"data: {source.name} has one class of {task.name!r}, {task.classes[0]!r}; want two or more to tell "
+                "apart"
+            )
     return split_source(
         source,
         val_fraction=data.val_fraction,

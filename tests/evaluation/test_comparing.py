@@ -1,6 +1,7 @@
 """Two runs on the same images."""
 
 import csv
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -100,9 +101,14 @@ def test_differences_become_a_table(tmp_path: Path) -> None:
 
 
 def test_a_run_without_answers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnfreezeError, match="unfreeze report"):
+    with pytest.raises(UnfreezeError, match=r"no result\.json; want the directory of a run"):
         compare_kept(tmp_path, tmp_path, "test")
+    result = tmp_path / "result.json"
+    for status, told in (("stopped", f"unfreeze evaluate {tmp_path} judges"), ("completed", "type unfreeze report")):
+        result.write_text(json.dumps({"status": status}))
+        with pytest.raises(UnfreezeError, match=f"^compare-runs: .* has kept no answers for test: .*{told}"):
+            compare_kept(tmp_path, tmp_path, "test")
     kept(TRUTH, BETTER).save(tmp_path / "predictions.npz")
-    with pytest.raises(UnfreezeError, match="it has: test"):
+    with pytest.raises(UnfreezeError, match=r"no answers for val: it has test; unfreeze evaluate .* --split val"):
         compare_kept(tmp_path, tmp_path, "val")
     assert compare_kept(tmp_path, tmp_path, "test").images == 300

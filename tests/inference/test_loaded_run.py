@@ -3,6 +3,7 @@
 import doctest
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,14 @@ def test_the_result_is_that_of_the_run_wherever_in_it_one_points(digits_place: P
     (tmp_path / "alone.ckpt").write_bytes((folder / "checkpoints/best.ckpt").read_bytes())
     alone = load_run(tmp_path / "alone.ckpt")
     assert alone.classes == tuple("0123456789")
-    with pytest.raises(UnfreezeError, match=r"result\.json can't be read .* want a run's directory"):
+    with pytest.raises(UnfreezeError, match=r"alone\.ckpt lies in no run's directory"):
         _ = alone.result
+    with pytest.raises(UnfreezeError, match=r"alone\.ckpt lies in no run's directory"):
+        alone.plot_rates()
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run/checkpoints/best.ckpt").rename(tmp_path / "run/checkpoints/epoch1.ckpt")
+    with pytest.raises(UnfreezeError, match=r"epoch1\.ckpt: .* those of its best checkpoint; want load_run"):
+        load_run(tmp_path / "run/checkpoints/epoch1.ckpt").plot_confusion()
 
 
 class TestFeatures:

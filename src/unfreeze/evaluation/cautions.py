@@ -229,7 +229,7 @@ def _of_size(test: Mapping[str, Any]) -> Iterator[Caution]:
         yield Caution(
             "warn",
             "few-test-images",
-            f"With {test['n']:,} test images the accuracy is known to ±{half:.1%} only; a difference between two "
+            f"With {test['n']:,} images the accuracy is known to ±{half:.1%} only; a difference between two "
             f"models below that means nothing. About {wanted:,.0f} would tell it to ±2 %.",
         )
 

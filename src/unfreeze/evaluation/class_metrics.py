@@ -51,7 +51,7 @@ def judge_classes(
         "acc_top5": None if top is None else float(top),
         "acc_balanced": float(recall[support > 0].mean()),
         **_averages(truth, answers),
-        "mcc": float(matthews_corrcoef(truth, answers)),
+        "mcc": float(matthews_corrcoef(truth, answers)) if len(np.union1d(truth, answers)) > 1 else 0.0,
         "ap_macro": mean_of_known(ap),
         "auroc_macro": mean_of_known(auroc),
         "confidence": float(probabilities.max(axis=1).mean()),

@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from unfreeze.errors import UnfreezeError
 from unfreeze.evaluation.intervals import LEVEL
 from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions, Predictions, answers_by_task
+from unfreeze.evaluation.record import read_record
 from unfreeze.files import write_csv
 
 _RESAMPLES = 2000
@@ -124,12 +125,10 @@ def compare_kept(first: Path, second: Path, split: str) -> Comparison:
     kept = []
     for folder in (first, second):
         file = folder / PREDICTIONS_FILE
-        if not file.is_file():
-            raise UnfreezeError(f"compare-runs: {folder} has no {PREDICTIONS_FILE}; type unfreeze report {folder}")
-        kept.append(KeptPredictions.load(file))
-        if split not in kept[-1].splits:
-            there = ", ".join(kept[-1].splits) or "none"
-            raise UnfreezeError(f"compare-runs: {folder} has no answers for {split!r}; it has: {there}")
+        answers = KeptPredictions.load(file) if file.is_file() else None
+        if answers is None or split not in answers.splits:
+            raise UnfreezeError(f"compare-runs: {read_record(folder).lacks(split)}")
+        kept.append(answers)
     return compare_predictions(kept[0], kept[1], split)
 
 

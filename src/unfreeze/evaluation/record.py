@@ -44,6 +44,33 @@ class RunRecord:
         rows: list[dict[str, Any]] = self.result.get("stages") or []
         return rows
 
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """What images were augmented by, as `augmentations_of` has it."""
+        return augmentations_of(self.config)
+
+    def lacks(self, split: str) -> UnfreezeError:
+        """Return what is to be said where no answers are kept for a split, and what helps."""
+        there = ", ".join(self.predictions.splits) if self.predictions is not None else ""
+        if self.result["status"] != "completed":
+            why = f"it has not ended by itself; unfreeze evaluate {self.folder} judges it as it is"
+        elif there:
+            why = f"it has {there}; unfreeze evaluate {self.folder} --split {split} judges it"
+        else:
+            why = f"type unfreeze report {self.folder}"
+        return UnfreezeError(f"{self.folder} has kept no answers for {split}: {why}")
+
+
+def augmentations_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the augmentations of a run's stages, each once, in order; empty where that is not known.
+
+    Args:
+        config: What was asked, resolved.
+    """
+    stages, own = (config.get("strategy") or {}).get("stages") or [], (config.get("augment") or {}).get("name")
+    names = [stage.get("augment") or own for stage in stages]
+    return tuple(dict.fromkeys(str(name) for name in names if name is not None))
+
 
 def read_record(folder: Path) -> RunRecord:
     """Return what a run's directory holds.

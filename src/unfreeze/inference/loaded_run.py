@@ -17,7 +17,7 @@ from unfreeze.inference.given import GivenImages, Part, given_parts
 from unfreeze.inference.layers import FeatureTap, Pool
 from unfreeze.inference.predicting import Prediction, logits_of, predict
 from unfreeze.models.classifier import Classifier
-from unfreeze.rundir import run_dir_of
+from unfreeze.rundir import BEST, run_dir_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,8 @@ class Run:
         """The content of the run's result.json.
 
         Raises:
-            UnfreezeError: If there is none, as beside a checkpoint that was taken out of its run.
+            UnfreezeError: If there is none, as beside a checkpoint that was taken out of its run, or if it is that of
+                another checkpoint.
 
         Example:
             >>> from unfreeze import load_run
@@ -104,7 +105,15 @@ class Run:
 
     @property
     def _folder(self) -> Path:
-        return run_dir_of(self.path) or self.path.parent
+        run_dir = run_dir_of(self.path)
+        if run_dir is None:
+            raise UnfreezeError(f"{self.path} lies in no run's directory, which alone has figures and pictures")
+        if self.path.is_file() and self.path.name != BEST:
+            raise UnfreezeError(
+                f"{self.path}: the figures and pictures of a run are those of its best checkpoint; want "
+                f"load_run({str(run_dir)!r})"
+            )
+        return run_dir
 
     def predict(self, images: GivenImages, top_k: int | None = None) -> list[Prediction]:
         """Return what the run says of images, one prediction for each, in order.
@@ -200,7 +209,7 @@ class Run:
         return self._picture("rates")
 
     def plot_confusion(self, split: str | None = None) -> "Figure":
-        """Return the confusion matrix of a split, each row as shares of its true class.
+        """Return the confusion matrix of a split, of several tasks that of the first; rows are shares of a true class.
 
         Args:
             split: "val" or "test"; None for the test, or for validation where there was none.
@@ -233,15 +242,15 @@ class Run:
         from unfreeze.evaluation.record import read_record
 
         record = read_record(self._folder)
-        there = tuple(record.predictions.splits) if record.predictions is not None else ()
+        kept = record.predictions
+        there = tuple(kept.splits) if kept is not None else ()
         if name == "per_class" and "test" not in there:
             raise UnfreezeError(f"{self._folder}: the run was not tested, so that there are no figures of its classes")
+        if name == "confusion" and kept is not None and kept.outputs.multilabel:
+            raise UnfreezeError("plot_confusion: an image may have several labels, which are not taken for each other")
         split = split or ("test" if "test" in there else "val")
         if name in ("confusion", "reliability") and split not in there:
-            raise UnfreezeError(
-                f"{self._folder}: no answers are kept for {split!r}; there are {', '.join(there) or 'none'}. "
-                f"Type unfreeze report {self._folder}"
-            )
+            raise record.lacks(split)
         for picture in draw_pictures(record, None, split=split):
             if picture.name.partition("-")[0] == name:
                 return picture.figure

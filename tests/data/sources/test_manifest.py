@@ -200,7 +200,6 @@ def test_a_root_that_is_no_folder_is_refused(write: Write, tmp_path: Path) -> No
         ("image,label,split\na,x,train\nb,y,tset\n", {}, "data.columns.split: 'tset' in row 3 of 'split' is no split"),
         ("image,label,split\na,x,val\nb,y,test\n", {}, "data.columns.split: no row of 'split' is train"),
         ("image,label,split\na,x,train\nb,y,train\nc,z,val\n", {}, "data.columns.label: val has a class 'z'"),
-        ("image,label\na,x\nb,x\n", {}, "data.columns.label: 'label' has one class, 'x'; want two or more"),
         (ROWS + "./a.jpg,dog\n", {}, "1 images have several labels, such as 'a.jpg': 'cat' and 'dog' in rows 2, 5"),
         (
             "image,label,split,group\na,x,train,p\nb,y,train,q\nc,y,test,p\nd,y,test,p\n",

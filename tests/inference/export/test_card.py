@@ -78,6 +78,8 @@ def test_what_is_not_known_is_not_claimed(classifier: Classifier) -> None:
     assert "It was not tested" in text
     assert "what it was trained on is not known" in text
     assert "--license" in text
+    other = str(Card(classifier, Provenance(is_best=False), None, "pytorch", {}))
+    assert "These weights were not tested: the figures of the run are those of its best checkpoint." in other
 
 
 def test_the_base_is_named_where_there_was_one(classifier: Classifier) -> None:

@@ -47,7 +47,7 @@ def folder_source(root: str | os.PathLike[str], *, bands: int = RGB) -> ImageSou
             if files:
                 labels.append(label_of[name])
                 splits.append(split)
-    _check_has_classes(walk, list(label_of), paths)
+    _check_has_images(walk, paths)
     sizes = [len(files) for members in found.values() for files in members.values() if files]
     return ImageSource(
         name=printable(base.name),
@@ -103,13 +103,9 @@ def _check_classes(base: Path, split: str, folder: str, members: dict[str, list[
             )
 
 
-def _check_has_classes(walk: FolderWalk, classes: Sequence[str], paths: Sequence[str]) -> None:
+def _check_has_images(walk: FolderWalk, paths: Sequence[str]) -> None:
     if not paths:
         raise UnfreezeError(
             f"data.root: no images in {walk.root!r}. Want a folder of class folders, or one with train/ "
             f"(and val/, test/) in it; images end in {' '.join(sorted(walk.suffixes))}"
-        )
-    if len(classes) < 2:
-        raise UnfreezeError(
-            f"data.root: {walk.root!r} has one class folder, {classes[0]!r}; want two or more to tell apart"
         )

@@ -222,10 +222,6 @@ def _read_task(table: Table, name: str, splits: NDArray[np.str_]) -> Task:
     classes: list[str] = names.unique().sort().to_list()
     if all(_WHOLE_NUMBER.fullmatch(label) for label in classes):
         classes.sort(key=int)
-    if len(classes) < 2:
-        raise UnfreezeError(
-            f"data.columns.label: {name!r} has one class, {classes[0]!r}; want two or more to tell apart"
-        )
     labels = names.cast(pl.Enum(classes)).to_physical().to_numpy().astype(np.int64)
     untaught = np.setdiff1d(labels, labels[splits == "train"])
     if len(untaught):

@@ -27,11 +27,10 @@ def map_features(features: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         Shape (N, 2), the same whenever it is asked for the same.
     """
-    spread = features - features.mean(axis=0)
-    components = min(_COMPONENTS, *spread.shape)
-    if len(features) < 2 or not spread.any():
+    components = min(_COMPONENTS, *features.shape)
+    if not np.ptp(features, axis=0).any():
         return np.zeros((len(features), 2), dtype=np.float32)
-    reduced: NDArray[np.float32] = PCA(components, random_state=0).fit_transform(spread)
+    reduced: NDArray[np.float32] = PCA(components, random_state=0).fit_transform(features)
     if len(features) < _FEWEST_FOR_TSNE:
         return np.pad(reduced, ((0, 0), (0, 2)))[:, :2]
     perplexity = min(30.0, (len(features) - 1) / 4)

@@ -72,8 +72,8 @@ def draw_pictures(record: RunRecord, looker: Looker | None, *, split: str = "tes
         yield Picture(
             "learning_curves",
             "Learning curves",
-            "Accuracy and loss per epoch; dashed lines where a stage begins. Training figures are those of augmented "
-            "images, as the epoch went.",
+            "Accuracy and loss per epoch; dashed lines where a stage begins. Training figures are those of "
+            f"{'augmented ' if set(record.augmentations) - {'none'} else ''}images, as the epoch went.",
             partial(plot_learning_curves, record.history),
         )
     kept = record.predictions

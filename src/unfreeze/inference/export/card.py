@@ -124,7 +124,12 @@ class Card:
     def _figures(self) -> list[str]:
         test = self.provenance.test
         if not test:
-            return ["## Figures", "", "It was not tested: nothing is known of images that it has not seen.", ""]
+            untested = (
+                "It was not tested: nothing is known of images that it has not seen."
+                if self.provenance.is_best
+                else "These weights were not tested: the figures of the run are those of its best checkpoint."
+            )
+            return ["## Figures", "", untested, ""]
         known = [(name, test[key]) for key, (_, name) in _METRICS.items() if test.get(key) is not None]
         known += [("expected calibration error", test["ece"])] if test.get("ece") is not None else []
         rows = [(name, f"{value:.4f}") for name, value in known]

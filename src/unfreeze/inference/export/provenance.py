@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from unfreeze.errors import UnfreezeError, first_line
-from unfreeze.evaluation.record import data_name
+from unfreeze.evaluation.record import augmentations_of, data_name
 from unfreeze.files import read_json
 from unfreeze.rundir import BEST
 
@@ -22,6 +22,7 @@ class Provenance:
         fingerprint: Of the images and labels; None where that is not known.
         result: What result.json says, as far as it is said of this checkpoint; empty where there is none.
         settings: What the run was asked, in a few words each: strategy, augmentation, optimizer, loss.
+        is_best: Whether it is the checkpoint that the figures of a run are those of.
     """
 
     data: str | None = None
@@ -29,6 +30,7 @@ class Provenance:
     fingerprint: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    is_best: bool = True
 
     @property
     def test(self) -> dict[str, Any] | None:
@@ -55,23 +57,26 @@ def read_provenance(run_dir: Path | None, checkpoint: Path) -> Provenance:
         return Provenance()
     config = _read_yaml(run_dir / "config.yaml")
     splits = _read_if_there(run_dir / "splits.json")
-    result = _read_if_there(run_dir / "result.json") if checkpoint.name == BEST else {}
+    is_best = checkpoint.name == BEST
+    result = _read_if_there(run_dir / "result.json") if is_best else {}
+    settings = {
+        title: str(_part(config, group).get(key))
+        for title, group, key in (
+            ("strategy", "strategy", "name"),
+            ("loss", "objective", "loss"),
+            ("optimizer", "optimizer", "name"),
+            ("batch size", "data", "batch_size"),
+        )
+        if _part(config, group).get(key) is not None
+    }
+    augmentations = augmentations_of(config)
     return Provenance(
         data=data_name(config["data"]) if config.get("data") else None,
         splits=splits.get("splits") or {},
         fingerprint=splits.get("fingerprint"),
         result=result,
-        settings={
-            title: str(_part(config, group).get(key))
-            for title, group, key in (
-                ("strategy", "strategy", "name"),
-                ("loss", "objective", "loss"),
-                ("augmentation", "augment", "name"),
-                ("optimizer", "optimizer", "name"),
-                ("batch size", "data", "batch_size"),
-            )
-            if _part(config, group).get(key) is not None
-        },
+        settings={**settings, **({"augmentation": ", ".join(augmentations)} if augmentations else {})},
+        is_best=is_best,
     )
 
 
