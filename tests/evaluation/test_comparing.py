@@ -112,3 +112,6 @@ def test_a_run_without_answers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnfreezeError, match=r"no answers for val: it has test; unfreeze evaluate .* --split val"):
         compare_kept(tmp_path, tmp_path, "val")
     assert compare_kept(tmp_path, tmp_path, "test").images == 300
+    result.write_text(json.dumps({"status": "completed", "evaluated": "more, all"}))
+    with pytest.raises(UnfreezeError, match="no answers for val: it is an evaluation of one split"):
+        compare_kept(tmp_path, tmp_path, "val")

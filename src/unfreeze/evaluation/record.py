@@ -54,6 +54,8 @@ class RunRecord:
         there = ", ".join(self.predictions.splits) if self.predictions is not None else ""
         if self.result["status"] != "completed":
             why = f"it has not ended by itself; unfreeze evaluate {self.folder} judges it as it is"
+        elif self.result.get("evaluated"):
+            why = "it is an evaluation of one split, which stands as test"
         elif there:
             why = f"it has {there}; unfreeze evaluate {self.folder} --split {split} judges it"
         else:
