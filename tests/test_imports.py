@@ -13,7 +13,19 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MAY_IMPORT_HYDRA = {"run.py", "entry.py", "composing.py"}
 OUTER = {
     f"unfreeze.{name}"
-    for name in ("run", "experiment", "compute", "entry", "cli", "sweep", "config", "arguments", "resolvers")
+    for name in (
+        "run",
+        "experiment",
+        "compute",
+        "entry",
+        "cli",
+        "commands",
+        "composing",
+        "sweep",
+        "config",
+        "arguments",
+        "resolvers",
+    )
 }
 FORBIDDEN = {
     "models": {"unfreeze.data", "unfreeze.training", "unfreeze.evaluation", "unfreeze.inference", "lightning", *OUTER},

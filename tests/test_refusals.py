@@ -37,6 +37,15 @@ def one_class(folder: Path) -> None:
     write_images(folder / "photos" / "a", 3)
 
 
+def one_class_in_two_splits(folder: Path) -> None:
+    for name in ("train/a", "val/a"):
+        write_images(folder / "photos" / name, 3)
+
+
+def one_class_in_a_table(folder: Path) -> None:
+    (folder / "photos.csv").write_text("image,label\na.png,x\nb.png,x\n")
+
+
 def bad_files(folder: Path) -> None:
     write_images(folder / "photos" / "a", 3)
     write_images(folder / "photos" / "b", 3)
@@ -98,6 +107,8 @@ REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["data=imagefolder", "model=tiny"], nothing, "data.root: missing; type data.root="),
     (PHOTOS, empty_folder, "data.root: no images"),
     (PHOTOS, one_class, "has one class of 'label', 'a'; want two or more to tell apart"),
+    (PHOTOS, one_class_in_two_splits, "has one class of 'label', 'a'; want two or more to tell apart"),
+    (TABLE, one_class_in_a_table, "has one class of 'label', 'x'; want two"),
     (PHOTOS, unknown_class_in_val, "val/ has a class 'c' that train/ lacks"),
     (PHOTOS, bad_files, "2 of 8 images can't be read; mend or remove them, or type data.on_error=skip"),
     (PHOTOS, bad_files, "out: a/broken.jpg (a web page, not an image), b/empty.png (empty file)"),

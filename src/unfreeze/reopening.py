@@ -134,7 +134,7 @@ def report_run(run_dir: Path, *, trust_repo: bool = False) -> str | None:
     result = read_json(run_dir / "result.json", keys=("status",))
     if result.get("reason") == UNENDED:
         _recover(run_dir, result)
-    if not (best_of(run_dir)).is_file():
+    if not best_of(run_dir).is_file():
         write_report(run_dir, None, None)
         return None
     try:
@@ -153,31 +153,29 @@ def report_run(run_dir: Path, *, trust_repo: bool = False) -> str | None:
 def _recover(run_dir: Path, result: dict[str, Any]) -> None:
     """Let the result of a run that was killed say what it had come to, by what it wrote after each epoch."""
     import json
-    from dataclasses import asdict
 
-    from unfreeze.evaluation.cautions import judge_trust
     from unfreeze.evaluation.record import read_history
-    from unfreeze.training.monitors import is_better, mode_of
+    from unfreeze.evaluation.result import RunResult
+    from unfreeze.training.monitors import mode_of
     from unfreeze.training.recorder import write_json
 
-    history, stages, monitor = read_history(run_dir), run_dir / "stages.json", str(result.get("monitor"))
-    best: dict[str, Any] | None = None
-    for row in (row for row in history if monitor in row):
-        if is_better(row[monitor], None if best is None else best[monitor], mode_of(monitor)):
-            best = row
-    if best is None:
-        return
+    stages, monitor = run_dir / "stages.json", str(result.get("monitor"))
     rows = json.loads(stages.read_text(encoding="utf-8")) if stages.is_file() else []
-    val = {key.removeprefix("val/"): value for key, value in best.items() if key.startswith("val/")}
-    known = {
-        **result,
-        "best": {"epoch": best["epoch"], "stage": best["stage"]},
-        "val": val,
-        "stages": rows,
-        "seconds": round(sum(row["seconds"] for row in rows), 1),
-    }
-    cautions = judge_trust(known, epochs=len(history), planned_epochs=None, train_acc=best.get("train/acc"))
-    write_json(run_dir / "result.json", {**known, "warnings": [asdict(caution) for caution in cautions]})
+    known = RunResult(
+        monitor=monitor,
+        mode=mode_of(monitor),
+        seed=result["seed"],
+        overrides=result["overrides"],
+        data=result["data"],
+        compute=result["compute"],
+        status=result["status"],
+        reason=result["reason"],
+        seconds=sum(row["seconds"] for row in rows),
+    )
+    known.take_training(read_history(run_dir), rows, resumed=result["resumed"])
+    if known.best is not None:
+        known.judge_trust(planned_epochs=None)
+        write_json(run_dir / "result.json", {**known.to_dict(), "versions": result["versions"]})
 
 
 def _reopen_best(run_dir: Path, *, trust_repo: bool) -> "tuple[Classifier, Reopened]":

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from torchvision import models as tv
 
 from tests.training.conftest import make_classifier, make_source, state_of
 from unfreeze.data.augment.augment import Augmentation, augmentation
@@ -163,3 +164,18 @@ def test_the_code_of_a_repository_does_not_run_unasked(tmp_path: Path) -> None:
     with pytest.raises(UnfreezeError, match=r"^objective.teacher: .* type model.trust_repo=true$"):
         find_teacher(str(tmp_path / "best.ckpt"))
     assert find_teacher(str(tmp_path / "best.ckpt"), trust_repo=True).classifier.classes == NAMES
+
+
+def test_a_published_network_comes_from_no_run_wherever_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tv.ShuffleNet_V2_X0_5_Weights.DEFAULT
+    place = tmp_path / "hub" / "checkpoints" / Path(weights.url).name
+    place.parent.mkdir(parents=True)
+    torch.save(tv.shufflenet_v2_x0_5(weights=None).state_dict(), place)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "splits.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    teacher = find_teacher("shufflenet_v2_x0_5")
+    assert teacher.is_published
+    assert teacher.run_dir is None

@@ -73,7 +73,9 @@ def find_teacher(given: str, *, trust_repo: bool = False) -> Teacher:
         ) from None
     except UnfreezeError as error:
         raise UnfreezeError(f"objective.teacher: {error}") from None
-    return Teacher(classifier, given, run_dir_of(Path(given)), is_published=not is_run(given))
+    if not is_run(given):
+        return Teacher(classifier, given, is_published=True)
+    return Teacher(classifier, given, run_dir_of(Path(given)))
 
 
 def check_classes(teacher: Teacher, outputs: Outputs) -> None:
