@@ -78,9 +78,16 @@ class TestTurns:
         assert size == 64
         assert set(ratios.values()) == {1.0}
 
+    @pytest.mark.parametrize("two_images", [0.1, 0.2, 0.35])
+    def test_long_steps_leave_time_for_the_other_precision_before_any_other_layout(self, two_images: float) -> None:
+        machine = Machine(per_image(two_images / 2, two_images / 4), cold=1.5)
+        ratios, size = machine.compare(batch_size=8)
+        assert size == 2
+        assert ratios[BF16.name] == pytest.approx(2.0)
+
     def test_a_first_step_alone_can_only_speak_against_a_candidate(self) -> None:
-        slower = Machine(lambda each, size: 0.9 if each == BF16 else 0.25, cold=1.0)
-        assert slower.compare() == ({BASELINE.name: 1.0, BF16.name: pytest.approx(0.25 / 0.9)}, 2)
+        slower = Machine(lambda each, size: 0.9 if each == BF16 else 0.3, cold=1.0)
+        assert slower.compare() == ({BASELINE.name: 1.0, BF16.name: pytest.approx(0.3 / 0.9)}, 2)
 
     @pytest.mark.parametrize("seconds", [0.2, 0.7, 1.5, 30.0])
     @pytest.mark.parametrize("slower", [0.5, 1.0, 6.0])

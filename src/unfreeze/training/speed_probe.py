@@ -18,10 +18,13 @@ BUDGET_S = 2.0
 _FIRST_IMAGES = (2, 8)
 """So many tell what an image costs beside what a step costs; fewer than two are too few for norms."""
 
-_ROUNDS = 4
-"""Rounds that the batch is chosen for: one that warms up, and three that count."""
+_FIRST_STEPS = 2
+"""Of each candidate: one that warms up, and one that counts."""
 
-_MOST_ROUNDS = 12
+_STEPS = 4
+"""Of each candidate that the batch is chosen for."""
+
+_MOST_STEPS = 12
 _HOPELESS = 2.0
 """What takes so many times as long as the baseline is left out once that is known."""
 
@@ -77,7 +80,10 @@ def compare_steps(
     budget_s: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Speeds:
-    """Run the baseline with a few images, then all candidates in turns with as many as the budget allows.
+    """Run the baseline with a few images, then all candidates with as many as the budget allows.
+
+    One after the other gets its first steps, so that where steps are long the budget answers what is worth most; then
+    all take turns.
 
     Args:
         step: Runs one step of a candidate with so many images, to its end; a RuntimeError takes the candidate out.
@@ -87,20 +93,20 @@ def compare_steps(
         clock: Seconds.
     """
     race = _Race(step, clock, deadline=clock() + budget_s)
+    steps = _STEPS * len(candidates)
     size = 0
     for images in _FIRST_IMAGES:
-        if size == batch_size or not race.may_try(images, after=size):
+        if size == batch_size or not race.may_try(images, after=size, steps=steps // 2):
             break
         smaller, size = size, min(batch_size, images)
-        if not (race.run(BASELINE, size) and race.run(BASELINE, size)):
+        if not race.begin(BASELINE, size):
             return race.speeds()
-    size = race.affordable(batch_size, (smaller, size), steps=_ROUNDS * len(candidates))
-    alive = list(candidates)
-    for done in range(_MOST_ROUNDS):
-        ran = [candidate for candidate in alive if race.run(candidate, size)]
-        if BASELINE not in ran:
+    size = race.affordable(batch_size, (smaller, size), steps=steps)
+    alive = [candidate for candidate in candidates if race.begin(candidate, size)]
+    for _ in range(_MOST_STEPS - _FIRST_STEPS):
+        alive = [each for each in alive if not race.is_hopeless(each, size) and race.run(each, size)]
+        if BASELINE not in alive:
             break
-        alive = ran if done == 0 else [each for each in ran if not race.is_hopeless(each, size)]
     return race.speeds()
 
 
@@ -127,9 +133,14 @@ class _Race:
         self._times.setdefault((candidate, size), []).append(self._clock() - started)
         return True
 
-    def may_try(self, size: int, *, after: int) -> bool:
-        """Return whether a larger size is cheap enough to learn from, were its steps as much longer as it is larger."""
-        return not after or self._last(BASELINE, after) * size / after < self._left_s() / 3
+    def begin(self, candidate: Candidate, size: int) -> bool:
+        """Run those of a candidate's first steps that it has not run; return False where one was not run."""
+        done = len(self._times.get((candidate, size), []))
+        return all(self.run(candidate, size) for _ in range(done, _FIRST_STEPS))
+
+    def may_try(self, size: int, *, after: int, steps: int) -> bool:
+        """Return whether so many steps of a larger size would fit, were they as much longer as it is larger."""
+        return not after or steps * self._last(BASELINE, after) * size / after < self._left_s()
 
     def affordable(self, batch_size: int, tried: tuple[int, int], *, steps: int) -> int:
         """Return how many images a step may have, for so many steps to fit into what is left; as many as tried or more.
