@@ -17,10 +17,13 @@ from typing import Literal
 
 import torch
 
-from photos import write_noise
+from photos import CLASSES, link_part, write_noise
 from results import RESULTS, publish, table
 
 BATCH_SIZE = 64
+STORED, EPOCH = 15_000, 3000
+"""Images of a store, and of the epochs that are timed; fewer where there are fewer."""
+
 CONTENDERS = ("peer light", "ours light", "peer none", "ours none", "ours 32 px, pixels alone")
 
 
@@ -131,12 +134,13 @@ def main() -> None:
         count, seconds = run_contender(arguments.contender, arguments.root)
         print(count, seconds)
         return
-    with tempfile.TemporaryDirectory() as made_up:
-        root = arguments.root or write_noise(Path(made_up), train=3000)
-        lines = store_figures(root)
+    with tempfile.TemporaryDirectory() as folder:
+        images = arguments.root or write_noise(Path(folder, "noise"), train=EPOCH, test=CLASSES)
+        lines = store_figures(link_part(images, Path(folder, "stored"), train=STORED, test=CLASSES))
         if arguments.store_only:
             print("\n".join(lines))
             return
+        root = link_part(images, Path(folder, "epoch"), train=EPOCH, test=CLASSES)
         rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
         for _ in range(arguments.repeats):
             for name in CONTENDERS:
