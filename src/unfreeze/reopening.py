@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from unfreeze.announce import shown_path
-from unfreeze.build import build_data, build_module, build_source, check_trainer, decode
+from unfreeze.build import build_data, build_module, build_source, check_trainer, decode, prefix_cache_options
 from unfreeze.compute import read_verdict
 from unfreeze.config import Config
 from unfreeze.errors import UnfreezeError, first_line
@@ -34,7 +34,7 @@ class Reopened:
     Args:
         config: Of the run, without what only training needs.
         data: Decoded images, in the run's splits.
-        trainer: Logs nothing, and calls nothing back.
+        trainer: Logs nothing.
         channels_last: The memory layout of the run.
     """
 
@@ -46,7 +46,11 @@ class Reopened:
     @classmethod
     def with_data(cls, config: Config, data: "ImageDataModule", run_dir: Path) -> "Reopened":
         """Return decoded images with a trainer in the precision and memory layout of a run."""
-        trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, [])
+        from unfreeze.training.kept_features import JudgeByKeptFeatures
+
+        kept = prefix_cache_options(config.cache, sweep=None)
+        judging = [JudgeByKeptFeatures(kept)] if config.cache.enabled else []
+        trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, judging)
         if trainer.strategy.root_device.type == "cpu" and data.store.pixels.fits_in_memory:
             keep_freed_pages()
         verdict = read_verdict(run_dir)

@@ -309,6 +309,7 @@ def _build_callbacks(
     experiment: Experiment, run_dir: Path, *, sweep: Path | None
 ) -> "tuple[RunRecorder, list[Callback]]":
     """Return the callbacks that make the run what it is, and the one among them that keeps its record."""
+    from unfreeze.training.kept_features import JudgeByKeptFeatures
     from unfreeze.training.prefix_cache import FrozenPrefixCache
     from unfreeze.training.recorder import RunRecorder
     from unfreeze.training.staged_unfreezing import StagedUnfreezing
@@ -320,6 +321,7 @@ def _build_callbacks(
     if config.cache.enabled:
         options = prefix_cache_options(config.cache, sweep=sweep)
         callbacks.append(FrozenPrefixCache(stages, options=options, on_ready=recorder.note_cache))
+        callbacks.append(JudgeByKeptFeatures(options))
     if experiment.teacher is not None:
         from unfreeze.training.teacher import TeacherAnswers
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.conftest import Probe, equal, make_classifier, make_source, state_of
+from tests.training.conftest import Probe, equal, make_classifier, make_source, quiet_trainer, state_of
 from unfreeze.cachefolder import CacheFolder
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.splits.splits import split_source
 from unfreeze.models.partition import partition_network
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions
+from unfreeze.training.kept_features import JudgeByKeptFeatures
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.plan import Rates, Stage
 from unfreeze.training.prefix_cache import FrozenPrefixCache
@@ -268,6 +269,18 @@ def test_features_of_another_precision_are_never_used(fit: Fit, tmp_path: Path) 
     assert not Run(fit, [HEAD], options=options).reports[0]["reused"]
 
 
+def test_a_head_on_cached_vectors_trains_in_float32_where_the_run_is_in_bf16(fit: Fit) -> None:
+    dtypes = []
+
+    def change(module: ImageClassifier) -> None:
+        module.network.fc.register_forward_hook(lambda _module, _inputs, output: dtypes.append(output.dtype))
+
+    for stages, expected in (([HEAD], {torch.float32}), ([BLOCK], {torch.float32, torch.bfloat16})):
+        dtypes.clear()
+        Run(lambda *a, **k: fit(*a, trainer={"precision": "bf16-mixed"}, **k), stages, change=change)
+        assert set(dtypes) == expected, "the deeper stage is judged in float32"
+
+
 def test_what_is_judged_is_exact_where_what_is_trained_on_need_not_be(fit: Fit, tmp_path: Path) -> None:
     options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0), exact=False)
     near, exact = Run(fit, [HEAD], options=options), Run(fit, [HEAD])
@@ -323,10 +336,11 @@ def test_the_test_is_judged_by_features_where_the_backbone_never_trained(
 ) -> None:
     data = make_data()
     data.splits = replace(data.splits, test=np.arange(0, 36, 5))
-    run = Run(fit, stages, options=PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0)), data=data)
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
+    run = Run(fit, stages, options=options, data=data)
     had_images = []
-    run.trainer.callbacks.append(Look(lambda batch: had_images.append(batch.images.ndim == 4)))
-    run.trainer.test(run.module, data, verbose=False)
+    look = Look(lambda batch: had_images.append(batch.images.ndim == 4))
+    quiet_trainer(callbacks=[JudgeByKeptFeatures(options), look]).test(run.module, data, verbose=False)
     assert had_images == [not fed]
     logits, labels, indices = run.module.test_answers()
     images = run.module.preprocessing(data.store.read(data.splits.test))

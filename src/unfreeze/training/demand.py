@@ -72,3 +72,8 @@ def data_of(trainer: L.Trainer) -> ImageDataModule:
     if not isinstance(data, ImageDataModule):
         raise TypeError(f"the cache feeds an ImageDataModule, not a {type(data).__name__}")
     return data
+
+
+def is_whole(limit: float | None) -> bool:
+    """Return whether a trainer's limit of batches leaves all of them."""
+    return limit is None or (isinstance(limit, float) and limit == 1.0)

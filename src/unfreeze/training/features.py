@@ -16,7 +16,7 @@ from unfreeze.data.augment.draws import beside
 from unfreeze.data.sources.images import Indices
 from unfreeze.models.partition import Activations
 
-_LAYOUT = 1
+_LAYOUT = 2
 _DONE = "done.npy"
 
 
@@ -100,6 +100,11 @@ class FeatureTable:
                 part = torch.from_numpy(wanted[start : start + 1024])
                 theirs[start : start + len(part)].copy_(mine.index_select(0, part))
         return table
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether all activations of an image are vectors."""
+        return all(layout.is_pooled for layout in self.layouts)
 
     def put(self, indices: Tensor, activations: Activations) -> None:
         """Keep the activations of some images."""
@@ -219,16 +224,20 @@ class CachedPrefix:
     drawn_in: int | None = None
 
 
-def features_key(prefix: nn.Module, facts: Mapping[str, Any]) -> str:
-    """Return the name that the features of a prefix have: another one where anything has changed that decides them.
-
-    Args:
-        prefix: Of a partition.
-        facts: Beside its weights and modules, what its input is made of, in values that print.
-    """
-    total = blake2b(digest_size=16)
-    total.update(f"{_LAYOUT} {prefix} {sorted(facts.items())}".encode())
+def digest_of(prefix: nn.Module) -> str:
+    """Return a hash of a prefix: of its modules and of all that its state_dict holds."""
+    total = blake2b(str(prefix).encode(), digest_size=16)
     for name, tensor in prefix.state_dict().items():
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+def features_key(prefix_digest: str, facts: Mapping[str, Any]) -> str:
+    """Return the name that the features of a prefix have: another one where anything has changed that decides them.
+
+    Args:
+        prefix_digest: Of `digest_of`.
+        facts: What else decides them, in values that print.
+    """
+    return blake2b(f"{_LAYOUT} {prefix_digest} {sorted(facts.items())}".encode(), digest_size=16).hexdigest()

@@ -183,10 +183,10 @@ class ImageClassifier(L.LightningModule):
         self._let_norms_stand(len(batch.labels) == 1)
         if objective.sees_features:
             with head_inputs(self.classifier) as seen:
-                logits = self._logits(batch)
+                logits = self._logits_to_train(batch)
             loss = objective.loss(logits, batch, seen[0])
         else:
-            logits = self._logits(batch)
+            logits = self._logits_to_train(batch)
             loss = objective.loss(logits, batch)
         labels = batch.labels if batch.targets is None else objective.shown(batch.targets)
         self.train_means.note(loss, logits, labels)
@@ -311,6 +311,12 @@ class ImageClassifier(L.LightningModule):
             return batch._replace(images=images)
         images, shares = mix_batch(images, draws, mixup=how.mixup, cutmix=how.cutmix, probability=how.mix)
         return batch._replace(images=images, targets=self.objective.mixed_targets(batch.labels, shares))
+
+    def _logits_to_train(self, batch: Batch) -> Tensor:
+        """Return logits in the precision of the run, but for a head on cached vectors: casts would cost it more."""
+        if batch.features and self.cached is not None and self.cached.train is not None and self.cached.train.is_pooled:
+            return self._logits_in_float32(batch)
+        return self._logits(batch)
 
     def _logits(self, batch: Batch) -> Tensor:
         if not batch.features:

@@ -11,7 +11,7 @@ from torch import nn
 from unfreeze.cachefolder import size_text
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.partition import CannotPartitionError, partition_network
-from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, count_views, data_of
+from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, count_views, data_of, is_whole
 from unfreeze.training.extraction import Kind
 from unfreeze.training.features import CachedPrefix
 from unfreeze.training.module import ImageClassifier
@@ -51,7 +51,6 @@ class FrozenPrefixCache(L.Callback):
         self._features: StageFeatures | None = None
         self._fed_splits: list[str] = []
         self._reported: int | None = None
-        self._kept_at: frozenset[str] | None = None
         self._ahead: tuple[int, StageFeatures] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -70,22 +69,6 @@ class FrozenPrefixCache(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Feed a stage that begins, or the next view."""
         self._feed(trainer, pl_module)
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Judge by kept features, where the part that they belong to has never trained."""
-        assert isinstance(pl_module, ImageClassifier)
-        data = data_of(trainer)
-        if self._kept_at is None or not _is_whole(trainer.limit_test_batches):
-            return
-        partition = partition_network(pl_module.network, pl_module.classifier.groups, self._kept_at)
-        assert partition is not None
-        features = StageFeatures(trainer, pl_module, partition, self._options)
-        features.want(Demand(JUDGED, data.splits.parts[data.tested], 0))
-        usable = trainer.is_global_zero and features.has(JUDGED, data.splits.val) and features.find_place() is None
-        if trainer.strategy.broadcast(usable):
-            self._features = features
-            pl_module.cached = CachedPrefix(partition.suffix, None, features.table(JUDGED))
-            data.serve_images_but_for([data.tested])
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Let go of everything."""
@@ -142,8 +125,6 @@ class FrozenPrefixCache(L.Callback):
             self._fed_splits = []
         if self._fed_splits:
             self._look_ahead(trainer, module, features, [one for split in self._fed_splits for one in demands[split]])
-        if "val" in self._fed_splits and features.is_kept(JUDGED):
-            self._kept_at = frozenset(planned.groups)
         return features if self._fed_splits else None
 
     def _look_ahead(
@@ -225,7 +206,7 @@ class FrozenPrefixCache(L.Callback):
         val = [Demand(JUDGED, data.splits.val, len(data.splits.val) * len(epochs))]
         return {
             "train": [one for one in train if one.passes],
-            "val": val if _is_whole(trainer.limit_val_batches) else [],
+            "val": val if is_whole(trainer.limit_val_batches) else [],
         }
 
     def _train_kinds(self, trainer: L.Trainer, module: ImageClassifier) -> list[Kind]:
@@ -278,10 +259,6 @@ def _train_demand(data: ImageDataModule, kind: Kind, epochs: range) -> Demand:
 
 def _keeps_statistics(prefix: nn.Module) -> bool:
     return any(getattr(module, "running_mean", None) is not None for module in prefix.modules())
-
-
-def _is_whole(limit: float | None) -> bool:
-    return limit is None or (isinstance(limit, float) and limit == 1.0)
 
 
 def _say(trainer: L.Trainer, text: str) -> None:

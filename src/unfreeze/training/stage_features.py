@@ -24,7 +24,7 @@ from unfreeze.terminal import counting_bar
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, data_of
 from unfreeze.training.extraction import Extractor, Kind
 from unfreeze.training.faster import FasterPrefix, faster_prefix
-from unfreeze.training.features import FeatureFiles, FeatureTable, RowLayout, features_key
+from unfreeze.training.features import FeatureFiles, FeatureTable, RowLayout, digest_of, features_key
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
 
@@ -151,6 +151,10 @@ class StageFeatures:
         return self.is_kept(kind) and bool(self._files_of(kind, kept=True)[1].done()[images].all())
 
     @cached_property
+    def _prefix_digest(self) -> str:
+        return digest_of(self.partition.prefix)
+
+    @cached_property
     def _seconds_per_image(self) -> float:
         sample = self._data.splits.train[: self._extractor(JUDGED).batch_size]
         return self._extractor(JUDGED).seconds_per_image(sample)
@@ -274,9 +278,7 @@ class StageFeatures:
         if kind not in self._files:
             assert self._options.folder is not None
             wanted = None if kept else self._wanted[kind]
-            entry = self._options.folder.entry(
-                "features", features_key(self.partition.prefix, self._facts(kind, wanted))
-            )
+            entry = self._options.folder.entry("features", features_key(self._prefix_digest, self._facts(kind, wanted)))
             images = len(self._data.source.images)
             self._files[kind] = entry, FeatureFiles(entry, self._layouts(kind), images=images, wanted=wanted), kept
         return self._files[kind]
