@@ -89,7 +89,7 @@ def reach(bench: Bench, seeds: Sequence[int]) -> None:
     goal, took = (([reply[name] for reply in loop]) for name in ("test_accuracy", "train_seconds"))
     rows = [[LOOP, f"{statistics.mean(goal):.4f}", spread(goal, 4), spread(took, 0), "1"]]
     reached = 0.0
-    for epochs in (epochs for epochs in BUDGETS if reached < statistics.mean(goal)):
+    for epochs in (epochs for epochs in bench.options.epochs if reached < statistics.mean(goal)):
         name = f"{OURS}, {HEAD_EPOCHS} of the head + {epochs}"
         ours = (*SETTINGS["all allowed"], *SHORT_RUN)
         told = runs(name, "head_first", "--epochs", str(HEAD_EPOCHS), str(epochs), ours=ours)
@@ -131,6 +131,9 @@ def parse_options() -> argparse.Namespace:
     add_options(parser)
     parser.add_argument("--only", nargs="+", choices=[*TASKS, REACH], default=(*TASKS, REACH))
     parser.add_argument("--keep", type=Path, help="a file for what runs that have ended told, to go on from")
+    parser.add_argument(
+        "--epochs", nargs="+", type=int, default=BUDGETS, help=f"of everything, for {REACH}; the fewest first"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
     options = parse_with_peers(parser)
     if not (options.root and options.weights):
