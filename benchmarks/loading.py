@@ -124,7 +124,7 @@ def measure(name: str, root: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, help="an ImageFolder with train/; made up where it is left out")
+    parser.add_argument("--root", type=Path, help="train/ and test/ of class folders; made up where it is left out")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the section is kept")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tests.launch import train
+from unfreeze.cachefolder import CacheFolder
 
 QUICK = [
     "-m",
@@ -66,7 +67,7 @@ def test_a_job_that_fails_is_listed_and_stops_nothing(tmp_path: Path) -> None:
 
 
 def test_trials_of_a_search_never_test_and_the_winner_does_once(tmp_path: Path) -> None:
-    request = [*QUICK, "sweep=optuna", "hydra.sweeper.n_trials=3", "strategy=feature_extraction"]
+    request = [*QUICK, "sweep=optuna", "hydra.sweeper.n_trials=3", "strategy=feature_extraction", "cache.dir=cache"]
     done = train(request, tmp_path)
     assert done.code == 0, done.err
     results = [result(tmp_path / "sweep" / str(i)) for i in range(3)]
@@ -76,3 +77,7 @@ def test_trials_of_a_search_never_test_and_the_winner_does_once(tmp_path: Path) 
     assert f"#{best} won by val/acc" in done.out
     assert len({r["stages"][0]["seconds"] for r in results}) == 3
     assert len({row["strategy.lr.head"] for row in rows(tmp_path)}) == 3
+    (kept,) = CacheFolder(tmp_path / "cache", 1.0).entries()[-1:]
+    data = results[best]["data"]
+    assert kept.kind == "features"
+    assert kept.meta["images"] == data["train"] + data["val"] + data["test"], "the winner was judged by features too"

@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HEAD_LR, BACKBONE_LR, WEIGHT_DECAY = 1e-3, 4e-4, 0.01
 WORKERS = 2
-EVALUATED = 32
+EVAL_BATCH_SIZE = 32
 GPU_WORKERS = 16
 PARTS = {
     # From the head down, cut where this project's layer groups are (`unfreeze plan` shows them).
@@ -93,7 +93,7 @@ class Task:
         images = ImageFolder(self.root / "test", transforms.Compose([*resize, *_to_normalized_tensor()]))
         network.eval()
         with torch.inference_mode():
-            batches = DataLoader(images, EVALUATED, num_workers=WORKERS)
+            batches = DataLoader(images, EVAL_BATCH_SIZE, num_workers=WORKERS)
             right = sum(int((network(pixels).argmax(1) == labels).sum()) for pixels, labels in batches)
         return {"test_accuracy": right / len(images), "eval_seconds": time.perf_counter() - started}
 

@@ -330,6 +330,20 @@ def test_what_fits_nowhere_is_told_and_the_run_goes_on(
     assert equal(state_of(run.module), state_of(uncached.module))
 
 
+def test_images_without_validation_of_their_own_are_judged_whole_and_nothing_is_kept_of_them(
+    fit: Fit, tmp_path: Path
+) -> None:
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
+    run, others = Run(fit, [HEAD], options=options), make_data(seed=1)
+    before = {item.key: item.nbytes for item in options.folder.entries()}
+    others.splits = replace(others.splits, val=np.arange(0), test=np.arange(9))
+    had_images = []
+    look = Look(lambda batch: had_images.append(batch.images.ndim == 4))
+    quiet_trainer(callbacks=[JudgeByKeptFeatures(options), look]).test(run.module, others, verbose=False)
+    assert had_images == [True, True]
+    assert {item.key: item.nbytes for item in options.folder.entries()} == before
+
+
 @pytest.mark.parametrize(("stages", "fed"), [([HEAD], True), ([HEAD, BLOCK], False)], ids=["head", "block too"])
 def test_the_test_is_judged_by_features_where_the_backbone_never_trained(
     fit: Fit, tmp_path: Path, stages: list[Stage], fed: bool

@@ -16,7 +16,7 @@ from unfreeze.data.augment.draws import beside
 from unfreeze.data.sources.images import Indices
 from unfreeze.models.partition import Activations
 
-_LAYOUT = 2
+_LAYOUT = 1
 _DONE = "done.npy"
 
 
@@ -65,6 +65,11 @@ class RowLayout:
         return rows.permute(0, *(self.order.index(dimension) + 1 for dimension in range(len(self.order))))
 
 
+def are_pooled(layouts: Sequence[RowLayout]) -> bool:
+    """Return whether all activations of an image are vectors."""
+    return all(layout.is_pooled for layout in layouts)
+
+
 class FeatureTable:
     """Rows of the images of a source that batches are gathered from.
 
@@ -73,12 +78,16 @@ class FeatureTable:
         rows: The rows of each activation, shape (n, *stored_shape).
         slots: The row of each image of the source, int64, shape (N,), -1 for none; None where they are the same.
         place: Where the rows are, in words.
+
+    Attributes:
+        is_pooled: Whether a row is of vectors alone.
     """
 
     def __init__(
         self, layouts: Sequence[RowLayout], rows: Sequence[Tensor], *, slots: Tensor | None = None, place: str
     ) -> None:
         self.layouts = tuple(layouts)
+        self.is_pooled = are_pooled(layouts)
         self.place = place
         self._rows = list(rows)
         self._slots = slots
@@ -100,11 +109,6 @@ class FeatureTable:
                 part = torch.from_numpy(wanted[start : start + 1024])
                 theirs[start : start + len(part)].copy_(mine.index_select(0, part))
         return table
-
-    @property
-    def is_pooled(self) -> bool:
-        """Whether all activations of an image are vectors."""
-        return all(layout.is_pooled for layout in self.layouts)
 
     def put(self, indices: Tensor, activations: Activations) -> None:
         """Keep the activations of some images."""

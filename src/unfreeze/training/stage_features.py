@@ -24,7 +24,7 @@ from unfreeze.terminal import counting_bar
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, data_of
 from unfreeze.training.extraction import Extractor, Kind
 from unfreeze.training.faster import FasterPrefix, faster_prefix
-from unfreeze.training.features import FeatureFiles, FeatureTable, RowLayout, digest_of, features_key
+from unfreeze.training.features import FeatureFiles, FeatureTable, RowLayout, are_pooled, digest_of, features_key
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
 
@@ -143,7 +143,7 @@ class StageFeatures:
 
     def is_kept(self, kind: Kind) -> bool:
         """Return whether later runs find these features again."""
-        pooled = all(layout.is_pooled for layout in self._layouts(kind))
+        pooled = are_pooled(self._layouts(kind))
         return self._options.folder is not None and (pooled or self._options.sweep is not None)
 
     def has(self, kind: Kind, images: Indices) -> bool:
@@ -311,7 +311,7 @@ class StageFeatures:
 
     def _described(self, kind: Kind, rows: int) -> dict[str, object]:
         layouts = self._layouts(kind)
-        pooled = all(layout.is_pooled for layout in layouts)
+        pooled = are_pooled(layouts)
         return {
             **({} if pooled or self._options.sweep is None else {"sweep": str(self._options.sweep)}),
             "model": self._module.classifier.architecture,
