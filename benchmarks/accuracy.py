@@ -47,7 +47,9 @@ SHORT_RUN = (
 def measure(bench: Bench, task: str, seeds: Sequence[int]) -> None:
     """Publish a task's accuracies; all contestants take turns, seed by seed."""
     augment, peers, settings = TASKS[task]
-    contestants: list[tuple[str, Sequence[str] | None]] = [(peer, None) for peer in peers]
+    contestants: list[tuple[str, Sequence[str] | None]] = [
+        (peer, None) for peer in peers if peer in bench.options.peers
+    ]
     contestants += [(f"{OURS}, {setting}", SETTINGS[setting]) for setting in settings]
     replies: dict[str, list[Reply]] = {name: [] for name, _ in contestants}
     root = bench.root(test=None)
@@ -130,6 +132,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--only", nargs="+", choices=[*TASKS, REACH], default=(*TASKS, REACH))
+    parser.add_argument("--peers", nargs="+", choices=[*PEERS], default=[*PEERS], help="that take part in a task")
     parser.add_argument("--keep", type=Path, help="a file for what runs that have ended told, to go on from")
     parser.add_argument(
         "--epochs", nargs="+", type=int, default=BUDGETS, help=f"of everything, for {REACH}; the fewest first"

@@ -223,14 +223,17 @@ def second_start(folder: Path, options: argparse.Namespace) -> None:
 def sweep_of_heads(folder: Path, options: argparse.Namespace) -> None:
     """The wall clock of a sweep beside that of one of its runs, each from an empty cache."""
     images = write_noise(folder / "images", train=IMAGES, test=100)
-    rows, took = [], []
     size = f"data.image_size={options.image_size}"
-    for what, typed in (("one head", []), (f"{JOBS} heads", ["-m", *HEADS, "search=true"])):
-        request = [*typed, *_request(images, folder, cache=what), size, "strategy=feature_extraction"]
-        started = time.perf_counter()
-        train(request, folder)
-        took.append(time.perf_counter() - started)
-        rows.append([what, f"{took[-1]:.0f}", f"{took[-1] / took[0]:.2f}"])
+    rows = []
+    for precision in ("auto", "32"):
+        took = []
+        for what, typed in (("one head", []), (f"{JOBS} heads", ["-m", *HEADS, "search=true"])):
+            cache = f"{what}, {precision}"
+            own = [size, f"trainer.precision={precision}", "strategy=feature_extraction"]
+            started = time.perf_counter()
+            train([*typed, *_request(images, folder, cache=cache), *own], folder)
+            took.append(time.perf_counter() - started)
+            rows.append([f"{what}, trainer.precision={precision}", f"{took[-1]:.0f}", f"{took[-1] / took[0]:.2f}"])
     _publish(
         options,
         "sweep",
