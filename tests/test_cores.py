@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unfreeze import cores
+from unfreeze import cgroups, cores
 from unfreeze.data.store.store import StoreOptions
 
 
@@ -14,8 +14,8 @@ from unfreeze.data.store.store import StoreOptions
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let the machine have 64 cores, no quota, and one job."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    monkeypatch.setattr(cores, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(cores, "_OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(cgroups, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(cgroups, "_OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(cores, "_jobs_at_once", 1)
 
 

@@ -1,13 +1,11 @@
 """How many cores this process may use: all that it is allowed, shared with the jobs that run beside it."""
 
 import os
-from pathlib import Path
+
+from unfreeze.cgroups import control_groups
 
 MOST_WORKERS = 16
 """More processes than this are seldom fed by one disk."""
-
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
 
 _jobs_at_once = 1
 
@@ -60,17 +58,10 @@ def _allowed_cores() -> int:
 
 def _quotas() -> list[int]:
     """Return the quotas in cores, rounded up, of the process's control group and of those around it (cgroup v2)."""
-    try:
-        lines = _OWN_CGROUP.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
-    if own is None:
-        return []
     quotas = []
-    for folder in [Path(own), *Path(own).parents]:
+    for folder in control_groups():
         try:
-            quota, period = (_CGROUPS / folder / "cpu.max").read_text(encoding="utf-8").split()
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
             quotas.append(-(-int(quota) // int(period)))
         except (OSError, ValueError):  # no such file at the root, or "max"
             continue

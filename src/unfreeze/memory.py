@@ -4,6 +4,8 @@ import ctypes
 import sys
 from pathlib import Path
 
+from unfreeze.cgroups import control_groups
+
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 
@@ -23,9 +25,23 @@ def keep_freed_pages() -> None:
 
 
 def free_memory_bytes() -> int:
-    """Return what the kernel could give, or 16 GB where it does not say."""
+    """Return what the kernel could give, or 16 GB where it does not say; less where a container's limit is closer."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return 16 << 30
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 16 << 30)
+    machine = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 16 << 30)
+    return max(0, min([machine, *_free_in_groups()]))
+
+
+def _free_in_groups() -> list[int]:
+    """Return what each control group with a limit leaves; pages of files that nobody has used lately can be had."""
+    free = []
+    for folder in control_groups():
+        try:
+            limit, current = (int((folder / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+            free.append(limit - current + int(stat.get("inactive_file", 0)))
+        except (OSError, ValueError):  # no such file at the root, or "max"
+            continue
+    return free
