@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training.conftest import make_classifier
-from unfreeze.training.precision import BASELINE, CANDIDATES, Candidate
+from unfreeze.training.precision import BASELINE, CANDIDATES, Candidate, choose
 from unfreeze.training.speed_probe import compare_steps, probe_speed
 
 BF16 = CANDIDATES[1]
@@ -119,6 +119,16 @@ class TestTurns:
         ratios, size = Machine(seconds).compare()
         assert size == 2
         assert ratios[BASELINE.name] == 1.0
+
+    def test_what_alone_fits_into_the_memory_is_chosen(self) -> None:
+        def seconds(candidate: Candidate, size: int) -> float:
+            if size > 8 and candidate.precision != BF16.precision:
+                raise torch.OutOfMemoryError("out of memory")
+            return 1e-3
+
+        ratios, size = Machine(seconds).compare()
+        assert size == 64
+        assert choose(ratios) == BF16
 
 
 @pytest.mark.parametrize("live", [1, 3, 5])

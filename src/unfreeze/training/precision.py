@@ -114,10 +114,11 @@ def choose(speed: Mapping[str, float]) -> Candidate:
 
     Args:
         speed: Times as fast as the baseline, by the names of candidates; those that were not measured are left out.
+            Without the baseline, which may not fit into the memory, beside the first of those that do.
     """
     fp32, bf16 = _best(speed, FLOAT32), _best(speed, BFLOAT16)
     if fp32 is None:
-        return BASELINE
+        return bf16 or BASELINE
     if bf16 is not None and speed[bf16.name] >= CLEARLY_FASTER * speed[fp32.name]:
         return bf16
     return fp32

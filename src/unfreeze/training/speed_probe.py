@@ -103,6 +103,8 @@ def compare_steps(
             return race.speeds()
     size = race.affordable(batch_size, (smaller, size), steps=steps)
     alive = [candidate for candidate in candidates if race.begin(candidate, size)]
+    if race.has_failed(BASELINE, size):
+        return race.survivors(alive, size)
     for _ in range(_MOST_STEPS - _FIRST_STEPS):
         alive = [each for each in alive if not race.is_hopeless(each, size) and race.run(each, size)]
         if BASELINE not in alive:
@@ -120,6 +122,7 @@ class _Race:
         self._clock = clock
         self._deadline = deadline
         self._times: dict[tuple[Candidate, int], list[float]] = {}
+        self._failed: set[tuple[Candidate, int]] = set()
 
     def run(self, candidate: Candidate, size: int) -> bool:
         """Run a step; return False where there is no time for it, or it can't be run."""
@@ -129,6 +132,7 @@ class _Race:
         try:
             self._step(candidate, size)
         except RuntimeError:  # an operation that there is not in bfloat16, or not enough memory
+            self._failed.add((candidate, size))
             return False
         self._times.setdefault((candidate, size), []).append(self._clock() - started)
         return True
@@ -137,6 +141,17 @@ class _Race:
         """Run those of a candidate's first steps that it has not run; return False where one was not run."""
         done = len(self._times.get((candidate, size), []))
         return all(self.run(candidate, size) for _ in range(done, _FIRST_STEPS))
+
+    def has_failed(self, candidate: Candidate, size: int) -> bool:
+        """Return whether a candidate could not run, however much time there was."""
+        return (candidate, size) in self._failed
+
+    def survivors(self, alive: Sequence[Candidate], size: int) -> Speeds:
+        """Return the speeds of some candidates at a size beside the first of them; without any, what is known else."""
+        if not alive:
+            return self.speeds()
+        first = self._last(alive[0], size)
+        return Speeds({candidate: first / self._last(candidate, size) for candidate in alive}, size)
 
     def may_try(self, size: int, *, after: int, steps: int) -> bool:
         """Return whether so many steps of a larger size would fit, were they as much longer as it is larger."""
