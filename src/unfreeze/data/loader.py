@@ -120,7 +120,9 @@ class TrainLoader:
         return self._position > 0
 
     def images_of(self, epochs: range) -> Indices:
-        """Return the images that stand in some epochs, each once, over all ranks."""
+        """Return the images that stand in some epochs, each once, over all ranks; all do where none is drawn."""
+        if not self._balance:
+            return np.unique(self._indices) if epochs else self._indices[:0]
         orders = [self._order(epoch) for epoch in epochs]
         return np.unique(np.concatenate(orders)) if orders else self._indices[:0]
 
