@@ -28,6 +28,9 @@ _MOST_SHARE = 0.05
 _WRITTEN_BYTES_PER_S = 5e8
 """How fast a checkpoint is thought to be written before there was one."""
 
+_STEPS_BETWEEN_QUESTIONS = 16
+"""Between ranks, whether a signal has come or a checkpoint is due."""
+
 _MAY_WAIT = "may wait"
 
 
@@ -189,7 +192,8 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save between two optimizer steps where that is due."""
         due = STOP.received is not None or self._pace.idle_s > self._every_s
-        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        # Ranks that ask each other wait for their devices, so they do it now and then.
+        between_steps = (batch_idx + 1) % (trainer.accumulate_grad_batches * _steps_between_questions(trainer)) == 0
         if between_steps and batch_idx + 1 < trainer.num_training_batches and _on_any_rank(trainer, due):
             # At an epoch's last batch Lightning would take the epoch for validated when it resumes.
             self._save(trainer, pl_module)
@@ -239,6 +243,10 @@ def _host_copy(checkpoint: dict[str, Any]) -> dict[str, Any]:
     if hasattr(weights, "_metadata"):  # versions of modules, which a copied dict does not have
         copied["state_dict"]._metadata = weights._metadata
     return copied
+
+
+def _steps_between_questions(trainer: L.Trainer) -> int:
+    return 1 if trainer.world_size == 1 else _STEPS_BETWEEN_QUESTIONS
 
 
 def _on_any_rank(trainer: L.Trainer, condition: bool) -> bool:
