@@ -264,7 +264,7 @@ def command(folder: Path, options: argparse.Namespace) -> None:
 def train(typed: Sequence[str], folder: Path) -> None:
     """Run train.py to its end."""
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *typed], check=True, cwd=folder, env=environment, stdout=sys.stderr
     )

@@ -18,8 +18,13 @@ from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
 Reply = dict[str, Any]
-ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0", "HF_HUB_OFFLINE": "1"}
-"""The same for all: waiting threads sleep, which a machine with more processes than cores needs."""
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "passive",
+    "GOMP_SPINCOUNT": "0",
+    "HF_HUB_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+"""The same for all: waiting threads sleep, which a machine with more processes than cores needs; GPUs are not seen."""
 TIMEOUT_S = 1800
 
 

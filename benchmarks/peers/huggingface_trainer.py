@@ -62,7 +62,7 @@ with tempfile.TemporaryDirectory() as folder:
             disable_tqdm=True,
             remove_unused_columns=False,
         )
-        optimizer = torch.optim.AdamW(live, weight_decay=WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(live, weight_decay=WEIGHT_DECAY, fused=True)  # as its default is
         trainer = Trainer(
             model=model,
             args=arguments,
