@@ -1,5 +1,6 @@
 """A stage on cached features learns what it would learn without them."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 import torch
 
 from tests.training.conftest import Probe, equal, make_classifier, make_source, quiet_trainer, state_of
-from unfreeze.cachefolder import CacheFolder
+from unfreeze.cachefolder import CacheEntry, CacheFolder
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.splits.splits import split_source
 from unfreeze.models.partition import partition_network
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions
+from unfreeze.training.features import FeatureTable, RowLayout, digest_of
 from unfreeze.training.kept_features import JudgeByKeptFeatures
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.plan import Rates, Stage
@@ -250,7 +252,7 @@ def test_features_of_something_else_are_never_used(fit: Fit, tmp_path: Path, wha
     assert run.reports[0]["images"] > 0, f"features from before the change of {what} were taken"
 
 
-@pytest.mark.parametrize("library", ["torch", "torchvision"])
+@pytest.mark.parametrize("library", ["torch", "torchvision", "PIL", "unfreeze"])
 def test_features_of_another_version_are_never_used(
     fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
@@ -258,6 +260,106 @@ def test_features_of_another_version_are_never_used(
     Run(fit, [HEAD], options=options)
     monkeypatch.setattr(f"{library}.__version__", "99.0")
     assert not Run(fit, [HEAD], options=options).reports[0]["reused"]
+
+
+def test_features_of_products_rounded_otherwise_are_never_used(fit: Fit, tmp_path: Path) -> None:
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
+    Run(fit, [HEAD], options=options)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert not Run(fit, [HEAD], options=options).reports[0]["reused"]
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class Scaled(torch.nn.Module):
+    """Has what no state_dict shows."""
+
+    def __init__(self, factor: float, offset: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.register_buffer("offset", torch.tensor(offset), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * self.factor + self.offset
+
+
+class ScaledTwice(Scaled):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * self.factor**2 + self.offset
+
+
+def test_prefixes_that_differ_in_what_no_state_dict_shows_have_other_digests() -> None:
+    networks = [Scaled(2.0, 1.0), Scaled(3.0, 1.0), Scaled(2.0, 2.0), ScaledTwice(2.0, 1.0)]
+    ScaledTwice.__qualname__ = Scaled.__qualname__
+    digests = [digest_of(torch.nn.Sequential(network)) for network in networks]
+    assert len(set(digests)) == len(networks)
+    assert digest_of(torch.nn.Sequential(Scaled(2.0, 1.0))) == digests[0]
+
+
+def test_some_rows_of_a_table_are_copied_by_the_images_they_stand_for() -> None:
+    layouts = [RowLayout((4,), (0,), torch.float32)]
+    images, wanted = torch.arange(12), np.array([2, 5, 9])
+    table = FeatureTable.allocate(layouts, wanted, images=12, device=torch.device("cpu"))
+    table.put(torch.from_numpy(wanted), (torch.from_numpy(wanted)[:, None].expand(3, 4).float(),))
+    copy = table.copy_of(np.array([5, 9]), images=12, device=torch.device("cpu"))
+    assert copy.gather(images[[9, 5]], torch.device("cpu"))[0].tolist() == [[9.0] * 4, [5.0] * 4]
+
+
+@pytest.mark.parametrize("stages", [[HEAD], [BLOCK]], ids=["pooled", "maps"])
+def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stages: list[Stage]
+) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("unfreeze.training.stage_features.free_memory_bytes", lambda: 1000)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    caplog.set_level("INFO")
+    run = Run(fit, stages, options=PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0)))
+    assert f"nothing in {stages[0].name}, since [Errno 28] No space left on device" in caplog.text
+    assert not run.reports
+    assert run.module.cached is None
+    assert run.trainer.current_epoch == 3
+
+
+def test_features_that_are_there_are_read_where_nothing_may_be_written(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: CacheEntry) -> None:
+        raise PermissionError("a folder that may only be read")
+
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
+    Run(fit, [HEAD], options=options)
+    monkeypatch.setattr(CacheEntry, "locked", refuse)
+    assert Run(fit, [HEAD], options=options).reports[0]["reused"]
+
+
+def test_an_error_in_a_stage_leaves_no_features_in_use(fit: Fit, tmp_path: Path) -> None:
+    def fail(trainer: L.Trainer, module: ImageClassifier) -> None:
+        raise ValueError("in the middle")
+
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0), sweep=tmp_path)
+    with pytest.raises(ValueError, match="in the middle"):
+        Run(fit, [BLOCK], options=options, look=fail)
+    assert options.folder is not None
+    entries = options.folder.entries()
+    assert entries
+    assert not any(entry.in_use for entry in entries)
+
+
+def test_the_part_that_trains_is_compiled_where_the_network_is(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+
+    def change(module: ImageClassifier) -> None:
+        module.network._compiled_call_impl = module.network._call_impl
+
+    run = Run(fit, [HEAD, BLOCK], change=change)
+    assert len(compiled) == 1, "a linear head on vectors is not worth it"
+    assert len(list(compiled[0].parameters())) > 2
+    assert run.reports
 
 
 def test_features_of_another_precision_are_never_used(fit: Fit, tmp_path: Path) -> None:

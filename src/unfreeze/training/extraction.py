@@ -18,6 +18,8 @@ from unfreeze.training.module import ImageClassifier
 
 _CACHED_PIXELS = 1 << 20
 _LARGEST_BATCH = {"cpu": 32, "cuda": 512}
+_GPU_PIXELS = 512 * 128**2
+"""Of a batch: 512 images at 128 px, 128 at 224 px."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,8 @@ class Extractor:
         """Images per batch: so many that their activations stay in a CPU's caches, or fill a GPU."""
         device = self.module.device.type
         largest = _LARGEST_BATCH.get(device, 64)
-        if device != "cpu":
-            return largest
-        fitting = _CACHED_PIXELS // self.module.preprocessing.crop_px**2
+        pixels = _CACHED_PIXELS if device == "cpu" else _GPU_PIXELS
+        fitting = pixels // self.module.preprocessing.crop_px**2
         return max(8, min(largest, 1 << max(0, fitting.bit_length() - 1)))
 
     def compute(self, indices: Indices) -> Iterator[tuple[Tensor, Activations]]:
@@ -92,7 +93,7 @@ class Extractor:
         size, rest = self.batch_size, len(indices)
         for start in range(0, len(indices), size):
             index = torch.from_numpy(np.resize(indices[start : start + size], size))
-            with self._context():
+            with self.context():
                 activations: Activations = bridge(*table.gather(index, self.module.device))
             yield index[:rest], tuple(activation[:rest] for activation in activations)
             rest -= size
@@ -106,10 +107,11 @@ class Extractor:
             prepared = self.module.prepared_for_evaluation(batch)
         else:
             prepared = self.module.prepared_for_training(batch, self.kind.epoch)
-        with self._context():
+        with self.context():
             return activations_of(self.prefix, prepared.images)
 
-    def _context(self) -> AbstractContextManager[object]:
+    def context(self) -> AbstractContextManager[object]:
+        """Return what sets the precision of what is computed."""
         if self.kind.precision.startswith("32"):
             return torch.autocast(self.module.device.type, enabled=False)
         return self.autocast()

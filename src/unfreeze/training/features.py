@@ -1,8 +1,10 @@
 """Activations of a frozen prefix, a row for each image: on the device, in memory, or in files that are mapped."""
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from math import prod
 from typing import Any
@@ -17,6 +19,8 @@ from unfreeze.data.sources.images import Indices
 from unfreeze.models.partition import Activations
 
 _LAYOUT = 1
+_PLAIN = (bool, int, float, str, tuple)
+_LIBRARIES = ("torch", "torchvision", "timm", "unfreeze")
 _DONE = "done.npy"
 
 
@@ -107,7 +111,7 @@ class FeatureTable:
         for mine, theirs in zip(self._rows, table._rows, strict=True):
             for start in range(0, len(wanted), 1024):
                 part = torch.from_numpy(wanted[start : start + 1024])
-                theirs[start : start + len(part)].copy_(mine.index_select(0, part))
+                theirs[start : start + len(part)].copy_(mine.index_select(0, self._slots_of(part)))
         return table
 
     def put(self, indices: Tensor, activations: Activations) -> None:
@@ -181,6 +185,24 @@ class FeatureFiles:
                 with path.open("wb") as file:
                     file.truncate(size)
 
+    def reserve(self, rows: Indices) -> None:
+        """Take the disk's room for some rows: a full disk would end a process that writes where a file is mapped.
+
+        Args:
+            rows: In order, shape (n,).
+
+        Raises:
+            OSError: If there is no room.
+        """
+        if not hasattr(os, "posix_fallocate"):
+            return
+        runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+        for path, layout in zip(self._paths, self._layouts, strict=True):
+            with path.open("rb+") as file:
+                for run in runs:
+                    if len(run):
+                        os.posix_fallocate(file.fileno(), int(run[0]) * layout.nbytes, len(run) * layout.nbytes)
+
     def done(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return which rows are done, shape (rows,); none where the files are not whole."""
         nothing = np.zeros(self._rows, dtype=np.bool_)
@@ -199,10 +221,10 @@ class FeatureFiles:
         with self._entry.write(_DONE) as path:
             np.save(path, done, allow_pickle=False)
 
-    def table(self) -> FeatureTable:
-        """Return the files as a table."""
+    def table(self, *, writable: bool) -> FeatureTable:
+        """Return the files as a table, whose rows may be put where it is writable."""
         rows = [
-            torch.from_file(str(path), shared=True, size=self._rows * prod(layout.shape), dtype=layout.dtype).view(
+            torch.from_file(str(path), shared=writable, size=self._rows * prod(layout.shape), dtype=layout.dtype).view(
                 self._rows, *layout.stored_shape
             )
             for path, layout in zip(self._paths, self._layouts, strict=True)
@@ -229,12 +251,28 @@ class CachedPrefix:
 
 
 def digest_of(prefix: nn.Module) -> str:
-    """Return a hash of a prefix: of its modules and of all that its state_dict holds."""
+    """Return a hash of a prefix: of its modules, their plain attributes and code, and of all their tensors."""
     total = blake2b(str(prefix).encode(), digest_size=16)
-    for name, tensor in prefix.state_dict().items():
+    for name, module in prefix.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, _PLAIN) and key != "training"}
+        kind: type = type(module)
+        total.update(f"{name} {kind} {sorted(plain.items())} {_code_of(kind)}".encode())
+    tensors = {**dict(prefix.named_buffers()), **prefix.state_dict()}  # which buffers need not be in
+    for name, tensor in tensors.items():
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+@cache
+def _code_of(kind: type) -> str:
+    """Return the code of a module's class, where no library's version stands for it."""
+    if kind.__module__.partition(".")[0] in _LIBRARIES:
+        return ""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # made by a program, such as what a trace gives
+        return ""
 
 
 def features_key(prefix_digest: str, facts: Mapping[str, Any]) -> str:

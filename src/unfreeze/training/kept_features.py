@@ -39,6 +39,10 @@ class JudgeByKeptFeatures(L.Callback):
             self._features.close()
             self._features = None
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let go of the features too: there is no teardown then."""
+        self.teardown(trainer, pl_module, "test")
+
     def _feed(self, trainer: L.Trainer, module: ImageClassifier) -> None:
         data, groups = data_of(trainer), module.classifier.groups
         partition = partition_network(module.network, groups, [groups[0].name])

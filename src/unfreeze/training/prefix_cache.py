@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import lightning as L
+import torch
 from torch import nn
 
 from unfreeze.cachefolder import size_text
@@ -75,8 +76,23 @@ class FrozenPrefixCache(L.Callback):
         self._close(trainer, pl_module)
         self._drop_ahead()
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let go of everything too: there is no teardown then."""
+        self.teardown(trainer, pl_module, "fit")
+
     def _feed(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, ImageClassifier)
+        try:
+            self._feed_or_raise(trainer, module)
+        except (OSError, torch.OutOfMemoryError) as problem:
+            planned = self._stages.plan.stages[self._stages.stage]
+            if trainer.world_size > 1 or planned.solver:
+                raise
+            self._close(trainer, module)
+            self._opened = self._stages.stage
+            _say(trainer, f"nothing in {planned.name}, since {str(problem).splitlines()[0]}")
+
+    def _feed_or_raise(self, trainer: L.Trainer, module: ImageClassifier) -> None:
         if self._opened != self._stages.stage:
             self._close(trainer, module)
             self._opened = self._stages.stage
@@ -124,6 +140,8 @@ class FrozenPrefixCache(L.Callback):
             _say(trainer, f"nothing in {planned.name}, since {lack}")
             self._fed_splits = []
         if self._fed_splits:
+            if module.network._compiled_call_impl is not None and not features.is_pooled:
+                features.partition.suffix.compile()
             self._look_ahead(trainer, module, features, [one for split in self._fed_splits for one in demands[split]])
         return features if self._fed_splits else None
 
@@ -139,7 +157,7 @@ class FrozenPrefixCache(L.Callback):
         plan, now = self._stages.plan, self._stages.stage
         if self._ahead is None:
             for later in range(len(plan.stages) - 1, now, -1):
-                ahead = self._open_ahead(trainer, module, later, wanted)
+                ahead = self._open_ahead(trainer, module, later, wanted, features.nbytes)
                 if ahead is not None:
                     self._ahead = later, ahead
                     break
@@ -154,7 +172,7 @@ class FrozenPrefixCache(L.Callback):
             features.start_from(ahead, plan.stages[now].groups, deeper_live=plan.stages[later].groups)
 
     def _open_ahead(
-        self, trainer: L.Trainer, module: ImageClassifier, later: int, wanted: list[Demand]
+        self, trainer: L.Trainer, module: ImageClassifier, later: int, wanted: list[Demand], nbytes: int
     ) -> StageFeatures | None:
         """Return the features of a later stage where it is worth it to have them now."""
         stages, plan = self._stages, self._stages.plan
@@ -174,7 +192,7 @@ class FrozenPrefixCache(L.Callback):
             ahead.want(demand)
         passes = sum(len(demand.images) for demand in wanted) / max(1, views) * planned.epochs
         shared = [Demand(demand.kind, demand.images, int(passes / len(wanted))) for demand in wanted]
-        if not ahead.pays(shared) or ahead.find_place() is not None:
+        if not ahead.pays(shared) or ahead.find_place(beside=nbytes) is not None:
             ahead.close()
             return None
         return ahead

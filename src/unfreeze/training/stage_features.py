@@ -1,5 +1,6 @@
 """The features at one edge of a network, for the images of a run: looked up, or computed and kept."""
 
+import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
@@ -10,10 +11,12 @@ from typing import Any, Literal
 
 import lightning as L
 import numpy as np
+import PIL
 import torch
 import torchvision
 from torch import Tensor, nn
 
+import unfreeze
 from unfreeze.cachefolder import CacheEntry, NoRoomError
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
@@ -141,10 +144,14 @@ class StageFeatures:
         """Return the bytes of an image's row."""
         return sum(layout.nbytes for layout in self._layouts(kind))
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether the features of an image are vectors, in each precision."""
+        return are_pooled(self._layouts(JUDGED))
+
     def is_kept(self, kind: Kind) -> bool:
         """Return whether later runs find these features again."""
-        pooled = are_pooled(self._layouts(kind))
-        return self._options.folder is not None and (pooled or self._options.sweep is not None)
+        return self._options.folder is not None and (self.is_pooled or self._options.sweep is not None)
 
     def has(self, kind: Kind, images: Indices) -> bool:
         """Return whether the features of some images are there from an earlier run."""
@@ -159,12 +166,15 @@ class StageFeatures:
         sample = self._data.splits.train[: self._extractor(JUDGED).batch_size]
         return self._extractor(JUDGED).seconds_per_image(sample)
 
-    def find_place(self) -> str | None:
+    def find_place(self, beside: int = 0) -> str | None:
         """Choose between memory and files; return why neither will do, or None.
 
         Ranks share files, and so do runs; else memory is first, then a file that is mapped.
+
+        Args:
+            beside: Bytes that others have found a place for, and do not take yet.
         """
-        ranks, memory = self._trainer.world_size, free_memory_bytes() // 2
+        ranks, memory = self._trainer.world_size, free_memory_bytes() // 2 - beside
         if self._trainer.num_nodes > 1:
             return "it is not shared between nodes"
         fits_in_memory = ranks == 1 and self.nbytes <= memory
@@ -187,7 +197,12 @@ class StageFeatures:
         return next((table.place for table in self._tables.values()), "nowhere")
 
     def table(self, kind: Kind) -> FeatureTable:
-        """Return the features that are wanted of a kind; those that are not there are computed first."""
+        """Return the features that are wanted of a kind; those that are not there are computed first.
+
+        Raises:
+            OSError: If they go into files, and these can't be written.
+            torch.OutOfMemoryError: If a GPU's memory does not do.
+        """
         if kind not in self._tables:
             with STOP.at_once():
                 build = self._in_memory if self._place == "memory" else self._in_files
@@ -203,9 +218,8 @@ class StageFeatures:
                 entry.remove()
 
     def _in_memory(self, kind: Kind, wanted: Indices) -> FeatureTable:
-        nbytes = len(wanted) * self.row_bytes(kind)
         table = FeatureTable.allocate(
-            self._layouts(kind), wanted, images=len(self._data.source.images), device=self._home(nbytes)
+            self._layouts(kind), wanted, images=len(self._data.source.images), device=self._home
         )
         self._fill(table, kind, wanted)
         return table
@@ -213,16 +227,20 @@ class StageFeatures:
     def _in_files(self, kind: Kind, wanted: Indices) -> FeatureTable:
         entry, files, kept = self._files_of(kind, kept=self.is_kept(kind))
         trainer, rank, ranks = self._trainer, self._trainer.local_rank, self._trainer.world_size
-        with entry.locked() if rank == 0 else nullcontext():
-            if rank == 0:
+        rows = files.rows_of(wanted)
+        there = rank == 0 and entry.use() and bool(files.done()[rows].all())
+        there = trainer.strategy.broadcast(there)
+        with entry.locked() if rank == 0 and not there else nullcontext():  # what is there needs no builder
+            if rank == 0 and not there:
                 entry.clean()
                 files.create()
+                files.reserve(rows[~files.done()[rows]])
                 entry.use()  # by one rank for all: they live as long as it does
             trainer.strategy.barrier()
             done = files.done()
-            missing = wanted[~done[files.rows_of(wanted)]]
+            missing = wanted[~done[rows]]
             trainer.strategy.barrier()
-            table = files.table()
+            table = files.table(writable=not there)
             if len(missing):
                 self._fill(table, kind, missing[rank::ranks])
                 trainer.strategy.barrier()
@@ -231,10 +249,9 @@ class StageFeatures:
                     files.mark_done(done)
                     entry.describe(self._described(kind, int(done.sum())))
                 trainer.strategy.barrier()
-        nbytes = len(wanted) * self.row_bytes(kind)
-        home = self._home(nbytes)
-        if home.type == "cuda" or (ranks == 1 and nbytes <= free_memory_bytes() // 2 and kept):
-            return table.copy_of(wanted, images=len(self._data.source.images), device=home)
+        fits = ranks == 1 and len(wanted) * self.row_bytes(kind) <= free_memory_bytes() // 2
+        if self._home.type == "cuda" or (fits and kept):
+            return table.copy_of(wanted, images=len(self._data.source.images), device=self._home)
         return table
 
     def _fill(self, table: FeatureTable, kind: Kind, images: Indices) -> None:
@@ -264,7 +281,8 @@ class StageFeatures:
             started = time.perf_counter()
             images = self._prepared(self._extractor(kind).batch_size)
             passes = sum(len(images) for kind, images in self._wanted.items() if not kind.exact)
-            self._faster = faster_prefix(self.partition.prefix, images, passes=passes)
+            with self._extractor(kind).context():  # as they will be computed
+                self._faster = faster_prefix(self.partition.prefix, images, passes=passes)
             self.trial_seconds = time.perf_counter() - started
         return self._faster
 
@@ -306,14 +324,15 @@ class StageFeatures:
             "layouts": self._layouts(kind),
             "augmented": augmented,
             "device": _device_name(module.device),
-            "versions": (torch.__version__, torchvision.__version__),
+            "products": _rounding(module.device),
+            "versions": (torch.__version__, torchvision.__version__, PIL.__version__, unfreeze.__version__),
+            "libraries": _libraries_of(self.partition.prefix),
         }
 
     def _described(self, kind: Kind, rows: int) -> dict[str, object]:
         layouts = self._layouts(kind)
-        pooled = are_pooled(layouts)
         return {
-            **({} if pooled or self._options.sweep is None else {"sweep": str(self._options.sweep)}),
+            **({} if self.is_pooled or self._options.sweep is None else {"sweep": str(self._options.sweep)}),
             "model": self._module.classifier.architecture,
             "boundary": self.partition.name,
             "source": self._data.source.name,
@@ -341,9 +360,11 @@ class StageFeatures:
         images, index = self._sample(count).to(self._module.device), torch.zeros(count, dtype=torch.int64)
         return self._module.prepared_for_evaluation(Batch(images, index, index)).images
 
-    def _home(self, nbytes: int) -> torch.device:
+    @cached_property
+    def _home(self) -> torch.device:
+        """Where rows are for good: on a GPU that all that is wanted takes a small part of."""
         device = self._module.device
-        if device.type == "cuda" and nbytes * _SHARE_OF_GPU > torch.cuda.mem_get_info(device)[0]:
+        if device.type == "cuda" and self.nbytes * _SHARE_OF_GPU > torch.cuda.mem_get_info(device)[0]:
             return torch.device("cpu")
         return device
 
@@ -352,6 +373,17 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _rounding(device: torch.device) -> tuple[str, bool]:
+    """Return how products in float32 are rounded: by matrix products, and by convolutions of a GPU."""
+    return torch.get_float32_matmul_precision(), device.type == "cuda" and torch.backends.cudnn.allow_tf32
+
+
+def _libraries_of(network: nn.Module) -> list[tuple[str, str]]:
+    """Return the libraries whose modules a network is made of, with their versions where they tell."""
+    names = {type(module).__module__.partition(".")[0] for module in network.modules()}
+    return [(name, str(getattr(sys.modules.get(name), "__version__", ""))) for name in sorted(names)]
 
 
 def _gigabytes(nbytes: int) -> str:
