@@ -38,6 +38,17 @@ def test_plan_is_what_a_run_keeps(
     assert capsys.readouterr().out == (tmp_path / "run" / "plan.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("typed", "cached"),
+    [(["strategy=probe"], True), (["strategy=feature_extraction", "strategy.frozen_norm=train"], False)],
+)
+def test_plan_tells_what_a_run_would_cache(
+    typed: list[str], cached: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert unfreeze(["plan", "data=digits", "model=resnet18", *typed], monkeypatch) == 0
+    assert ("avgpool (" in capsys.readouterr().out) == cached
+
+
 def test_plan_refuses_as_train_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert unfreeze(["plan", "data=digits", "strategy.lr.head=0"], monkeypatch) == 2
     assert capsys.readouterr().err == (

@@ -103,6 +103,8 @@ def test_the_defaults_are_accepted() -> None:
         ("strategy.restore", "first", "strategy.restore: got 'first', want 'best' or 'last'"),
         ("strategy.frozen_norm", "off", "strategy.frozen_norm: got 'off', want 'eval' or 'train'"),
         ("objective.label_smoothing", 1.0, "objective.label_smoothing: got 1.0, want less than 1"),
+        ("cache.dir", "", "cache.dir: got '', want a folder, which is made where there is none, or cache.dir=null"),
+        ("cache.dir", __file__, f"cache.dir: got {__file__!r}, want a folder"),
         ("objective.loss", "mse", "objective.loss: got 'mse', want 'cross_entropy'"),
         ("augment.name", "heavy", "augment.name: got 'heavy', want 'none', 'light', 'standard' or 'strong'"),
         ("augment.ops", "autoaugment", "augment.ops: got 'autoaugment', want 'none', 'randaugment' or 'trivial'"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from unfreeze.cachefolder import cache_root
 from unfreeze.config_errors import describe_errors
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.spec import HeadName, ModelSpec, Source
@@ -136,6 +137,17 @@ class CacheConfig(_Section):
     enabled: bool
     views: int | None = Field(ge=1, le=1000, examples=[3])
     exact: bool
+
+    @model_validator(mode="after")
+    def _dir_is_a_folder(self) -> "CacheConfig":
+        if self.dir is not None and (
+            not self.dir or (cache_root(self.dir).exists() and not cache_root(self.dir).is_dir())
+        ):
+            raise ValueError(
+                f"cache.dir: got {self.dir!r}, want a folder, which is made where there is none, or cache.dir=null for "
+                f"{cache_root(None)}"
+            )
+        return self
 
 
 class ModelConfig(_Section):

@@ -38,7 +38,8 @@ def cached_edges(config: Config, plan: "Plan", num_classes: int) -> list[CachedE
         how = PRESETS[stage.augment] if stage.augment else augmentation(**config.augment.model_dump())  # type: ignore[index]
         views = count_views(how, config.cache.views)
         edge = find_edge(config.model.spec, num_classes, size_px=size, live=stage.groups) if views else None
-        if edge is not None and views < stage.epochs:
+        counts = edge is not None and edge.keeps_statistics and plan.frozen_norm == "train"
+        if edge is not None and not counts and (views < stage.epochs or stage.solver):
             found.append(CachedEdge(index, edge, views))
     return found
 

@@ -8,7 +8,9 @@ import torch
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.classifier import build_classifier, rebuild_classifier
+from unfreeze.models.dry import check_image_size, find_edge
 from unfreeze.models.spec import ModelSpec
+from unfreeze.training.features import digest_of
 
 HUBCONF = '''
 dependencies = ["torch"]
@@ -46,6 +48,11 @@ def breaks():
 def gives_text():
     return "text"
 '''
+DECIDES = """
+        images = self.stem(images)
+        images = images if images.mean() > 0 else -images
+        return self.out(self.body(images).mean((2, 3)))
+"""
 CLASSES = ("a", "b", "c")
 
 
@@ -64,6 +71,30 @@ def test_a_plain_network_is_cut_at_its_children_and_gets_a_head(repo: str) -> No
     assert classifier.network.stem.out_channels == 12
     again = rebuild_classifier(classifier.to_record(), classifier.network.state_dict(), trust_repo=True)
     assert torch.equal(again.network.out.weight, classifier.network.out.weight)
+
+
+def test_a_network_that_decides_by_values_takes_images_and_is_not_cut(repo: str) -> None:
+    conf = Path(repo, "hubconf.py")
+    conf.write_text(HUBCONF.replace("\n        return self.out(self.body(self.stem(images)).mean((2, 3)))\n", DECIDES))
+    spec = ModelSpec("net", "hub", repo=repo, options=(("width", 9),))
+    check_image_size(spec, 32)
+    assert find_edge(spec, 3, size_px=32, live=("head",)) is None
+
+
+def test_another_forward_with_the_same_weights_has_another_digest(repo: str) -> None:
+    def digest() -> str:
+        spec = ModelSpec("net", "hub", repo=repo)
+        classifier = build_classifier(spec, classes=CLASSES, weights=None, image_size=32)
+        for parameter in classifier.network.parameters():
+            torch.nn.init.constant_(parameter, 0.1)
+        return digest_of(classifier.network)
+
+    conf = Path(repo, "hubconf.py")
+    conf.write_text(HUBCONF)
+    first = digest()
+    assert digest() == first
+    conf.write_text(HUBCONF.replace("return self.out(self.body(", "return -self.out(self.body("))
+    assert digest() != first
 
 
 def test_weights_come_from_the_entry_point_or_a_file(repo: str, tmp_path: Path) -> None:

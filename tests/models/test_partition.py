@@ -187,6 +187,20 @@ def test_a_prefix_that_draws_is_refused(zero_head: bool) -> None:
     assert network.noise.training, "modes are put back"
 
 
+class CentresOnItsBatch(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps - maps.mean(0, keepdim=True)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(4, track_running_stats=False), CentresOnItsBatch()])
+def test_a_prefix_that_looks_at_the_whole_batch_is_refused(norm: nn.Module) -> None:
+    network = Net()
+    network.second = nn.Sequential(network.second, norm)  # type: ignore[assignment]
+    partition = cut(network.eval(), ["head"])
+    with pytest.raises(CannotPartitionError, match="depends on the others of its batch"):
+        check_partition(network, partition, torch.randn(2, 3, 8, 8))
+
+
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto", "efficientnet_lite0"])
 def test_timm_modules_are_cut_as_well(name: str) -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed")

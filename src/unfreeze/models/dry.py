@@ -12,7 +12,7 @@ from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.groups import LayerGroup, build_layer_groups, count_chosen
 from unfreeze.models.heads import HeadSpec
-from unfreeze.models.partition import CannotPartitionError, activations_of, partition_network
+from unfreeze.models.partition import CannotPartitionError, activations_of, keeps_statistics, partition_network
 from unfreeze.models.spec import ModelSpec
 
 _TIMED_IMAGES = 4
@@ -25,10 +25,12 @@ class Edge:
     Args:
         name: What the boundary is called, such as "avgpool".
         row_bytes: Bytes of an image's activations there, in float32.
+        keeps_statistics: Whether norms before it have running statistics.
     """
 
     name: str
     row_bytes: int
+    keeps_statistics: bool
 
 
 def describe_groups(model: str | ModelSpec, num_classes: int) -> tuple[LayerGroup, ...]:
@@ -84,9 +86,12 @@ def find_edge(model: str | ModelSpec, num_classes: int, *, size_px: int, live: t
     try:
         partition = partition_network(skeleton.network.eval(), skeleton.groups, live)
         values = activations_of(partition.prefix, images) if partition is not None else ()
-    except CannotPartitionError:
+    except (CannotPartitionError, RuntimeError):  # the latter where it must see values to know what to do
         return None
-    return None if partition is None else Edge(partition.name, sum(value.nbytes for value in values) // len(images))
+    if partition is None:
+        return None
+    row_bytes = sum(value.nbytes for value in values) // len(images)
+    return Edge(partition.name, row_bytes, keeps_statistics(partition.prefix))
 
 
 def prefix_seconds(model: str | ModelSpec, num_classes: int, *, size_px: int, live: Collection[str]) -> float:
@@ -137,13 +142,22 @@ def _spec(model: str | ModelSpec) -> ModelSpec:
 
 def _problem_at(spec: ModelSpec, size_px: int) -> str | None:
     """Return what an architecture says to images of a size; None where it takes them."""
+    architecture = find_architecture(spec)
     try:
-        network = find_architecture(spec).skeleton(size_px).eval()
-        with torch.no_grad():
-            network(torch.empty(1, spec.in_chans, size_px, size_px, device="meta"))
+        try:
+            _pass(architecture.skeleton(size_px), spec, size_px, device="meta")
+        except RuntimeError as error:
+            if "meta" not in str(error):
+                raise
+            _pass(architecture.build(size_px), spec, size_px, device="cpu")  # it must see values to know what to do
     except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
         return first_line(error)
     return None
+
+
+@torch.no_grad()
+def _pass(network: nn.Module, spec: ModelSpec, size_px: int, *, device: str) -> None:
+    network.eval()(torch.zeros(1, spec.in_chans, size_px, size_px, device=device))
 
 
 def _next_size(spec: ModelSpec, size_px: int) -> int | None:

@@ -17,6 +17,9 @@ from unfreeze.models.groups import LayerGroup
 
 Activations = tuple[Tensor, ...]
 
+_BESIDE_OTHERS = 1e-2
+"""Of the largest value: more than batches of other sizes round, less than a batch's own statistics make."""
+
 
 class CannotPartitionError(Exception):
     """A network can't be cut there; the message says why."""
@@ -251,6 +254,11 @@ def _name_of(node: fx.Node) -> str:
     return str(node.target)
 
 
+def keeps_statistics(prefix: nn.Module) -> bool:
+    """Return whether some norm of a prefix has running statistics."""
+    return any(getattr(module, "running_mean", None) is not None for module in prefix.modules())
+
+
 def activations_of(prefix: nn.Module, images: Tensor) -> Activations:
     """Return what a prefix passes on for some images.
 
@@ -281,19 +289,23 @@ def check_partition(network: nn.Module, partition: Partition, images: Tensor) ->
         The activations of the images, as training has them.
 
     Raises:
-        CannotPartitionError: If a value differs by more than 1e-5 of the largest.
+        CannotPartitionError: If a value differs by more than 1e-5 of the largest, or depends on the rest of the batch.
     """
     modes = {module: module.training for module in network.modules()}
-    in_training = activations_of(partition.prefix, images)
+    in_training = activations_of(partition.prefix, images) if _is_in_training(partition.prefix) else None
     network.eval()
     try:
         in_evaluation = activations_of(partition.prefix, images)
+        alone = _alone(partition.prefix, images[:1])
         whole, parts = network.forward(images), partition.suffix(*in_evaluation)  # not what is compiled of it
     finally:
         for module, mode in modes.items():
             module.training = mode
+    in_training = in_training or in_evaluation
     if not all(_close(a, b) for a, b in zip(in_training, in_evaluation, strict=True)):
         raise CannotPartitionError("its frozen part does in training what it does not in evaluation")
+    if not all(_close(a, b[:1], tolerance=_BESIDE_OTHERS) for a, b in zip(alone, in_evaluation, strict=True)):
+        raise CannotPartitionError("what its frozen part makes of an image depends on the others of its batch")
     if not _close(whole, parts):
         raise CannotPartitionError("its parts do not give the logits of the whole")
     return in_training
@@ -317,5 +329,18 @@ def check_bridge(deeper: Partition, bridge: nn.Module, later: Partition, images:
         raise CannotPartitionError("its parts do not give the activations of the whole")
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-5, atol=1e-5 * float(a.abs().max()))
+def _is_in_training(part: nn.Module) -> bool:
+    """Return whether anything that a part calls is in training; a graph, and modules that only hold others, are not."""
+    called = (each for each in part.modules() if type(each) is not nn.Module and not isinstance(each, fx.GraphModule))
+    return any(module.training for module in called)
+
+
+def _alone(prefix: nn.Module, image: Tensor) -> Activations:
+    try:
+        return activations_of(prefix, image)
+    except ValueError:  # of a norm that has no statistics but a batch's
+        raise CannotPartitionError("its frozen part can't take an image alone") from None
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance * float(a.abs().max()))

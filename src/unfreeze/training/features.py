@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,7 @@ def digest_of(prefix: nn.Module) -> str:
     total = blake2b(str(prefix).encode(), digest_size=16)
     for name, module in prefix.named_modules():
         plain = {key: value for key, value in vars(module).items() if isinstance(value, _PLAIN) and key != "training"}
-        kind: type = type(module)
+        kind: Any = type(module)
         total.update(f"{name} {kind} {sorted(plain.items())} {_code_of(kind)}".encode())
     tensors = {**dict(prefix.named_buffers()), **prefix.state_dict()}  # which buffers need not be in
     for name, tensor in tensors.items():
@@ -265,13 +266,13 @@ def digest_of(prefix: nn.Module) -> str:
 
 
 @cache
-def _code_of(kind: type) -> str:
-    """Return the code of a module's class, where no library's version stands for it."""
+def _code_of(kind: Any) -> str:
+    """Return the file that a class of modules has its forward from, where no library's version stands for it."""
     if kind.__module__.partition(".")[0] in _LIBRARIES:
         return ""
     try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):  # made by a program, such as what a trace gives
+        return Path(inspect.getfile(kind.forward)).read_text(encoding="utf-8")
+    except (OSError, TypeError, ValueError):  # made by a program, such as what a trace gives
         return ""
 
 

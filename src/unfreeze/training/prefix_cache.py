@@ -7,11 +7,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
 
 from unfreeze.cachefolder import size_text
 from unfreeze.data.datamodule import ImageDataModule
-from unfreeze.models.partition import CannotPartitionError, partition_network
+from unfreeze.models.partition import CannotPartitionError, keeps_statistics, partition_network
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, count_views, data_of, is_whole
 from unfreeze.training.extraction import Kind
 from unfreeze.training.features import CachedPrefix
@@ -119,7 +118,7 @@ class FrozenPrefixCache(L.Callback):
             partition = partition_network(module.network, module.classifier.groups, planned.groups)
             if partition is None:
                 return None
-            if plan.frozen_norm == "train" and _keeps_statistics(partition.prefix):
+            if plan.frozen_norm == "train" and keeps_statistics(partition.prefix):
                 raise CannotPartitionError("frozen norms go on counting (strategy.frozen_norm=train)")
             features = self._take_ahead(trainer, module) or StageFeatures(trainer, module, partition, self._options)
         except CannotPartitionError as problem:
@@ -273,10 +272,6 @@ class FrozenPrefixCache(L.Callback):
 def _train_demand(data: ImageDataModule, kind: Kind, epochs: range) -> Demand:
     images = data.train_images_of(epochs)
     return Demand(kind, images, len(images) * len(epochs))
-
-
-def _keeps_statistics(prefix: nn.Module) -> bool:
-    return any(getattr(module, "running_mean", None) is not None for module in prefix.modules())
 
 
 def _say(trainer: L.Trainer, text: str) -> None:

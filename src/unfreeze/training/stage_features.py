@@ -200,14 +200,23 @@ class StageFeatures:
         """Return the features that are wanted of a kind; those that are not there are computed first.
 
         Raises:
-            OSError: If they go into files, and these can't be written.
+            OSError: If neither files nor memory can take them.
             torch.OutOfMemoryError: If a GPU's memory does not do.
         """
         if kind not in self._tables:
             with STOP.at_once():
-                build = self._in_memory if self._place == "memory" else self._in_files
-                self._tables[kind] = build(kind, self._wanted[kind])
+                self._tables[kind] = self._built(kind, self._wanted[kind])
         return self._tables[kind]
+
+    def _built(self, kind: Kind, wanted: Indices) -> FeatureTable:
+        if self._place == "memory":
+            return self._in_memory(kind, wanted)
+        try:
+            return self._in_files(kind, wanted)
+        except OSError:  # a folder that may only be read, a full disk
+            if self._trainer.world_size > 1 or self.nbytes > free_memory_bytes() // 2:
+                raise
+            return self._in_memory(kind, wanted)
 
     def close(self) -> None:
         """Let go of all rows, and remove those that nobody will use again."""
@@ -314,6 +323,7 @@ class StageFeatures:
         if kind.epoch is not None:
             augmented = {**asdict(module.augmentation), "mirror": module.mirror, "seed": module.seed}
         return {
+            "network": module.classifier.spec.to_record(),
             "boundary": self.partition.boundary,
             "preprocessing": module.preprocessing.to_dict(),
             "channels_last": module.channels_last,
