@@ -167,8 +167,9 @@ def gradual(bench: Bench, cases: Sequence[Case]) -> None:
     bench.publish(
         "gradual",
         [
-            f"{what}. Peers: steps of each stage alone, extended. {OURS}: whole fits, validation, checkpoints and "
-            f"building included, on {_parts(cases)} images, multiplied up.",
+            f"{what}. Peers: fp32, steps of each stage alone, extended. {OURS}: trainer.precision=auto, whole fits, "
+            f"validation, checkpoints and building included, on {_parts(cases)} images of which it trains on nine "
+            "tenths, multiplied up.",
             "",
             *table([what, "s", f"of which {OURS} takes"], rows),
         ],
