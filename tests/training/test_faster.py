@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from unfreeze.models.classifier import build_classifier
 from unfreeze.models.partition import Partition, activations_of, partition_network
 from unfreeze.training import faster
-from unfreeze.training.faster import faster_prefix
+from unfreeze.training.faster import faster_prefix, same_copy
 
 IMAGES = torch.randn(2, 3, 64, 64)
 
@@ -58,6 +58,21 @@ def test_bf16_hands_out_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.how == "bf16"
     with torch.no_grad():
         assert {value.dtype for value in found.module(IMAGES)} == {torch.float32}
+
+
+def test_the_copy_that_was_found_is_made_again_without_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    partition = make_partition(["head"])
+    times = iter([1.0, 0.5, 0.2, 0.2])
+    monkeypatch.setattr(faster, "_seconds", lambda module, images: next(times))
+    found = faster_prefix(partition.prefix, IMAGES, passes=10)
+    assert found.how == "norms folded, bf16"
+    monkeypatch.setattr(faster, "_seconds", lambda module, images: pytest.fail("tried again"))
+    again = same_copy(partition.prefix, IMAGES, how=found.how)
+    assert again.how == found.how
+    with torch.no_grad():
+        for a, b in zip(activations_of(again.module, IMAGES), activations_of(found.module, IMAGES), strict=True):
+            assert torch.equal(a, b)
+    assert same_copy(partition.prefix, IMAGES, how="").module is partition.prefix
 
 
 def test_what_is_not_near_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

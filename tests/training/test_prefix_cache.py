@@ -388,6 +388,24 @@ def test_what_is_judged_is_exact_where_what_is_trained_on_need_not_be(fit: Fit, 
         torch.testing.assert_close(a, b, rtol=0.1, atol=0.02)
 
 
+def test_a_resume_computes_by_the_copy_that_had_won_its_trial(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unfreeze.training.faster._CLEARLY", 1e9)  # whatever a copy takes is soon enough
+    monkeypatch.setattr("unfreeze.training.faster._HOPELESS", 1e9)
+    options = PrefixCacheOptions(exact=False)
+    first = Run(fit, [HEAD], options=options)
+    state = first.cache.state_dict()
+    assert state["copies"] == {"head": "bf16"}
+    monkeypatch.setattr("unfreeze.training.stage_features.faster_prefix", lambda *a, **k: pytest.fail("tried again"))
+
+    def resumed(*positional: Any, **named: Any) -> L.Trainer:
+        positional[1][1].load_state_dict(state)
+        return fit(*positional, **named)
+
+    again = Run(resumed, [HEAD], options=options)
+    assert equal(state_of(again.module), state_of(first.module))
+    assert again.reports[0]["faster"] == "bf16"
+
+
 def test_damaged_files_are_computed_anew(fit: Fit, tmp_path: Path) -> None:
     options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
     first = Run(fit, [HEAD], options=options)

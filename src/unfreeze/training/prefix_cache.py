@@ -47,6 +47,7 @@ class FrozenPrefixCache(L.Callback):
         self._options = options or PrefixCacheOptions()
         self._on_ready = on_ready
         self._decisions: dict[str, dict[str, bool]] = {}
+        self._copies: dict[str, str] = {}
         self._opened: int | None = None
         self._features: StageFeatures | None = None
         self._fed_splits: list[str] = []
@@ -55,11 +56,12 @@ class FrozenPrefixCache(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was decided for each stage, which a resume must follow."""
-        return {"decisions": self._decisions}
+        return {"decisions": self._decisions, "copies": self._copies}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what was decided."""
         self._decisions = state_dict["decisions"]
+        self._copies = state_dict.get("copies", {})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Feed a stage that is resumed in mid-epoch, where no epoch starts."""
@@ -105,6 +107,8 @@ class FrozenPrefixCache(L.Callback):
             kind = kinds[self._stages.epochs_in_stage % len(kinds)]
             train, drawn_in = features.table(kind), kind.epoch
         evaluate = features.table(JUDGED) if "val" in self._fed_splits else None
+        if features.how is not None:
+            self._copies[self._stages.plan.stages[self._stages.stage].name] = features.how
         module.cached = CachedPrefix(features.partition.suffix, train, evaluate, drawn_in)
         data_of(trainer).serve_images_but_for(self._fed_splits)
         if features.computed != self._reported:
@@ -124,6 +128,8 @@ class FrozenPrefixCache(L.Callback):
         except CannotPartitionError as problem:
             _say(trainer, f"nothing in {planned.name}, since {problem}")
             return None
+        if planned.name in self._copies:
+            features.compute_as(self._copies[planned.name])
         demands = self._demands(trainer, module)
         if planned.name not in self._decisions:
             # Ranks measure different times, and must do the same.

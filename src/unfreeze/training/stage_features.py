@@ -26,7 +26,7 @@ from unfreeze.models.partition import Activations, Partition, bridge_network, ch
 from unfreeze.terminal import counting_bar
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, data_of
 from unfreeze.training.extraction import Extractor, Kind
-from unfreeze.training.faster import FasterPrefix, faster_prefix
+from unfreeze.training.faster import FasterPrefix, faster_prefix, same_copy
 from unfreeze.training.features import FeatureFiles, FeatureTable, RowLayout, are_pooled, digest_of, features_key
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
@@ -82,6 +82,7 @@ class StageFeatures:
         self._files: dict[Kind, tuple[CacheEntry, FeatureFiles, bool]] = {}
         self._layouts_by_precision: dict[str, tuple[RowLayout, ...]] = {}
         self._faster: FasterPrefix | None = None
+        self._how: str | None = None
         self._start: tuple[StageFeatures, nn.Module] | None = None
         values = check_partition(module.network, partition, self._prepared(2))
         self._layouts_by_precision[JUDGED.precision] = tuple(map(RowLayout.of, values))
@@ -291,14 +292,23 @@ class StageFeatures:
             images = self._prepared(self._extractor(kind).batch_size)
             passes = sum(len(images) for kind, images in self._wanted.items() if not kind.exact)
             with self._extractor(kind).context():  # as they will be computed
-                self._faster = faster_prefix(self.partition.prefix, images, passes=passes)
+                if self._how is None:
+                    found = faster_prefix(self.partition.prefix, images, passes=passes)
+                    self._how = self._trainer.strategy.broadcast(found.how)  # ranks measure different times
+                    self._faster = found if found.how == self._how else None
+                if self._faster is None:
+                    self._faster = same_copy(self.partition.prefix, images, how=self._how)
             self.trial_seconds = time.perf_counter() - started
         return self._faster
 
     @property
-    def how(self) -> str:
-        """What was done to the prefix to compute sooner, in words."""
-        return "" if self._faster is None else self._faster.how
+    def how(self) -> str | None:
+        """What is done to the prefix to compute sooner, in words; None before that was tried."""
+        return self._how
+
+    def compute_as(self, how: str) -> None:
+        """Do to the prefix what a trial has found before, without another."""
+        self._how = how
 
     def _files_of(self, kind: Kind, *, kept: bool) -> tuple[CacheEntry, FeatureFiles, bool]:
         """Return where rows of a kind are: kept ones have a row for each image, others for those wanted."""
