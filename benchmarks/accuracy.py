@@ -24,7 +24,7 @@ TASKS = {
     "probe": ("none", (LOOP,), ("cache alone", "all allowed")),
     "last_block": ("none", (LOOP,), ("cache alone", "no cache")),
     "gradual": ("light", ("Lightning BackboneFinetuning", "finetuning-scheduler"), ("stored views", "no cache")),
-    "finetune": ("light", tuple(PEERS), ("all allowed",)),
+    "finetune": ("light", tuple(PEERS), ("all allowed", "all allowed, averaged")),
 }
 
 REACH = "reach"

@@ -24,6 +24,10 @@ LOOP = "plain loop"
 SETTINGS: dict[str, tuple[str, ...]] = {
     "cache alone": ("cache.exact=true", "trainer.precision=32"),
     "all allowed": ("cache.exact=false", "trainer.precision=auto"),
+    "all allowed, averaged": (
+        *("cache.exact=false", "trainer.precision=auto", "optimizer.schedule=constant"),
+        *("callbacks=ema", "callbacks.average.decay=0.98"),
+    ),
     "no cache": ("cache.enabled=false",),
     "stored views": ("cache.views=2",),
 }
