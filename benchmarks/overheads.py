@@ -228,7 +228,7 @@ def sweep_of_heads(folder: Path, options: argparse.Namespace) -> None:
     for precision in ("auto", "32"):
         took = []
         for what, typed in (("one head", []), (f"{JOBS} heads", ["-m", *HEADS, "search=true"])):
-            cache = f"{what}, {precision}"
+            cache = f"{what.replace(' ', '-')}-{precision}"
             own = [size, f"trainer.precision={precision}", "strategy=feature_extraction"]
             started = time.perf_counter()
             train([*typed, *_request(images, folder, cache=cache), *own], folder)
