@@ -10,7 +10,7 @@ from unfreeze.models.architecture import find_architecture
 from unfreeze.models.classifier import build_classifier, rebuild_classifier
 from unfreeze.models.dry import check_image_size, find_edge
 from unfreeze.models.spec import ModelSpec
-from unfreeze.training.features import digest_of
+from unfreeze.training.feature_keys import digest_of
 
 HUBCONF = '''
 dependencies = ["torch"]
@@ -76,6 +76,7 @@ def test_a_plain_network_is_cut_at_its_children_and_gets_a_head(repo: str) -> No
 def test_a_network_that_decides_by_values_takes_images_and_is_not_cut(repo: str) -> None:
     conf = Path(repo, "hubconf.py")
     conf.write_text(HUBCONF.replace("\n        return self.out(self.body(self.stem(images)).mean((2, 3)))\n", DECIDES))
+    assert DECIDES in conf.read_text()
     spec = ModelSpec("net", "hub", repo=repo, options=(("width", 9),))
     check_image_size(spec, 32)
     assert find_edge(spec, 3, size_px=32, live=("head",)) is None

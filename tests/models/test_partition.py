@@ -201,6 +201,24 @@ def test_a_prefix_that_looks_at_the_whole_batch_is_refused(norm: nn.Module) -> N
         check_partition(network, partition, torch.randn(2, 3, 8, 8))
 
 
+def test_a_prefix_that_wants_more_than_one_image_is_refused() -> None:
+    network = Net()
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    network.second = nn.Sequential(network.second, nn.AdaptiveAvgPool2d(1), norm)  # type: ignore[assignment]
+    partition = cut(network.eval(), ["head"])
+    with pytest.raises(CannotPartitionError, match="can't take an image alone"):
+        check_partition(network, partition, torch.randn(2, 3, 8, 8))
+
+
+def test_a_prefix_is_passed_once_more_where_something_in_it_trains() -> None:
+    network, seen = Net(), []
+    network.first.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    for mode, passes in ((False, [2, 1, 2]), (True, [2, 2, 1, 2])):
+        seen.clear()
+        check_partition(network.train(mode), cut(network, ["head"]), torch.randn(2, 3, 8, 8))
+        assert seen == passes
+
+
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto", "efficientnet_lite0"])
 def test_timm_modules_are_cut_as_well(name: str) -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed")

@@ -11,23 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.conftest import Probe, equal, make_classifier, make_source, quiet_trainer, state_of
+from tests.training.cached_run import BLOCK, HEAD, Fit, Run, make_data
+from tests.training.conftest import equal, make_classifier, quiet_trainer, state_of
 from unfreeze.cachefolder import CacheEntry, CacheFolder
-from unfreeze.data.datamodule import ImageDataModule
-from unfreeze.data.splits.splits import split_source
 from unfreeze.models.partition import partition_network
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions
-from unfreeze.training.features import FeatureTable, RowLayout, digest_of
+from unfreeze.training.features import FeatureTable, RowLayout
 from unfreeze.training.kept_features import JudgeByKeptFeatures
 from unfreeze.training.module import ImageClassifier
-from unfreeze.training.plan import Rates, Stage
+from unfreeze.training.plan import Stage
 from unfreeze.training.prefix_cache import FrozenPrefixCache
 from unfreeze.training.stage_features import StageFeatures
-from unfreeze.training.staged_unfreezing import StagedUnfreezing
-
-Fit = Callable[..., L.Trainer]
-HEAD = Stage("head", 1, 3)
-BLOCK = Stage("block", 2, 3)
 
 
 class Look(L.Callback):
@@ -38,48 +32,6 @@ class Look(L.Callback):
 
     def on_test_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
         self._look(batch)
-
-
-def make_data(seed: int = 0) -> ImageDataModule:
-    source = make_source(seed=seed)
-    return ImageDataModule(source, batch_size=8, splits=split_source(source, val_fraction=0.2))
-
-
-class Run:
-    """A fit with a cache, and what it left."""
-
-    def __init__(
-        self,
-        fit: Fit,
-        stages: list[Stage],
-        *,
-        options: PrefixCacheOptions | None = None,
-        cached: bool = True,
-        augment: str = "none",
-        data: ImageDataModule | None = None,
-        look: Callable[[L.Trainer, ImageClassifier], Any] = lambda trainer, module: None,
-        change: Callable[[ImageClassifier], None] = lambda module: None,
-        **rest: Any,
-    ) -> None:
-        torch.manual_seed(0)
-        self.module = ImageClassifier(make_classifier(), augment=augment)
-        change(self.module)
-        self.reports: list[dict[str, Any]] = []
-        unfreezing = StagedUnfreezing(stages, rates=Rates(head=1e-2, decay=0.3), restore="last", **rest)
-        self.cache = FrozenPrefixCache(unfreezing, options=options, on_ready=self.reports.append)
-        self.probe = Probe(look)
-        self.prefix_images = 0
-        stem = self.module.network.conv1
-        stem.register_forward_hook(lambda _module, inputs, _output: self._count(inputs[0]))
-        callbacks = [unfreezing, *([self.cache] if cached else []), self.probe]
-        self.trainer = fit(self.module, callbacks, data=data or make_data())
-
-    def _count(self, images: torch.Tensor) -> None:
-        self.prefix_images += len(images)
-
-    @property
-    def val_acc(self) -> float:
-        return float(self.trainer.callback_metrics["val/acc"])
 
 
 def assert_close(a: ImageClassifier, b: ImageClassifier) -> None:
@@ -202,6 +154,35 @@ def test_features_of_pooled_maps_are_found_by_the_next_run(fit: Fit, tmp_path: P
     assert second.prefix_images <= 8, "some to check the parts by, no more"
 
 
+def test_the_runs_of_a_sweep_look_once_at_a_cut_that_all_of_them_make(fit: Fit, tmp_path: Path) -> None:
+    def other_head(module: ImageClassifier) -> None:
+        module.network.fc.temperature = 2.0  # a forward may go by it
+
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0), sweep=tmp_path)
+    Run(fit, [HEAD], options=options)
+    assert Run(fit, [HEAD], options=options).prefix_images == 0
+    assert Run(fit, [HEAD], options=options, change=other_head).prefix_images > 0
+
+
+def test_vectors_are_judged_in_batches_of_their_own_size(fit: Fit) -> None:
+    counted: list[int] = []
+
+    def change(module: ImageClassifier) -> None:
+        judge = module.validation_step
+
+        def validation_step(batch: Any, batch_idx: int) -> None:
+            counted.append(len(batch.labels))
+            judge(batch, batch_idx)
+
+        module.validation_step = validation_step
+
+    val = 9
+    data = make_data()
+    data.splits = replace(data.splits, val=np.arange(val))
+    Run(fit, [replace(HEAD, epochs=2), replace(BLOCK, epochs=1)], data=data, change=change)
+    assert counted == [val, val, 5, 4], "the maps of a block in batches as large as those of images"
+
+
 def test_maps_are_dropped_with_their_stage_unless_kept(fit: Fit, tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "cache", 1.0)
     Run(fit, [BLOCK], options=PrefixCacheOptions(folder=folder))
@@ -209,87 +190,6 @@ def test_maps_are_dropped_with_their_stage_unless_kept(fit: Fit, tmp_path: Path)
     kept = PrefixCacheOptions(folder=folder, sweep=tmp_path)
     assert [Run(fit, [BLOCK], options=kept).reports[0]["reused"] for _ in range(2)] == [False, True]
     assert [item.kind for item in folder.entries()] == ["features"]
-
-
-def other_weights(module: ImageClassifier) -> None:
-    with torch.no_grad():
-        module.network.conv1[0].weight[0, 0, 0, 0] += 1e-3
-
-
-def other_statistics(module: ImageClassifier) -> None:
-    module.network.conv1[1].running_mean[0] += 1e-3
-
-
-def other_transforms(module: ImageClassifier) -> None:
-    old = module.classifier.preprocessing
-    object.__setattr__(module.classifier, "preprocessing", replace(old, mean=(0.5, 0.5, 0.5)))
-
-
-def other_resolution(module: ImageClassifier) -> None:
-    object.__setattr__(module.classifier, "preprocessing", module.classifier.preprocessing.at(40))
-
-
-CHANGES = {
-    "weights": {"change": other_weights},
-    "statistics": {"change": other_statistics},
-    "transforms": {"change": other_transforms},
-    "resolution": {"change": other_resolution},
-    "data": {"data": 1},
-    "boundary": {"stages": [BLOCK]},
-    "draws": {"augment": "light"},
-}
-
-
-@pytest.mark.parametrize("what", CHANGES)
-def test_features_of_something_else_are_never_used(fit: Fit, tmp_path: Path, what: str) -> None:
-    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0), sweep=tmp_path, views=2)
-    Run(fit, [HEAD], options=options)
-    changed = dict(CHANGES[what])
-    stages = changed.pop("stages", [HEAD])
-    if "data" in changed:
-        changed["data"] = make_data(seed=changed["data"])
-    run = Run(fit, stages, options=options, **changed)
-    assert run.reports[0]["images"] > 0, f"features from before the change of {what} were taken"
-
-
-@pytest.mark.parametrize("library", ["torch", "torchvision", "PIL", "unfreeze"])
-def test_features_of_another_version_are_never_used(
-    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
-) -> None:
-    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
-    Run(fit, [HEAD], options=options)
-    monkeypatch.setattr(f"{library}.__version__", "99.0")
-    assert not Run(fit, [HEAD], options=options).reports[0]["reused"]
-
-
-def test_features_of_products_rounded_otherwise_are_never_used(fit: Fit, tmp_path: Path) -> None:
-    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
-    Run(fit, [HEAD], options=options)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        assert not Run(fit, [HEAD], options=options).reports[0]["reused"]
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-class Scaled(torch.nn.Module):
-    """Has what no state_dict shows."""
-
-    def __init__(self, factor: float, offset: float) -> None:
-        super().__init__()
-        self.factor = factor
-        self.register_buffer("offset", torch.tensor(offset), persistent=False)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images * self.factor + self.offset
-
-
-def test_prefixes_that_differ_in_what_no_state_dict_shows_have_other_digests() -> None:
-    networks = [Scaled(2.0, 1.0), Scaled(3.0, 1.0), Scaled(2.0, 2.0)]
-    digests = [digest_of(torch.nn.Sequential(network)) for network in networks]
-    assert len(set(digests)) == len(networks)
-    assert digest_of(torch.nn.Sequential(Scaled(2.0, 1.0))) == digests[0]
 
 
 def test_some_rows_of_a_table_are_copied_by_the_images_they_stand_for() -> None:
@@ -316,6 +216,18 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
     assert not run.reports
     assert run.module.cached is None
     assert run.trainer.current_epoch == 3
+
+
+def test_rows_that_no_file_can_take_stay_in_memory_where_they_fit(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    run = Run(fit, [HEAD], options=PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0)))
+    assert run.reports[0]["place"] == "in RAM"
+    assert equal(state_of(run.module), state_of(Run(fit, [HEAD]).module))
 
 
 def test_features_that_are_there_are_read_where_nothing_may_be_written(
@@ -354,15 +266,6 @@ def test_the_part_that_trains_is_compiled_where_the_network_is(fit: Fit, monkeyp
     assert len(compiled) == 1, "a linear head on vectors is not worth it"
     assert len(list(compiled[0].parameters())) > 2
     assert run.reports
-
-
-def test_features_of_another_precision_are_never_used(fit: Fit, tmp_path: Path) -> None:
-    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
-    run = Run(lambda *a, **k: fit(*a, trainer={"precision": "bf16-mixed"}, **k), [HEAD], options=options)
-    sizes = {item.key: item.nbytes for item in options.folder.entries()}
-    assert len(sizes) == 2, "trained on in bf16, judged in float32"
-    assert run.reports[0]["images"] == len(make_data().splits.train) + len(make_data().splits.val)
-    assert not Run(fit, [HEAD], options=options).reports[0]["reused"]
 
 
 def test_a_head_on_cached_vectors_trains_in_float32_where_the_run_is_in_bf16(fit: Fit) -> None:

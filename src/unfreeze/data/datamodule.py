@@ -17,6 +17,9 @@ from unfreeze.data.store.framing import Resize
 from unfreeze.data.store.store import ImageStore, OnError, StoreOptions, build_store
 from unfreeze.errors import UnfreezeError
 
+_VECTORS = 4096
+"""Per batch of evaluation."""
+
 
 class ImageDataModule(L.LightningDataModule):
     """Serves the images of a source as whole uint8 batches.
@@ -69,6 +72,7 @@ class ImageDataModule(L.LightningDataModule):
         self._train_loader: TrainLoader | None = None
         self._eval_loaders: dict[str, EvalLoader] = {}
         self._without_images: frozenset[str] = frozenset()
+        self._are_vectors = False
         self._saved_position: dict[str, Any] | None = None
 
     @property
@@ -191,13 +195,22 @@ class ImageDataModule(L.LightningDataModule):
         """Return the batches of this rank of the split that is tested."""
         return self._eval_loader(self.tested)
 
-    def serve_images_but_for(self, splits: Collection[str]) -> None:
-        """Leave the images out of the batches of some splits, from their next epoch on; labels and indices remain."""
-        self._without_images = frozenset(splits)
+    def serve_images_but_for(self, splits: Collection[str], *, are_vectors: bool = False) -> None:
+        """Leave the images out of the batches of some splits, from their next epoch on; labels and indices remain.
+
+        Args:
+            splits: Names of them.
+            are_vectors: Whether vectors take their place: then evaluation has few batches, and large ones.
+        """
+        self._without_images, self._are_vectors = frozenset(splits), are_vectors
         if self._train_loader is not None:
             self._train_loader.serves_images = "train" not in self._without_images
         for split, loader in self._eval_loaders.items():
-            loader.serves_images = split not in self._without_images
+            self._tell(loader, split)
+
+    def _tell(self, loader: EvalLoader, split: str) -> None:
+        loader.serves_images = split not in self._without_images
+        loader.vectors_per_batch = max(_VECTORS, self.batch_size) if self._are_vectors else None
 
     @property
     def is_within_epoch(self) -> bool:
@@ -221,7 +234,7 @@ class ImageDataModule(L.LightningDataModule):
             world_size=world_size,
             pin_memory=self._on_gpu(),
         )
-        loader.serves_images = split not in self._without_images
+        self._tell(loader, split)
         return loader
 
     def _ranks(self) -> tuple[int, int]:

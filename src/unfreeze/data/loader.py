@@ -154,6 +154,7 @@ class EvalLoader:
 
     Attributes:
         serves_images: Whether batches have images; without them they have labels and indices alone.
+        vectors_per_batch: The most images per batch while none are served; None for as many as with them.
     """
 
     def __init__(
@@ -168,20 +169,25 @@ class EvalLoader:
         pin_memory: bool = False,
     ) -> None:
         self.serves_images = True
+        self.vectors_per_batch: int | None = None
         self._pixels = pixels
         self._labels = labels
         self._pin_memory = pin_memory
-        largest_share = -(-len(indices) // world_size)
-        count = -(-largest_share // batch_size)
-        self._chunks = np.array_split(indices[rank::world_size], count) if count else []
+        self._batch_size = batch_size
+        self._mine = indices[rank::world_size]
+        self._largest_share = -(-len(indices) // world_size)
 
     def __len__(self) -> int:
-        return len(self._chunks)
+        """Return the number of batches with images; Lightning asks once, and takes an earlier end for what it is."""
+        return -(-self._largest_share // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator: whether images are served is asked when the first batch is, not before.
         pixels = self._pixels if self.serves_images else None
-        yield from _load(pixels, self._labels, self._chunks, pin_memory=self._pin_memory)
+        largest = self._batch_size if self.serves_images else self.vectors_per_batch or self._batch_size
+        count = -(-self._largest_share // largest)
+        chunks = np.array_split(self._mine, count) if count else []
+        yield from _load(pixels, self._labels, chunks, pin_memory=self._pin_memory)
 
 
 def _load(pixels: Pixels | None, labels: Tensor, chunks: Sequence[Indices], *, pin_memory: bool) -> Iterator[Batch]:

@@ -86,7 +86,11 @@ def find_edge(model: str | ModelSpec, num_classes: int, *, size_px: int, live: t
     try:
         partition = partition_network(skeleton.network.eval(), skeleton.groups, live)
         values = activations_of(partition.prefix, images) if partition is not None else ()
-    except (CannotPartitionError, RuntimeError):  # the latter where it must see values to know what to do
+    except CannotPartitionError:
+        return None
+    except RuntimeError as error:
+        if not _needs_values(error):
+            raise
         return None
     if partition is None:
         return None
@@ -142,22 +146,28 @@ def _spec(model: str | ModelSpec) -> ModelSpec:
 
 def _problem_at(spec: ModelSpec, size_px: int) -> str | None:
     """Return what an architecture says to images of a size; None where it takes them."""
-    architecture = find_architecture(spec)
     try:
-        try:
-            _pass(architecture.skeleton(size_px), spec, size_px, device="meta")
-        except RuntimeError as error:
-            if "meta" not in str(error):
-                raise
-            _pass(architecture.build(size_px), spec, size_px, device="cpu")  # it must see values to know what to do
+        _pass_an_image(spec, size_px)
     except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
         return first_line(error)
     return None
 
 
 @torch.no_grad()
-def _pass(network: nn.Module, spec: ModelSpec, size_px: int, *, device: str) -> None:
-    network.eval()(torch.zeros(1, spec.in_chans, size_px, size_px, device=device))
+def _pass_an_image(spec: ModelSpec, size_px: int) -> None:
+    """Let an architecture see an image: without its memory, unless it must know values to know what to do."""
+    architecture, shape = find_architecture(spec), (1, spec.in_chans, size_px, size_px)
+    try:
+        architecture.skeleton(size_px).eval()(torch.empty(shape, device="meta"))
+    except RuntimeError as error:
+        if not _needs_values(error):
+            raise
+        architecture.build(size_px).eval()(torch.zeros(shape))
+
+
+def _needs_values(error: RuntimeError) -> bool:
+    """Return whether an error is PyTorch's about a tensor that has no values to look at."""
+    return "meta" in str(error).lower()
 
 
 def _next_size(spec: ModelSpec, size_px: int) -> int | None:

@@ -5,7 +5,7 @@ state_dict stays what it was.
 """
 
 import inspect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -292,16 +292,15 @@ def check_partition(network: nn.Module, partition: Partition, images: Tensor) ->
         CannotPartitionError: If a value differs by more than 1e-5 of the largest, or depends on the rest of the batch.
     """
     modes = {module: module.training for module in network.modules()}
-    in_training = activations_of(partition.prefix, images) if _is_in_training(partition.prefix) else None
+    in_training = activations_of(partition.prefix, images)
     network.eval()
     try:
-        in_evaluation = activations_of(partition.prefix, images)
+        in_evaluation = activations_of(partition.prefix, images) if _trains(partition.prefix, modes) else in_training
         alone = _alone(partition.prefix, images[:1])
         whole, parts = network.forward(images), partition.suffix(*in_evaluation)  # not what is compiled of it
     finally:
         for module, mode in modes.items():
             module.training = mode
-    in_training = in_training or in_evaluation
     if not all(_close(a, b) for a, b in zip(in_training, in_evaluation, strict=True)):
         raise CannotPartitionError("its frozen part does in training what it does not in evaluation")
     if not all(_close(a, b[:1], tolerance=_BESIDE_OTHERS) for a, b in zip(alone, in_evaluation, strict=True)):
@@ -329,10 +328,10 @@ def check_bridge(deeper: Partition, bridge: nn.Module, later: Partition, images:
         raise CannotPartitionError("its parts do not give the activations of the whole")
 
 
-def _is_in_training(part: nn.Module) -> bool:
-    """Return whether anything that a part calls is in training; a graph, and modules that only hold others, are not."""
+def _trains(part: nn.Module, modes: Mapping[nn.Module, bool]) -> bool:
+    """Return whether anything that a part calls is in training by some modes; what only holds others is not called."""
     called = (each for each in part.modules() if type(each) is not nn.Module and not isinstance(each, fx.GraphModule))
-    return any(module.training for module in called)
+    return any(modes.get(module, True) for module in called)
 
 
 def _alone(prefix: nn.Module, image: Tensor) -> Activations:

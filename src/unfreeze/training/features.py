@@ -1,13 +1,9 @@
 """Activations of a frozen prefix, a row for each image: on the device, in memory, or in files that are mapped."""
 
-import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from hashlib import blake2b
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +15,6 @@ from unfreeze.data.augment.draws import beside
 from unfreeze.data.sources.images import Indices
 from unfreeze.models.partition import Activations
 
-_LAYOUT = 1
-_PLAIN = (bool, int, float, str, tuple)
-_LIBRARIES = ("torch", "torchvision", "timm", "unfreeze")
 _DONE = "done.npy"
 
 
@@ -249,38 +242,3 @@ class CachedPrefix:
     train: FeatureTable | None
     evaluate: FeatureTable | None
     drawn_in: int | None = None
-
-
-def digest_of(prefix: nn.Module) -> str:
-    """Return a hash of a prefix: of its modules, their plain attributes and code, and of all their tensors."""
-    total = blake2b(str(prefix).encode(), digest_size=16)
-    for name, module in prefix.named_modules():
-        plain = {key: value for key, value in vars(module).items() if isinstance(value, _PLAIN) and key != "training"}
-        kind: Any = type(module)
-        total.update(f"{name} {kind} {sorted(plain.items())} {_code_of(kind)}".encode())
-    tensors = {**dict(prefix.named_buffers()), **prefix.state_dict()}  # which buffers need not be in
-    for name, tensor in tensors.items():
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return total.hexdigest()
-
-
-@cache
-def _code_of(kind: Any) -> str:
-    """Return the file that a class of modules has its forward from, where no library's version stands for it."""
-    if kind.__module__.partition(".")[0] in _LIBRARIES:
-        return ""
-    try:
-        return Path(inspect.getfile(kind.forward)).read_text(encoding="utf-8")
-    except (OSError, TypeError, ValueError):  # made by a program, such as what a trace gives
-        return ""
-
-
-def features_key(prefix_digest: str, facts: Mapping[str, Any]) -> str:
-    """Return the name that the features of a prefix have: another one where anything has changed that decides them.
-
-    Args:
-        prefix_digest: Of `digest_of`.
-        facts: What else decides them, in values that print.
-    """
-    return blake2b(f"{_LAYOUT} {prefix_digest} {sorted(facts.items())}".encode(), digest_size=16).hexdigest()

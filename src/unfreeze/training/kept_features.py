@@ -54,4 +54,4 @@ class JudgeByKeptFeatures(L.Callback):
         if trainer.strategy.broadcast(usable):
             self._features = features
             module.cached = CachedPrefix(partition.suffix, None, features.table(JUDGED))
-            data.serve_images_but_for([data.tested])
+            data.serve_images_but_for([data.tested], are_vectors=features.is_pooled)

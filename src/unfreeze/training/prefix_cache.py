@@ -110,7 +110,7 @@ class FrozenPrefixCache(L.Callback):
         if features.how is not None:
             self._copies[self._stages.plan.stages[self._stages.stage].name] = features.how
         module.cached = CachedPrefix(features.partition.suffix, train, evaluate, drawn_in)
-        data_of(trainer).serve_images_but_for(self._fed_splits)
+        data_of(trainer).serve_images_but_for(self._fed_splits, are_vectors=features.is_pooled)
         if features.computed != self._reported:
             self._report(trainer, features)
 

@@ -1,22 +1,17 @@
 """The features at one edge of a network, for the images of a run: looked up, or computed and kept."""
 
-import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence, Set
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
-from hashlib import blake2b
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
 import numpy as np
-import PIL
 import torch
-import torchvision
 from torch import Tensor, nn
 
-import unfreeze
 from unfreeze.cachefolder import CacheEntry, NoRoomError
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
@@ -27,12 +22,16 @@ from unfreeze.terminal import counting_bar
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, data_of
 from unfreeze.training.extraction import Extractor, Kind
 from unfreeze.training.faster import FasterPrefix, faster_prefix, same_copy
-from unfreeze.training.features import FeatureFiles, FeatureTable, RowLayout, are_pooled, digest_of, features_key
+from unfreeze.training.feature_keys import digest_of, feature_facts, features_key, rounding, structure_of
+from unfreeze.training.features import FeatureFiles, FeatureTable, RowLayout, are_pooled
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
 
 _FETCHED_BYTES_PER_S = 2e9
 """How fast rows are fetched at least, from memory or from the page cache."""
+
+_CUTS: dict[tuple[object, ...], dict[str, tuple[RowLayout, ...]]] = {}
+"""The layouts of rows, by precision, at the cuts that this process has checked for a sweep."""
 
 _SHARE_OF_GPU = 4
 """Features stay on a GPU where they take less than this part of its free memory."""
@@ -80,12 +79,10 @@ class StageFeatures:
         self._wanted: dict[Kind, Indices] = {}
         self._tables: dict[Kind, FeatureTable] = {}
         self._files: dict[Kind, tuple[CacheEntry, FeatureFiles, bool]] = {}
-        self._layouts_by_precision: dict[str, tuple[RowLayout, ...]] = {}
         self._faster: FasterPrefix | None = None
         self._how: str | None = None
         self._start: tuple[StageFeatures, nn.Module] | None = None
-        values = check_partition(module.network, partition, self._prepared(2))
-        self._layouts_by_precision[JUDGED.precision] = tuple(map(RowLayout.of, values))
+        self._layouts_by_precision = self._checked_layouts()
 
     def start_from(self, deeper: "StageFeatures", live: Collection[str], *, deeper_live: Collection[str]) -> None:
         """Compute from what another edge's features are, which are computed first and kept by it.
@@ -293,10 +290,9 @@ class StageFeatures:
             passes = sum(len(images) for kind, images in self._wanted.items() if not kind.exact)
             with self._extractor(kind).context():  # as they will be computed
                 if self._how is None:
-                    found = faster_prefix(self.partition.prefix, images, passes=passes)
-                    self._how = self._trainer.strategy.broadcast(found.how)  # ranks measure different times
-                    self._faster = found if found.how == self._how else None
-                if self._faster is None:
+                    self._faster = faster_prefix(self.partition.prefix, images, passes=passes)
+                    self._how = self._trainer.strategy.broadcast(self._faster.how)  # ranks measure different times
+                if self._faster is None or self._faster.how != self._how:
                     self._faster = same_copy(self.partition.prefix, images, how=self._how)
             self.trial_seconds = time.perf_counter() - started
         return self._faster
@@ -315,9 +311,10 @@ class StageFeatures:
         if kind not in self._files:
             assert self._options.folder is not None
             wanted = None if kept else self._wanted[kind]
-            entry = self._options.folder.entry("features", features_key(self._prefix_digest, self._facts(kind, wanted)))
-            images = len(self._data.source.images)
-            self._files[kind] = entry, FeatureFiles(entry, self._layouts(kind), images=images, wanted=wanted), kept
+            layouts, images = self._layouts(kind), len(self._data.source.images)
+            facts = feature_facts(self._module, self._data, self.partition, kind, layouts=layouts, wanted=wanted)
+            entry = self._options.folder.entry("features", features_key(self._prefix_digest, facts))
+            self._files[kind] = entry, FeatureFiles(entry, layouts, images=images, wanted=wanted), kept
         return self._files[kind]
 
     def _make_room(self) -> None:
@@ -325,29 +322,6 @@ class StageFeatures:
             entry, files, _ = self._files_of(kind, kept=self.is_kept(kind))
             if files.missing_bytes:
                 entry.make_room(files.missing_bytes)
-
-    def _facts(self, kind: Kind, wanted: Indices | None) -> Mapping[str, Any]:
-        """Return what decides the features beside the prefix and its weights."""
-        module, store = self._module, self._data.store
-        augmented = None
-        if kind.epoch is not None:
-            augmented = {**asdict(module.augmentation), "mirror": module.mirror, "seed": module.seed}
-        return {
-            "network": module.classifier.spec.to_record(),
-            "boundary": self.partition.boundary,
-            "preprocessing": module.preprocessing.to_dict(),
-            "channels_last": module.channels_last,
-            "frame": store.frame,
-            "data": blake2b(store.facts.digests.tobytes(), digest_size=16).hexdigest(),
-            "images": None if wanted is None else blake2b(wanted.tobytes(), digest_size=16).hexdigest(),
-            "kind": kind,
-            "layouts": self._layouts(kind),
-            "augmented": augmented,
-            "device": _device_name(module.device),
-            "products": _rounding(module.device),
-            "versions": (torch.__version__, torchvision.__version__, PIL.__version__, unfreeze.__version__),
-            "libraries": _libraries_of(self.partition.prefix),
-        }
 
     def _described(self, kind: Kind, rows: int) -> dict[str, object]:
         layouts = self._layouts(kind)
@@ -368,6 +342,23 @@ class StageFeatures:
             self._layouts_by_precision[kind.precision] = tuple(map(RowLayout.of, values))
         return self._layouts_by_precision[kind.precision]
 
+    def _checked_layouts(self) -> dict[str, tuple[RowLayout, ...]]:
+        """Return the layouts of rows by precision, those of evaluation at least, after a look at what the parts do.
+
+        The runs of a sweep, which share a process, look once at a cut that all of them make.
+        """
+        module = self._module
+        layouts: dict[str, tuple[RowLayout, ...]] = {}
+        if self._options.sweep is not None:
+            modes = tuple(each.training for each in module.network.modules())
+            how = module.preprocessing.crop_px, module.channels_last, module.device, rounding(module.device)
+            cut = self._prefix_digest, structure_of(module.network), self.partition.boundary, modes, how
+            layouts = _CUTS.setdefault(cut, layouts)
+        if not layouts:
+            values = check_partition(module.network, self.partition, self._prepared(2))
+            layouts[JUDGED.precision] = tuple(map(RowLayout.of, values))
+        return layouts
+
     def _extractor(self, kind: Kind) -> Extractor:
         context = self._trainer.precision_plugin.forward_context
         return Extractor(self._module, self._data, self.partition.prefix, kind, autocast=context)
@@ -387,23 +378,6 @@ class StageFeatures:
         if device.type == "cuda" and self.nbytes * _SHARE_OF_GPU > torch.cuda.mem_get_info(device)[0]:
             return torch.device("cpu")
         return device
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _rounding(device: torch.device) -> tuple[str, bool]:
-    """Return how products in float32 are rounded: by matrix products, and by convolutions of a GPU."""
-    return torch.get_float32_matmul_precision(), device.type == "cuda" and torch.backends.cudnn.allow_tf32
-
-
-def _libraries_of(network: nn.Module) -> list[tuple[str, str]]:
-    """Return the libraries whose modules a network is made of, with their versions where they tell."""
-    names = {type(module).__module__.partition(".")[0] for module in network.modules()}
-    return [(name, str(getattr(sys.modules.get(name), "__version__", ""))) for name in sorted(names)]
 
 
 def _gigabytes(nbytes: int) -> str:
