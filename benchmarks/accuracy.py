@@ -10,7 +10,7 @@ import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from contest import LOOP, OURS, PEERS, SETTINGS, Bench, Case, add_options, parse_with_peers, share
@@ -24,7 +24,7 @@ TASKS = {
     "probe": ("none", (LOOP,), ("cache alone", "all allowed")),
     "last_block": ("none", (LOOP,), ("cache alone", "no cache")),
     "gradual": ("light", ("Lightning BackboneFinetuning", "finetuning-scheduler"), ("stored views", "no cache")),
-    "finetune": ("light", tuple(PEERS), ("all allowed", "all allowed, averaged")),
+    "finetune": ("light", tuple(PEERS), ("all allowed", "all allowed, averaged", "head first")),
 }
 
 REACH = "reach"
@@ -32,16 +32,9 @@ HEAD_EPOCHS = 5
 BUDGETS = (1, 2, 3, 4)
 """Epochs of everything that this project is given to reach the loop's accuracy, after those of the head; fewest first.
 
-It trains as `strategy=finetune` does, the head first, on features that are computed once.
+It trains as `strategy=finetune` does, the head first, on features that are computed once; then the backbone, as fast
+as the head, and an average of 50 steps.
 """
-
-SHORT_RUN = (
-    "strategy.lr.decay=1.0",
-    "strategy.lr.floor=1.0",
-    "callbacks=ema",
-    "callbacks.average.decay=0.98",
-)
-"""What this project would use for so short a run: the backbone as fast as the head, and an average of 50 steps."""
 
 
 def measure(bench: Bench, task: str, seeds: Sequence[int]) -> None:
@@ -54,8 +47,8 @@ def measure(bench: Bench, task: str, seeds: Sequence[int]) -> None:
     replies: dict[str, list[Reply]] = {name: [] for name, _ in contestants}
     root = bench.root(test=None)
     for seed in seeds:
-        arguments = ("--task", task, "--augment", augment, "--seed", str(seed))
         for name, ours in contestants:
+            arguments = head_first(4, seed) if ours == SETTINGS["head first"] else asked(task, augment, seed)
             replies[name] += kept_or_run(bench, bench.whole(name, CASE, root, *arguments, ours=ours), root)
     rows = []
     for name, told in replies.items():
@@ -77,15 +70,14 @@ def reach(bench: Bench, seeds: Sequence[int]) -> None:
     """Time to the loop's final accuracy: this project's shortest runs that get there, by the same test images."""
     root = bench.root(test=None)
 
-    def runs(name: str, task: str, *arguments: str, ours: Sequence[str] | None = None) -> list[Reply]:
-        typed = [("--task", task, "--augment", "light", "--seed", str(seed), *arguments) for seed in seeds]
+    def runs(name: str, typed: Iterable[Sequence[str]], ours: Sequence[str] | None = None) -> list[Reply]:
         return [
             reply
             for each in typed
             for reply in kept_or_run(bench, bench.whole(name, CASE, root, *each, ours=ours), root)
         ]
 
-    loop = runs(LOOP, "finetune")
+    loop = runs(LOOP, (asked("finetune", "light", seed) for seed in seeds))
     if len(loop) < len(seeds):
         return
     goal, took = (([reply[name] for reply in loop]) for name in ("test_accuracy", "train_seconds"))
@@ -93,8 +85,7 @@ def reach(bench: Bench, seeds: Sequence[int]) -> None:
     reached = 0.0
     for epochs in (epochs for epochs in bench.options.epochs if reached < statistics.mean(goal)):
         name = f"{OURS}, {HEAD_EPOCHS} of the head + {epochs}"
-        ours = (*SETTINGS["all allowed"], *SHORT_RUN)
-        told = runs(name, "head_first", "--epochs", str(HEAD_EPOCHS), str(epochs), ours=ours)
+        told = runs(name, (head_first(epochs, seed) for seed in seeds), SETTINGS["head first"])
         if not told:
             break
         right, seconds = (([reply[figure] for reply in told]) for figure in ("test_accuracy", "train_seconds"))
@@ -111,6 +102,16 @@ def reach(bench: Bench, seeds: Sequence[int]) -> None:
             *table(["whole runs", "test accuracy, mean", "median (least–most)", "s", "of the loop's time"], rows),
         ],
     )
+
+
+def asked(task: str, augment: str, seed: int) -> list[str]:
+    """Return what a contestant is asked for a task."""
+    return ["--task", task, "--augment", augment, "--seed", str(seed)]
+
+
+def head_first(epochs: int, seed: int) -> list[str]:
+    """Return what this project is asked for so many epochs of everything after those of the head."""
+    return [*asked("head_first", "light", seed), "--epochs", str(HEAD_EPOCHS), str(epochs)]
 
 
 def kept_or_run(bench: Bench, run: Whole, root: Path) -> list[Reply]:

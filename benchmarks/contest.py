@@ -28,6 +28,10 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("cache.exact=false", "trainer.precision=auto", "optimizer.schedule=constant"),
         *("callbacks=ema", "callbacks.average.decay=0.98"),
     ),
+    "head first": (
+        *("cache.exact=false", "trainer.precision=auto", "strategy.lr.decay=1.0", "strategy.lr.floor=1.0"),
+        *("callbacks=ema", "callbacks.average.decay=0.98"),
+    ),
     "no cache": ("cache.enabled=false",),
     "stored views": ("cache.views=2",),
 }
