@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 import re
+import shlex
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -67,7 +68,7 @@ def machine() -> str:
 
 
 def _origin(versions: dict[str, str]) -> str:
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_folder, sys.argv[1:])])
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_without_folder, sys.argv[1:])])
     told = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     day = datetime.datetime.now(tz=datetime.UTC).date()
     return f"*{day}; {machine()}; {told or f'Python {platform.python_version()}'}*\n\n    {command}"
