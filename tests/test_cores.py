@@ -12,11 +12,12 @@ from unfreeze.data.store.store import StoreOptions
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let the machine have 64 cores, no quota, and one job."""
+    """Let the machine have 64 cores, no quota, and one job of one rank."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.setattr(cgroups, "_CGROUPS", tmp_path)
     monkeypatch.setattr(cgroups, "_OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(cores, "_jobs_at_once", 1)
+    monkeypatch.setattr(cores, "_ranks_here", 1)
 
 
 def put_quota(root: Path, folder: str, quota: str) -> None:
@@ -50,6 +51,12 @@ def test_a_quota_that_limits_nothing(quota: str, tmp_path: Path) -> None:
 def test_jobs_that_run_at_once_share_the_cores(jobs: int, usable: int) -> None:
     cores.share_cores(jobs)
     assert cores.usable_cores() == usable
+
+
+def test_ranks_share_the_cores_of_their_job() -> None:
+    cores.share_cores(2)
+    cores.share_cores_among(8)
+    assert cores.usable_cores() == StoreOptions().worker_count == 4
 
 
 @pytest.mark.parametrize(("jobs", "workers"), [(1, 16), (8, 8), (64, 1)])

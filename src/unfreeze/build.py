@@ -14,7 +14,6 @@ from unfreeze.terminal import counting_bar
 from unfreeze.training.precision import AUTO, FLOAT32
 
 if TYPE_CHECKING:
-    import torch
     from lightning import Trainer
 
     from unfreeze.data.audit.audit import AuditReport
@@ -309,13 +308,13 @@ def trainer_arguments(config: Config) -> dict[str, Any]:
     return arguments
 
 
-def check_trainer(config: Config) -> "torch.device":
-    """Let Lightning look at its arguments before anything is loaded; return the device that this process trains on."""
+def check_trainer(config: Config) -> "Trainer":
+    """Let Lightning look at its arguments before anything is loaded; return a Trainer that has them and no more."""
     import lightning  # noqa: F401  # chooses INFO for itself; what it would say, `announce` says
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
-        return _bare_trainer(config).strategy.root_device
+        return _bare_trainer(config)
     except Exception as error:
         raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None
 

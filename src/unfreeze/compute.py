@@ -111,7 +111,7 @@ def _ranks_start_apart(config: Config) -> bool:
 def _unmeasured(device: "torch.device") -> str:
     from unfreeze.training.speed_probe import has_bfloat16
 
-    return "a step is too long for the probe" if has_bfloat16(device) else "this device has no bf16"
+    return "no step ended within the probe" if has_bfloat16(device) else "this device has no bf16"
 
 
 def _measured(

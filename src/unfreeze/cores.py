@@ -1,4 +1,4 @@
-"""How many cores this process may use: all that it is allowed, shared with the jobs that run beside it."""
+"""How many cores this process may use: all that it is allowed, shared with the jobs and the ranks beside it."""
 
 import os
 
@@ -8,6 +8,7 @@ MOST_WORKERS = 16
 """More processes than this are seldom fed by one disk."""
 
 _jobs_at_once = 1
+_ranks_here = 1
 
 
 def share_cores(jobs: int) -> None:
@@ -20,9 +21,15 @@ def share_cores(jobs: int) -> None:
     _jobs_at_once = max(1, jobs if jobs > 0 else _allowed_cores() + 1 + jobs)
 
 
+def share_cores_among(ranks: int) -> None:
+    """Note that this process is one of so many ranks of a run on this machine."""
+    global _ranks_here
+    _ranks_here = max(1, ranks)
+
+
 def usable_cores() -> int:
     """Return how many cores this process may keep busy, 1 or more."""
-    return max(1, _allowed_cores() // _jobs_at_once)
+    return max(1, _allowed_cores() // (_jobs_at_once * _ranks_here))
 
 
 def limit_torch_threads() -> None:

@@ -31,7 +31,7 @@ from unfreeze.build import (
 )
 from unfreeze.compute import allow_tf32, bequeath, settle_compute, with_verdict
 from unfreeze.config import Config, parse_config
-from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads
+from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads, share_cores_among
 from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
 from unfreeze.experiment import Experiment, check_is_free, check_resumable, describe_data, identity_of, keep_request
 from unfreeze.judging import figures_of, load_weights, predict_splits, try_report
@@ -96,8 +96,9 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
 
     from unfreeze.models.classifier import build_classifier
 
+    trainer = check_trainer(config)
+    share_cores_among(trainer.num_devices)
     limit_torch_threads()
-    device = check_trainer(config)
     _check_nodes(raw)
     source = build_source(config)
     outputs, _ = answers_of(config, source.tasks)
@@ -118,6 +119,7 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
     decode(data, classifier.preprocessing)
     classifier = replace(classifier, native_px=data.store.frame.native_px)
     teacher = build_teacher(config, source, data, outputs) if config.objective.name == "distill" else None
+    device = trainer.strategy.root_device
     verdict = settle_compute(config, plan=plan, classifier=classifier, batch_size=data.batch_size, device=device)
     config = with_verdict(config, verdict)
     experiment = Experiment(config, tuple(typed), plan, classifier, data, verdict, teacher=teacher)

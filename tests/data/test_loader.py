@@ -51,6 +51,13 @@ class TestOrder:
         assert len({tuple(flat(epoch)) for epoch in epochs}) == 3
         assert epoch_of(train_loader(seed=4)) != epochs[0]
 
+    @pytest.mark.parametrize("balance", [False, True])
+    def test_the_images_of_some_epochs_are_those_that_they_have(self, balance: bool) -> None:
+        loader = train_loader(balance=balance)
+        seen = [set(flat(epoch_of(loader))) for _ in range(3)]
+        assert loader.images_of(range(1, 3)).tolist() == sorted(seen[1] | seen[2])
+        assert loader.images_of(range(0)).tolist() == []
+
     def test_the_state_of_other_generators_decides_nothing(self) -> None:
         first = epoch_of(train_loader())
         torch.manual_seed(99)
