@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from torch.multiprocessing import ProcessExitedException
 
 from tests.training.conftest import make_classifier, make_source, quiet_trainer, state_of
 from unfreeze.cachefolder import CacheFolder
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.models.heads import HeadSpec
+from unfreeze.training.checkpointing import LastCheckpoint
 from unfreeze.training.demand import PrefixCacheOptions
+from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.param_groups import OptimizerSpec
 from unfreeze.training.plan import Rates, Stage
@@ -41,6 +45,12 @@ class Notes(L.Callback):
         self._stages.append(next(c.stage for c in trainer.callbacks if isinstance(c, StagedUnfreezing)))
         torch.save(self._weights, self._folder / f"weights-{trainer.global_rank}.pt")
         (self._folder / f"stages-{trainer.global_rank}.json").write_text(json.dumps(self._stages))
+
+
+class SignalToTheSecondRank(L.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_rank == 1 and trainer.global_step == 2:
+            STOP.received = signal.SIGTERM
 
 
 def without_norms(classes: list[str]) -> Classifier:
@@ -107,6 +117,26 @@ def test_ranks_agree(network: str, find_unused_parameters: bool, single: Path, t
         for key in a:
             torch.testing.assert_close(a[key], b[key], rtol=1e-3, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
     assert not torch.equal(first[0]["features.0.weight"], first[-1]["features.0.weight"])
+
+
+@pytest.mark.parametrize(("unasked_s", "stopped_at"), [(0.0, 3), (1e9, 17)], ids=["slow steps", "fast steps"])
+def test_a_signal_to_one_rank_stops_all_after_a_second_or_a_few_steps(
+    unasked_s: float, stopped_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unfreeze.training.checkpointing._LONGEST_UNASKED_S", unasked_s)
+    source = make_source(per_class=36)
+    source.splits[:] = np.tile(["train"] * 8 + ["val"] * 3 + ["test"], 9)
+    trainer = quiet_trainer(
+        max_epochs=1,
+        use_distributed_sampler=False,
+        devices=2,
+        strategy=DDPStrategy(start_method="fork", process_group_backend="gloo"),
+        callbacks=[SignalToTheSecondRank(), LastCheckpoint(tmp_path)],
+        enable_checkpointing=True,
+    )
+    with pytest.raises(ProcessExitedException, match="exit code 143"):
+        trainer.fit(ImageClassifier(make_classifier()), ImageDataModule(source, batch_size=2))
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == stopped_at
 
 
 @pytest.mark.parametrize("find_unused_parameters", [True, False], ids=["registers everything", "wraps anew"])

@@ -28,8 +28,9 @@ _MOST_SHARE = 0.05
 _WRITTEN_BYTES_PER_S = 5e8
 """How fast a checkpoint is thought to be written before there was one."""
 
-_STEPS_BETWEEN_QUESTIONS = 16
-"""Between ranks, whether a signal has come or a checkpoint is due."""
+_MOST_STEPS_UNASKED = 16
+_LONGEST_UNASKED_S = 1.0
+"""How long ranks train on without asking each other whether a signal has come: for that they wait for their devices."""
 
 _MAY_WAIT = "may wait"
 
@@ -180,24 +181,41 @@ class LastCheckpoint(Checkpoint):
         self._path = folder / LAST
         self._every_s = every_min * 60
         self._pace = _Pace()
+        self._unasked = 0
+        self._ask_after = 1
+        self._asked_at = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over from Lightning, which would end with exit code 0."""
         STOP.install()
         STOP.deferring = True
         self._pace.begin()
+        self._unasked, self._ask_after, self._asked_at = 0, 1, time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save between two optimizer steps where that is due."""
-        due = STOP.received is not None or self._pace.idle_s > self._every_s
-        # Ranks that ask each other wait for their devices, so they do it now and then.
-        between_steps = (batch_idx + 1) % (trainer.accumulate_grad_batches * _steps_between_questions(trainer)) == 0
-        if between_steps and batch_idx + 1 < trainer.num_training_batches and _on_any_rank(trainer, due):
-            # At an epoch's last batch Lightning would take the epoch for validated when it resumes.
+        # At an epoch's last batch Lightning would take the epoch for validated when it resumes.
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if between_steps and batch_idx + 1 < trainer.num_training_batches and self._is_due_on_any_rank(trainer):
             self._save(trainer, pl_module)
             self._stop_if_requested(trainer)
+
+    def _is_due_on_any_rank(self, trainer: L.Trainer) -> bool:
+        """Return whether to save between two steps; ranks ask each other once a second, or every few steps."""
+        is_due = STOP.received is not None or self._pace.idle_s > self._every_s
+        if trainer.world_size == 1:
+            return is_due
+        self._unasked += 1
+        if self._unasked < self._ask_after:
+            return False
+        step_s = (time.monotonic() - self._asked_at) / self._unasked
+        told = torch.tensor([float(is_due), step_s], device=trainer.strategy.root_device)
+        anyone, slowest_s = trainer.strategy.reduce(told, reduce_op="max").tolist()
+        self._ask_after = max(1, min(_MOST_STEPS_UNASKED, int(_LONGEST_UNASKED_S / max(slowest_s, 1e-6))))
+        self._unasked, self._asked_at = 0, time.monotonic()
+        return bool(anyone)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let a signal end validation at once: the last checkpoint holds."""
@@ -243,10 +261,6 @@ def _host_copy(checkpoint: dict[str, Any]) -> dict[str, Any]:
     if hasattr(weights, "_metadata"):  # versions of modules, which a copied dict does not have
         copied["state_dict"]._metadata = weights._metadata
     return copied
-
-
-def _steps_between_questions(trainer: L.Trainer) -> int:
-    return 1 if trainer.world_size == 1 else _STEPS_BETWEEN_QUESTIONS
 
 
 def _on_any_rank(trainer: L.Trainer, condition: bool) -> bool:
