@@ -88,7 +88,7 @@ def read_verdict(run_dir: Path) -> Verdict | None:
 def inherited_verdict() -> Verdict | None:
     """Return the verdict of the process that has started this one as a rank; None where none has."""
     try:
-        return Verdict.from_dict(json.loads(os.environ[_INHERITED])) if _is_rank() else None
+        return Verdict.from_dict(json.loads(os.environ[_INHERITED])) if is_rank() else None
     except (KeyError, ValueError):
         return None
 
@@ -98,14 +98,15 @@ def bequeath(verdict: Verdict) -> None:
     os.environ[_INHERITED] = json.dumps(verdict.to_dict())
 
 
-def _is_rank() -> bool:
+def is_rank() -> bool:
+    """Return whether this process is one of several ranks that have been started."""
     return "LOCAL_RANK" in os.environ
 
 
 def _ranks_start_apart(config: Config) -> bool:
     """Return whether ranks start without a first process to hear from: torchrun, Slurm, several nodes."""
     tasks = os.environ.get("SLURM_NTASKS", "1")
-    return _is_rank() or config.trainer.get("num_nodes", 1) not in (1, None) or (tasks.isdigit() and int(tasks) > 1)
+    return is_rank() or config.trainer.get("num_nodes", 1) not in (1, None) or (tasks.isdigit() and int(tasks) > 1)
 
 
 def _unmeasured(device: "torch.device") -> str:

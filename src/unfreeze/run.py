@@ -29,7 +29,7 @@ from unfreeze.build import (
     resolve,
     trainer_arguments,
 )
-from unfreeze.compute import allow_tf32, bequeath, settle_compute, with_verdict
+from unfreeze.compute import allow_tf32, bequeath, is_rank, settle_compute, with_verdict
 from unfreeze.config import Config, parse_config
 from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads, share_cores_among
 from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
@@ -97,7 +97,7 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
     from unfreeze.models.classifier import build_classifier
 
     trainer = check_trainer(config)
-    share_cores_among(trainer.num_devices)
+    share_cores_among(trainer.num_devices if is_rank() else 1)  # before Lightning starts ranks, this process is alone
     limit_torch_threads()
     _check_nodes(raw)
     source = build_source(config)

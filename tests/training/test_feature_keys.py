@@ -1,11 +1,14 @@
 """Features are found again by what decides them, and never used where anything of that has changed."""
 
+import importlib
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.training.cached_run import BLOCK, HEAD, Fit, Run, make_data
 from unfreeze.cachefolder import CacheFolder
@@ -95,7 +98,7 @@ def test_features_of_products_rounded_otherwise_are_never_used(fit: Fit, tmp_pat
         torch.set_float32_matmul_precision(before)
 
 
-class Scaled(torch.nn.Module):
+class Scaled(nn.Module):
     """Has what no state_dict shows."""
 
     def __init__(self, factor: float, offset: float) -> None:
@@ -107,11 +110,44 @@ class Scaled(torch.nn.Module):
         return images * self.factor + self.offset
 
 
+def holding(value: object) -> nn.Module:
+    network = Scaled(2.0, 1.0)
+    network.more = value  # type: ignore[assignment]
+    return network
+
+
 def test_prefixes_that_differ_in_what_no_state_dict_shows_have_other_digests() -> None:
     networks = [Scaled(2.0, 1.0), Scaled(3.0, 1.0), Scaled(2.0, 2.0)]
-    digests = [digest_of(torch.nn.Sequential(network)) for network in networks]
+    networks += map(holding, [None, {"at": [1]}, {"at": [2]}, {1}, torch.relu, torch.tanh, torch.float64, nn.ReLU()])
+    networks += map(holding, [np.arange(3), np.arange(3) * 2, np.arange(3.0)])
+    digests = [digest_of(nn.Sequential(network)) for network in networks]
     assert len(set(digests)) == len(networks)
-    assert digest_of(torch.nn.Sequential(Scaled(2.0, 1.0))) == digests[0]
+    assert digest_of(nn.Sequential(Scaled(2.0, 1.0))) == digests[0]
+    assert digest_of(nn.Sequential(holding({"at": [2]}))) == digests[5]
+
+
+def test_code_that_a_class_inherits_or_its_file_imports_decides_the_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "squashing_of_mine": "import torch\n\ndef squash(x):\n    return torch.relu(x)\n",
+        "bases_of_mine": "from torch import nn\n\nclass Base(nn.Module):\n"
+        "    def forward(self, x):\n        return self.act(x)\n",
+        "blocks_of_mine": "from bases_of_mine import Base\nfrom squashing_of_mine import squash\n\n"
+        "class Block(Base):\n    def act(self, x):\n        return squash(x)\n",
+    }
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def digest(changed: str | None = None) -> str:
+        for name, text in files.items():
+            (tmp_path / f"{name}.py").write_text(text + "# other\n" * (name == changed))
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return digest_of(importlib.import_module("blocks_of_mine").Block())
+
+    first = digest()
+    assert digest() == first
+    assert len({first, *map(digest, files)}) == 4
 
 
 def test_features_of_another_precision_are_never_used(fit: Fit, tmp_path: Path) -> None:

@@ -156,12 +156,17 @@ def test_features_of_pooled_maps_are_found_by_the_next_run(fit: Fit, tmp_path: P
 
 def test_the_runs_of_a_sweep_look_once_at_a_cut_that_all_of_them_make(fit: Fit, tmp_path: Path) -> None:
     def other_head(module: ImageClassifier) -> None:
-        module.network.fc.temperature = 2.0  # a forward may go by it
+        module.network.fc.temperature = {"at first": 2.0}  # a forward may go by it
+
+    def other_options(module: ImageClassifier) -> None:
+        spec = replace(module.classifier.spec, options=(("center", "batch"),))
+        object.__setattr__(module.classifier, "spec", spec)
 
     options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0), sweep=tmp_path)
     Run(fit, [HEAD], options=options)
     assert Run(fit, [HEAD], options=options).prefix_images == 0
-    assert Run(fit, [HEAD], options=options, change=other_head).prefix_images > 0
+    for change in (other_head, other_options):
+        assert Run(fit, [HEAD], options=options, change=change).prefix_images > 0
 
 
 def test_vectors_are_judged_in_batches_of_their_own_size(fit: Fit) -> None:

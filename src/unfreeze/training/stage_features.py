@@ -31,7 +31,7 @@ _FETCHED_BYTES_PER_S = 2e9
 """How fast rows are fetched at least, from memory or from the page cache."""
 
 _CUTS: dict[tuple[object, ...], dict[str, tuple[RowLayout, ...]]] = {}
-"""The layouts of rows, by precision, at the cuts that this process has checked for a sweep."""
+"""The layouts of rows, by precision, at the cuts that the runs of a sweep have checked in this process, and share."""
 
 _SHARE_OF_GPU = 4
 """Features stay on a GPU where they take less than this part of its free memory."""
@@ -352,7 +352,8 @@ class StageFeatures:
         if self._options.sweep is not None:
             modes = tuple(each.training for each in module.network.modules())
             how = module.preprocessing.crop_px, module.channels_last, module.device, rounding(module.device)
-            cut = self._prefix_digest, structure_of(module.network), self.partition.boundary, modes, how
+            network = str(module.classifier.spec.to_record()), structure_of(module.network)
+            cut = self._prefix_digest, *network, self.partition.boundary, modes, how
             layouts = _CUTS.setdefault(cut, layouts)
         if not layouts:
             values = check_partition(module.network, self.partition, self._prepared(2))
