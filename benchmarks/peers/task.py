@@ -79,7 +79,7 @@ class Task:
         resize = [transforms.Resize(size), transforms.CenterCrop(size)]
         if self.augment == "none":
             return resize
-        crop = transforms.RandomCrop(size, padding=size // 8, padding_mode="reflect")
+        crop = transforms.RandomCrop(size, padding=size // 16, padding_mode="reflect")
         return [*resize, crop, transforms.RandomHorizontalFlip()]
 
     def train_images(self) -> ImageFolder:
