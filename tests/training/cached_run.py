@@ -20,8 +20,8 @@ HEAD = Stage("head", 1, 3)
 BLOCK = Stage("block", 2, 3)
 
 
-def make_data(seed: int = 0) -> ImageDataModule:
-    source = make_source(seed=seed)
+def make_data(seed: int = 0, per_class: int = 12) -> ImageDataModule:
+    source = make_source(per_class, seed=seed)
     return ImageDataModule(source, batch_size=8, splits=split_source(source, val_fraction=0.2))
 
 

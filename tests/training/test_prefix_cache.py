@@ -1,6 +1,7 @@
 """A stage on cached features learns what it would learn without them."""
 
 import errno
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from tests.training.cached_run import BLOCK, HEAD, Fit, Run, make_data
 from tests.training.conftest import equal, make_classifier, quiet_trainer, state_of
 from unfreeze.cachefolder import CacheEntry, CacheFolder
+from unfreeze.errors import Stopped
 from unfreeze.models.partition import partition_network
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions
 from unfreeze.training.features import FeatureTable, RowLayout
@@ -312,6 +314,31 @@ def test_a_resume_computes_by_the_copy_that_had_won_its_trial(fit: Fit, monkeypa
     again = Run(resumed, [HEAD], options=options)
     assert equal(state_of(again.module), state_of(first.module))
     assert again.reports[0]["faster"] == "bf16"
+
+
+@pytest.mark.parametrize(("error", "noted_every_s"), [(Stopped(signal.SIGTERM), 30.0), (RuntimeError("killed"), 0.0)])
+def test_what_was_computed_before_the_end_came_is_taken_up(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, noted_every_s: float
+) -> None:
+    put = FeatureTable.put
+    batches: list[int] = []
+
+    def end_in_the_second_batch(table: FeatureTable, indices: torch.Tensor, activations: Any) -> None:
+        put(table, indices, activations)
+        batches.append(len(indices))
+        if len(batches) == 2:
+            raise error
+
+    options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
+    with monkeypatch.context() as patch:
+        patch.setattr("unfreeze.training.stage_features._NOTED_EVERY_S", noted_every_s)
+        patch.setattr(FeatureTable, "put", end_in_the_second_batch)
+        with pytest.raises(type(error)):
+            Run(fit, [HEAD], options=options, data=make_data(per_class=30))
+    resumed = Run(fit, [HEAD], options=options, data=make_data(per_class=30))
+    untouched = Run(fit, [HEAD], data=make_data(per_class=30))
+    assert resumed.reports[0]["images"] == untouched.reports[0]["images"] - batches[0]
+    assert equal(state_of(resumed.module), state_of(untouched.module))
 
 
 def test_damaged_files_are_computed_anew(fit: Fit, tmp_path: Path) -> None:

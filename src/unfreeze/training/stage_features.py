@@ -1,7 +1,7 @@
 """The features at one edge of a network, for the images of a run: looked up, or computed and kept."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -16,6 +16,7 @@ from unfreeze.cachefolder import CacheEntry, NoRoomError
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
 from unfreeze.data.sources.images import Indices
+from unfreeze.errors import Stopped
 from unfreeze.memory import free_memory_bytes
 from unfreeze.models.partition import Activations, Partition, bridge_network, check_bridge, check_partition
 from unfreeze.terminal import counting_bar
@@ -32,6 +33,9 @@ _FETCHED_BYTES_PER_S = 2e9
 
 _CUTS: dict[tuple[object, ...], dict[str, tuple[RowLayout, ...]]] = {}
 """The layouts of rows, by precision, at the cuts that the runs of a sweep have checked in this process, and share."""
+
+_NOTED_EVERY_S = 30.0
+"""How much of one process's work is lost where it is killed while it computes features that are kept."""
 
 _SHARE_OF_GPU = 4
 """Features stay on a GPU where they take less than this part of its free memory."""
@@ -249,29 +253,44 @@ class StageFeatures:
             trainer.strategy.barrier()
             table = files.table(writable=not there)
             if len(missing):
-                self._fill(table, kind, missing[rank::ranks])
-                trainer.strategy.barrier()
-                if rank == 0:
-                    done[files.rows_of(missing)] = True
+
+                def note(computed: Indices) -> None:
+                    done[files.rows_of(computed)] = True
                     files.mark_done(done)
                     entry.describe(self._described(kind, int(done.sum())))
+
+                self._fill(table, kind, missing[rank::ranks], note=note if kept and ranks == 1 else None)
+                trainer.strategy.barrier()
+                if rank == 0:
+                    note(missing)
                 trainer.strategy.barrier()
         fits = ranks == 1 and len(wanted) * self.row_bytes(kind) <= free_memory_bytes() // 2
         if self._home.type == "cuda" or (fits and kept):
             return table.copy_of(wanted, images=len(self._data.source.images), device=self._home)
         return table
 
-    def _fill(self, table: FeatureTable, kind: Kind, images: Indices) -> None:
-        started = time.perf_counter()
+    def _fill(
+        self, table: FeatureTable, kind: Kind, images: Indices, *, note: Callable[[Indices], None] | None = None
+    ) -> None:
+        """Compute rows; those that are there already are noted now and then, and when a signal ends it."""
+        started = noted = time.perf_counter()
         done = 0
         extractor = self._extractor(kind)
         if not kind.exact:
             extractor = replace(extractor, prefix=self._faster_prefix(kind).module)
         with counting_bar("caching", len(images), shown=self._trainer.is_global_zero) as progress:
-            for indices, activations in self._rows_from_start(extractor, images) or extractor.compute(images):
-                table.put(indices, activations)
-                done += len(indices)
-                progress(done)
+            try:
+                for indices, activations in self._rows_from_start(extractor, images) or extractor.compute(images):
+                    table.put(indices, activations)
+                    done += len(indices)
+                    progress(done)
+                    if note is not None and time.perf_counter() - noted > _NOTED_EVERY_S:
+                        note(images[:done])
+                        noted = time.perf_counter()
+            except Stopped:
+                if note is not None and done:
+                    note(images[:done])
+                raise
         self.computed += len(images) * self._trainer.world_size
         self.seconds += time.perf_counter() - started
 
