@@ -3,13 +3,16 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.models import get_model
 from torchvision.ops import StochasticDepth
 
 from tests.models.families import FAMILIES
+from unfreeze.models import groups
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.dry import describe_groups, group_sizes
-from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups
+from unfreeze.models.groups import NORMS, LayerGroup, backbone_parts, build_layer_groups
 from unfreeze.models.heads import find_head, replace_head
+from unfreeze.models.meta import on_meta
 from unfreeze.models.torchvision_models import classifier_names
 
 MEMBERS = sorted(FAMILIES.values())
@@ -150,6 +153,23 @@ class OwnNetwork(nn.Module):
         self.neck = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
         self.drop = nn.Dropout(0.5)
         self.out = nn.Linear(5, 2)
+
+
+def test_networks_of_the_same_modules_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    def look(network: nn.Module) -> nn.Module:
+        looks.append(type(network).__name__)
+        return on_meta(network)
+
+    monkeypatch.setattr(groups, "_AREAS", {})
+    monkeypatch.setattr(groups, "on_meta", look)
+    first, second, other = (
+        backbone_parts(get_model(name, weights=None), "classifier.6") for name in ("vgg11", "vgg11", "vgg13")
+    )
+    assert looks == ["VGG", "VGG"]
+    assert first == second
+    assert first != other
 
 
 def test_a_persons_own_network_falls_back_to_its_children() -> None:

@@ -144,6 +144,7 @@ def _spec(model: str | ModelSpec) -> ModelSpec:
     return ModelSpec(model) if isinstance(model, str) else model
 
 
+@cache
 def _problem_at(spec: ModelSpec, size_px: int) -> str | None:
     """Return what an architecture says to images of a size; None where it takes them."""
     try:

@@ -22,6 +22,9 @@ BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
+_AREAS: dict[tuple[type[nn.Module], str, str], dict[str, int]] = {}
+"""What `_feature_map_areas` has found, by a network's type, the container and the network in words."""
+
 
 @dataclass(frozen=True)
 class LayerGroup:
@@ -288,9 +291,15 @@ def _resolution_parts(network: nn.Module, container: str) -> list[Part]:
 
 
 def _feature_map_areas(network: nn.Module, container: str) -> dict[str, int]:
-    """Return the number of positions that each child of a container puts out for an image of 224 px, in order."""
+    """Return the number of positions that each child of a container puts out for an image of 224 px, in order.
+
+    Networks that are made of the same modules are looked at once in a process: a pass on the meta device takes as long
+    as a hundred steps of a head.
+    """
+    areas = _AREAS.setdefault((type(network), container, str(network)), {})
+    if areas:
+        return areas
     skeleton = on_meta(network).eval()
-    areas: dict[str, int] = {}
 
     def record(name: str, output: Tensor) -> None:
         if output.ndim != 4:
