@@ -24,6 +24,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch.nn import functional as F
+from torchvision.models import get_model
 
 from photos import write_noise
 from results import RESULTS, publish, spread, table
@@ -34,6 +35,8 @@ SECTIONS = ("step", "start", "sweep", "command")
 IMAGES = 5000
 HEADS = ("strategy.lr.head=1e-4,3e-4,1e-3,2e-3,3e-3,5e-3,1e-2,3e-2", "optimizer.weight_decay=0,1e-3,1e-2,1e-1")
 JOBS = 32
+EPOCHS, BATCH_SIZE = 10, 64
+"""Of a head, as strategy=feature_extraction and the data's configuration have them."""
 
 
 class PairedSteps(L.Callback):
@@ -225,22 +228,42 @@ def sweep_of_heads(folder: Path, options: argparse.Namespace) -> None:
     images = write_noise(folder / "images", train=IMAGES, test=100)
     size = f"data.image_size={options.image_size}"
     rows = []
-    for precision in ("auto", "32"):
+    for model, precision in (("resnet18", "auto"), ("resnet18", "32"), ("mobilenet_v2", "auto")):
         took = []
-        for what, typed in (("one head", []), (f"{JOBS} heads", ["-m", *HEADS, "search=true"])):
-            cache = f"{what.replace(' ', '-')}-{precision}"
+        for jobs, typed in ((1, []), (JOBS, ["-m", *HEADS, "search=true"])):
             own = [size, f"trainer.precision={precision}", "strategy=feature_extraction"]
             started = time.perf_counter()
-            train([*typed, *_request(images, folder, cache=cache), *own], folder)
+            train([*typed, *_request(images, folder, model=model, cache=f"{model}-{precision}-{jobs}"), *own], folder)
             took.append(time.perf_counter() - started)
-            rows.append([f"{what}, trainer.precision={precision}", f"{took[-1]:.0f}", f"{took[-1] / took[0]:.2f}"])
+        one, many = took
+        bare = one + (JOBS - 1) * _bare_head_seconds(model)
+        figures = [f"{one:.0f}", f"{many:.0f}", f"{many / one:.2f}", f"{bare / one:.2f}"]
+        rows.append([f"{model}, trainer.precision={precision}", *figures])
     _publish(
         options,
         "sweep",
-        f"ResNet-18 at {options.image_size} px, {IMAGES:,} images, 10 epochs a head; whole processes, empty caches.",
-        ["train.py", "s", "of one"],
+        f"Heads at {options.image_size} px, {IMAGES:,} images, {EPOCHS} epochs a head; train.py, whole processes, "
+        "empty caches. Bare: one run, then the steps alone of the other heads, dropout included, on vectors in memory.",
+        ["", "one head, s", f"{JOBS} heads, s", "of one", "bare"],
         rows,
     )
+
+
+def _bare_head_seconds(model: str) -> float:
+    """Return what the steps of a stock head's epochs take a bare loop on vectors."""
+    network = get_model(model, weights=None, num_classes=10)
+    head = network.fc if model == "resnet18" else network.classifier
+    images = int(0.9 * IMAGES)
+    rows = torch.randn(images, next(head.parameters()).shape[1])
+    labels = torch.arange(images) % 10
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, fused=True)
+    started = time.perf_counter()
+    for _ in range(EPOCHS):
+        for index in torch.randperm(images).split(BATCH_SIZE):
+            optimizer.zero_grad()
+            F.cross_entropy(head(rows[index]), labels[index]).backward()
+            optimizer.step()
+    return time.perf_counter() - started
 
 
 def command(folder: Path, options: argparse.Namespace) -> None:
@@ -270,9 +293,9 @@ def train(typed: Sequence[str], folder: Path) -> None:
     )
 
 
-def _request(images: Path, folder: Path, cache: str = "cache") -> list[str]:
+def _request(images: Path, folder: Path, model: str = "resnet18", cache: str = "cache") -> list[str]:
     return [
-        *["data=imagefolder", f"data.root={images}", "model=resnet18", "model.weights=null"],
+        *["data=imagefolder", f"data.root={images}", f"model={model}", "model.weights=null"],
         f"cache.dir={folder / cache}",
     ]
 
