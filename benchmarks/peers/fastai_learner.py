@@ -17,7 +17,6 @@ from fastai.vision.all import (
     PadMode,
     RandomCrop,
     Resize,
-    accuracy,
     imagenet_stats,
     params,
 )
@@ -43,7 +42,7 @@ def item_transforms(task: Task) -> list[object]:
     size = task.image_size
     if task.augment == "none":
         return [Resize(size)]
-    return [Resize(size), CropPad(size + 2 * (size // 8), pad_mode=PadMode.Reflection), RandomCrop(size), FlipItem()]
+    return [Resize(size), CropPad(size + 2 * (size // 16), pad_mode=PadMode.Reflection), RandomCrop(size), FlipItem()]
 
 
 def parameter_groups(network):
@@ -68,15 +67,11 @@ data = ImageDataLoaders.from_folder(
     device="cpu",
 )
 network = task.network(len(data.vocab))
-learner = Learner(data, network, loss_func=CrossEntropyLossFlat(), splitter=parameter_groups, metrics=accuracy)
+learner = Learner(data, network, loss_func=CrossEntropyLossFlat(), splitter=parameter_groups)
 
 started = time.perf_counter()
 with learner.no_bar(), learner.no_logging(), learner.added_cbs(TakeTurns()):
     for stage in task.stages:
         learner.freeze_to(-stage.depth)
         learner.fit_one_cycle(stage.epochs, slice(BACKBONE_LR, HEAD_LR) if stage.depth > 1 else HEAD_LR)
-seconds = time.perf_counter() - started
-started = time.perf_counter()
-with learner.no_bar(), learner.no_logging():
-    test_accuracy = learner.validate()[1]
-turns.say(train_seconds=seconds, test_accuracy=test_accuracy, eval_seconds=time.perf_counter() - started)
+turns.say(train_seconds=time.perf_counter() - started, **task.accuracy(network))
