@@ -296,10 +296,11 @@ def _feature_map_areas(network: nn.Module, container: str) -> dict[str, int]:
     Networks that are made of the same modules are looked at once in a process: a pass on the meta device takes as long
     as a hundred steps of a head.
     """
-    areas = _AREAS.setdefault((type(network), container, str(network)), {})
-    if areas:
-        return areas
+    key = type(network), container, str(network)
+    if key in _AREAS:
+        return _AREAS[key]
     skeleton = on_meta(network).eval()
+    areas: dict[str, int] = {}
 
     def record(name: str, output: Tensor) -> None:
         if output.ndim != 4:
@@ -315,6 +316,7 @@ def _feature_map_areas(network: nn.Module, container: str) -> dict[str, int]:
         skeleton(torch.empty(1, 3, 224, 224, device="meta"))
     for handle in handles:
         handle.remove()
+    _AREAS[key] = areas
     return areas
 
 

@@ -259,7 +259,8 @@ class StageFeatures:
                     files.mark_done(done)
                     entry.describe(self._described(kind, int(done.sum())))
 
-                self._fill(table, kind, missing[rank::ranks], note=note if kept and ranks == 1 else None)
+                may_go_on = kept and ranks == 1 and kind.exact  # another run's trial may find another copy faster
+                self._fill(table, kind, missing[rank::ranks], note=note if may_go_on else None)
                 trainer.strategy.barrier()
                 if rank == 0:
                     note(missing)
