@@ -191,3 +191,10 @@ class TestTable:
 
     def test_nothing_to_show_is_no_error(self) -> None:
         assert "summary.csv" in format_jobs([], Path("sweep"))
+
+
+def test_of_equally_accurate_jobs_the_one_of_the_lowest_loss_wins() -> None:
+    jobs = [job(number, val={"acc": 0.9, "loss": loss}) for number, loss in enumerate((1.44, 0.93, 0.93, 1.0))]
+    winner = best_job(jobs, "val/acc")
+    assert winner is not None
+    assert winner.number == 1

@@ -265,6 +265,33 @@ def resolve(config: Config, outputs: "Outputs") -> "Plan":
     )
 
 
+def cut_to_limits(config: Config, plan: "Plan", images: int) -> "Plan":
+    """Return a plan that ends where `trainer.max_epochs` or `trainer.max_steps` ends the fit.
+
+    Args:
+        config: Checked values.
+        plan: What the stages come to.
+        images: To train on.
+    """
+    from unfreeze.data.loader import steps_per_epoch
+    from unfreeze.training.limits import cut_plan, epochs_of_steps
+
+    epochs = config.trainer.get("max_epochs") or plan.epochs
+    steps = config.trainer.get("max_steps")
+    if steps is not None:
+        ranks, limit = count_ranks(config), config.trainer.get("limit_train_batches") or 1.0
+        batches = steps_per_epoch(images, min(config.data.batch_size, -(-images // ranks)), ranks, limit=limit)
+        per_step = config.trainer.get("accumulate_grad_batches") or 1
+        epochs = min(epochs, epochs_of_steps(steps, batches_per_epoch=batches, batches_per_step=per_step))
+    return cut_plan(plan, epochs)
+
+
+def count_ranks(config: Config) -> int:
+    """Return the number of processes that train together."""
+    devices, nodes = config.trainer.get("devices"), config.trainer.get("num_nodes") or 1
+    return devices * nodes if isinstance(devices, int) and devices > 0 else _bare_trainer(config).world_size
+
+
 def decode(data: "ImageDataModule", preprocessing: "Preprocessing") -> None:
     """Decode all images, with a bar in a terminal."""
     from unfreeze.data.store.framing import Resize
@@ -297,7 +324,7 @@ def audit_data(config: Config, *, min_per_class: int, near: bool) -> "AuditRepor
 
 def trainer_arguments(config: Config) -> dict[str, Any]:
     """Return the arguments of a Trainer, but for its callbacks and loggers."""
-    own = ("compile", "tf32")
+    own = ("compile", "tf32", "max_time")
     arguments = {key: value for key, value in config.trainer.items() if value is not None and key not in own}
     if arguments.get("precision") == AUTO:
         arguments["precision"] = FLOAT32  # until a probe has settled it
@@ -313,7 +340,10 @@ def check_trainer(config: Config) -> "Trainer":
     import lightning  # noqa: F401  # chooses INFO for itself; what it would say, `announce` says
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    from unfreeze.training.limits import parse_max_time
+
     try:
+        parse_max_time(config.trainer.get("max_time"))
         return _bare_trainer(config)
     except Exception as error:
         raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None

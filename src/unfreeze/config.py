@@ -28,6 +28,7 @@ AugmentName = Literal["none", "light", "standard", "strong"]
 
 _COUNTS = (
     "max_epochs",
+    "max_steps",
     "num_nodes",
     "accumulate_grad_batches",
     "log_every_n_steps",
@@ -45,7 +46,6 @@ _RESERVED = frozenset(
         "enable_progress_bar",
         "fast_dev_run",
         "logger",
-        "max_steps",
         "num_sanity_val_steps",
         "overfit_batches",
         "use_distributed_sampler",

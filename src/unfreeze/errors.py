@@ -13,6 +13,10 @@ class TrainingFailedError(UnfreezeError):
     exit_code = 1
 
 
+class EndedEarlyError(Exception):
+    """A limit or a callback ended training before its plan did; the message says which, the last checkpoint holds."""
+
+
 class Stopped(SystemExit):
     """SIGINT or SIGTERM was received; carries the exit code that shells expect."""
 

@@ -6,11 +6,16 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from unfreeze.errors import UnfreezeError, first_line
+
+ROOM = ".room"
+"""A file that keeps room on the disk for what a run writes when it ends."""
+
+_ROOM_BYTES = 1 << 18
 
 BUILDING = ".building-"
 """What the names of files begin with that are being written."""
@@ -31,6 +36,18 @@ def refuse_occupied(folder: Path, *, verb: str) -> None:
 def file_word(name: str) -> str:
     """Return a name as a part of a file's name."""
     return re.sub(r"[^\w.-]+", "_", name)[:_LONGEST_WORD] or "_"
+
+
+def reserve_room(folder: Path) -> None:
+    """Keep room in a folder for what is written last, so that a full disk can still be reported."""
+    with suppress(OSError):
+        (folder / ROOM).write_bytes(os.urandom(_ROOM_BYTES))
+
+
+def release_room(folder: Path) -> None:
+    """Give the room back, right before it is needed."""
+    with suppress(OSError):
+        (folder / ROOM).unlink(missing_ok=True)
 
 
 @contextmanager

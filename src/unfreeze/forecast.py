@@ -89,4 +89,39 @@ def forecast(config: Config, plan: "Plan", *, num_classes: int, images: int, tim
     edges = cached_edges(config, plan, num_classes)
     text = format_plan(plan, augment=config.augment.name, cached=describe_cache(edges, plan, images))
     savings = estimate_savings(config, edges, plan, images, num_classes) if timed and edges else ""
-    return f"{text}\n  {savings}" if savings else text
+    notes = [describe_limits(config, plan), describe_ranks(config, images), savings]
+    return "\n".join([text, *(f"  {note}" for note in notes if note)])
+
+
+def describe_limits(config: Config, plan: "Plan") -> str:
+    """Return a line that says which limits cut the plan of the stages; empty where none does."""
+    asked = sum(stage.epochs for stage in config.strategy.stages)
+    given = [f"trainer.{key}={config.trainer[key]}" for key in ("max_epochs", "max_steps") if config.trainer.get(key)]
+    return f"cut from {asked} epochs by {' and '.join(given)}" if plan.epochs < asked else ""
+
+
+def describe_ranks(config: Config, images: int) -> str:
+    """Return a line that says how several ranks change the steps of an epoch; empty for one rank.
+
+    Args:
+        config: What was asked for.
+        images: To train on.
+    """
+    from unfreeze.build import count_ranks
+    from unfreeze.data.loader import steps_per_epoch
+
+    ranks, each = count_ranks(config), config.data.batch_size
+    if ranks == 1:
+        return ""
+    per_rank = min(each, -(-images // ranks))
+    alone = steps_per_epoch(images, min(each, images))
+    together = steps_per_epoch(images, per_rank, ranks)
+    text = (
+        f"{ranks} ranks with {per_rank} images each: {ranks * per_rank} a step, {together} steps an epoch for {alone}"
+    )
+    if config.optimizer.lr_batch is not None:
+        return f"{text}; rates follow optimizer.lr_batch={config.optimizer.lr_batch}"
+    return (
+        f"{text}; rates stay; optimizer.lr_batch={each} would multiply SGD's by {ranks}, AdamW's by {ranks**0.5:.2f}, "
+        f"data.batch_size={max(1, each // ranks)} keep the step"
+    )

@@ -196,6 +196,7 @@ def _judge_again(run_dir: Path, classifier: "Classifier", reopened: Reopened, *,
     from unfreeze.evaluation.cautions import judge_trust
     from unfreeze.evaluation.predictions import PREDICTIONS_FILE
     from unfreeze.evaluation.record import read_record
+    from unfreeze.evaluation.result import best_validation, count_epochs
     from unfreeze.training.recorder import write_json
 
     module = reopened.module_of(classifier)
@@ -203,16 +204,16 @@ def _judge_again(run_dir: Path, classifier: "Classifier", reopened: Reopened, *,
     kept = predict_splits(reopened.trainer, module, reopened.data, ["val", "test"] if test else ["val"])
     kept.save(run_dir / PREDICTIONS_FILE)
     record = read_record(run_dir)
-    best_epoch = (record.result.get("best") or {}).get("epoch")
-    train_acc = next((row.get("train/acc") for row in record.history if row["epoch"] == best_epoch), None)
+    monitor = reopened.config.monitor
+    best = best_validation(record.history, monitor, reopened.config.monitor_mode) or {}
     result = {**record.result, "temperatures": kept.temperatures, "test": figures_of(kept, "test")}
     runs = len(read_jobs(run_dir.parent))
     chosen = ((f"the best of {runs} runs",) if runs > 1 else ()) + chosen_by_validation(reopened.config)
     cautions = judge_trust(
         result,
-        epochs=len(record.history),
+        epochs=count_epochs(record.history),
         planned_epochs=None if record.plan is None else record.plan.epochs,
-        train_acc=train_acc,
+        train_acc=best.get("train/acc"),
         chosen=chosen,
     )
     write_json(run_dir / "result.json", {**result, "warnings": [asdict(caution) for caution in cautions]})

@@ -24,6 +24,7 @@ from unfreeze.build import (
     build_teacher,
     check_trainer,
     count_images,
+    cut_to_limits,
     decode,
     prefix_cache_options,
     resolve,
@@ -32,8 +33,9 @@ from unfreeze.build import (
 from unfreeze.compute import allow_tf32, bequeath, is_rank, settle_compute, with_verdict
 from unfreeze.config import Config, parse_config
 from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads, share_cores_among
-from unfreeze.errors import Stopped, TrainingFailedError, UnfreezeError
+from unfreeze.errors import EndedEarlyError, Stopped, TrainingFailedError, UnfreezeError
 from unfreeze.experiment import Experiment, check_is_free, check_resumable, describe_data, identity_of, keep_request
+from unfreeze.files import release_room, reserve_room
 from unfreeze.judging import figures_of, load_weights, predict_splits, try_report
 from unfreeze.memory import keep_freed_pages
 from unfreeze.rundir import best_of, checkpoints_of, last_of
@@ -44,7 +46,10 @@ if TYPE_CHECKING:
     from lightning import Callback, Trainer
     from lightning.pytorch.loggers import Logger
 
+    from unfreeze.evaluation.result import RunResult
+    from unfreeze.training.module import ImageClassifier
     from unfreeze.training.recorder import RunRecorder
+    from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 log = logging.getLogger("unfreeze.run")
 
@@ -75,7 +80,8 @@ def describe_plan(config: Config) -> str:
     from unfreeze.forecast import forecast
 
     outputs, images = count_images(config)
-    return forecast(config, resolve(config, outputs), num_classes=len(outputs), images=images, timed=True)
+    plan = cut_to_limits(config, resolve(config, outputs), images)
+    return forecast(config, plan, num_classes=len(outputs), images=images, timed=True)
 
 
 def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path | None = None) -> Experiment:
@@ -117,6 +123,7 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
 
         find_linear_head(classifier)
     decode(data, classifier.preprocessing)
+    plan = cut_to_limits(config, plan, len(data.splits.train))
     classifier = replace(classifier, native_px=data.store.frame.native_px)
     teacher = build_teacher(config, source, data, outputs) if config.objective.name == "distill" else None
     device = trainer.strategy.root_device
@@ -139,80 +146,147 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Pa
 
     Returns:
         The best monitored value.
-    """
-    from unfreeze.evaluation.predictions import PREDICTIONS_FILE
-    from unfreeze.evaluation.report.explain import REPORT_FILE
-    from unfreeze.evaluation.result import RunResult
-    from unfreeze.training.recorder import write_json
 
-    config = experiment.config
+    Raises:
+        TrainingFailedError: If the loss is not finite, or nothing could be chosen.
+        Stopped: After a signal.
+    """
     started = time.monotonic()
-    if is_first_process():
-        keep_request(experiment, raw, run_dir)
-    result = RunResult(
-        monitor=config.monitor,
-        mode=config.monitor_mode,
-        seed=config.seed,
-        overrides=list(experiment.typed),
-        data=describe_data(experiment.data),
-        compute=experiment.verdict.to_dict(),
-    )
-    if is_first_process():
-        # What a process that is killed leaves behind.
-        write_json(run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": UNENDED})
-    verdict = experiment.verdict
+    result = _begin_result(experiment, raw, run_dir)
+    config, verdict = experiment.config, experiment.verdict
     module = build_module(config, experiment.classifier, experiment.data, channels_last=verdict.channels_last)
-    recorder, callbacks = _build_callbacks(experiment, run_dir, sweep=sweep)
+    stages, recorder, callbacks = _build_callbacks(experiment, run_dir, sweep=sweep)
     trainer = build_trainer(config, raw, run_dir, callbacks, start_step=experiment.start_step)
-    if trainer.strategy.root_device.type == "cpu":
-        ask_for_gpus_cheaply()
-        if experiment.data.store.pixels.fits_in_memory:
-            keep_freed_pages()
-    allow_tf32(config, trainer.strategy.root_device)
-    if trainer.world_size > 1:
-        bequeath(verdict)
+    _prepare_process(experiment, trainer)
     announce(config, experiment.data, experiment.classifier, experiment.plan, trainer, verdict)
     log_layout(trainer, experiment.plan)
-    last = last_of(run_dir)
     try:
-        trainer.fit(module, experiment.data, ckpt_path=last if last.is_file() else None, weights_only=True)
-        if not (best_of(run_dir)).is_file():
-            raise TrainingFailedError(f"{config.monitor} was never a finite number; no checkpoint was chosen")
+        _fit(trainer, module, experiment, stages, run_dir)
         if not config.search:
-            load_weights(module, best_of(run_dir))
-            # The jobs of a sweep have but a test; its winner is looked at more closely when all have ended.
-            splits: list[Literal["val", "test"]] = ["test"] if config.test else []
-            if sweep is None:
-                splits.insert(0, "val")
-            kept = predict_splits(trainer, module, experiment.data, splits)
-            if trainer.is_global_zero:
-                result.take_predictions(kept.temperatures, figures_of(kept, "test"))
-                kept.save(run_dir / PREDICTIONS_FILE)
+            _test_once(trainer, module, experiment, result, run_dir, in_sweep=sweep is not None)
         result.status = "completed"
     except Stopped as stop:
         result.status, result.reason = "stopped", stop.signal_name
         raise
+    except EndedEarlyError as end:
+        result.status, result.reason = "stopped", f"{end}; not trained to the end: {stages.describe_remaining()}"
     except BaseException as error:
         result.reason = f"{type(error).__name__}: {error}"
         raise
     finally:
         STOP.deferring = True  # what follows takes a moment and leaves the run whole
+        release_room(run_dir)
+        if trainer.is_global_zero:
+            recorder.close()
         result.seconds = recorder.total_seconds
         result.take_training(recorder.history, recorder.stages, resumed=recorder.resumed)
-        if not config.search:
-            result.judge_trust(planned_epochs=experiment.plan.epochs, chosen=chosen_by_validation(config))
-        if trainer.is_global_zero:
-            write_json(run_dir / "result.json", result.to_dict())
-            log_hyperparameters(trainer, config, result.hyperparameter_metrics())
-            wanted = config.report and sweep is None
-            if wanted:
-                data = experiment.data if result.status == "completed" else None
-                log_pictures(trainer, try_report(run_dir, data, trainer.strategy.root_device))
-            place = shown_path(run_dir / REPORT_FILE if wanted else run_dir)
-            for line in result.summary(shown_path(run_dir), page=place, total_seconds=time.monotonic() - started):
-                log.info(line)
+        _finish(experiment, trainer, result, run_dir, in_sweep=sweep is not None, started=started)
         STOP.deferring = False
     return result.best_score
+
+
+def _begin_result(experiment: Experiment, raw: DictConfig, run_dir: Path) -> "RunResult":
+    """Write what was asked, and a result that holds should the process be killed."""
+    from unfreeze.evaluation.result import RunResult
+    from unfreeze.training.recorder import write_json
+
+    result = RunResult(
+        monitor=experiment.config.monitor,
+        mode=experiment.config.monitor_mode,
+        seed=experiment.config.seed,
+        overrides=list(experiment.typed),
+        data=describe_data(experiment.data),
+        compute=experiment.verdict.to_dict(),
+    )
+    if is_first_process():
+        keep_request(experiment, raw, run_dir)
+        write_json(run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": UNENDED})
+        reserve_room(run_dir)
+    return result
+
+
+def _prepare_process(experiment: Experiment, trainer: "Trainer") -> None:
+    """Set what holds for this process and the ranks that it starts: memory, arithmetic, precision."""
+    device = trainer.strategy.root_device
+    if device.type == "cpu":
+        ask_for_gpus_cheaply()
+        if experiment.data.store.pixels.fits_in_memory:
+            keep_freed_pages()
+    allow_tf32(experiment.config, device)
+    if trainer.world_size > 1:
+        bequeath(experiment.verdict)
+
+
+def _fit(
+    trainer: "Trainer",
+    module: "ImageClassifier",
+    experiment: Experiment,
+    stages: "StagedUnfreezing",
+    run_dir: Path,
+) -> None:
+    """Train all stages, from the last checkpoint where there is one.
+
+    Raises:
+        TrainingFailedError: If no checkpoint could be chosen.
+        EndedEarlyError: If the fit ended before the plan did.
+    """
+    last = last_of(run_dir)
+    trainer.fit(module, experiment.data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    if not stages.complete:
+        raise EndedEarlyError("trainer.should_stop was set by a callback")
+    if not best_of(run_dir).is_file():
+        raise TrainingFailedError(f"{experiment.config.monitor} was never a finite number; no checkpoint was chosen")
+
+
+def _test_once(
+    trainer: "Trainer",
+    module: "ImageClassifier",
+    experiment: Experiment,
+    result: "RunResult",
+    run_dir: Path,
+    *,
+    in_sweep: bool,
+) -> None:
+    """Evaluate the best checkpoint; the jobs of a sweep are tested alone, their winner is looked at more closely."""
+    from unfreeze.evaluation.predictions import PREDICTIONS_FILE
+
+    load_weights(module, best_of(run_dir))
+    splits: list[Literal["val", "test"]] = ["test"] if experiment.config.test else []
+    if not in_sweep:
+        splits.insert(0, "val")
+    kept = predict_splits(trainer, module, experiment.data, splits)
+    if trainer.is_global_zero:
+        result.take_predictions(kept.temperatures, figures_of(kept, "test"))
+        kept.save(run_dir / PREDICTIONS_FILE)
+
+
+def _finish(
+    experiment: Experiment,
+    trainer: "Trainer",
+    result: "RunResult",
+    run_dir: Path,
+    *,
+    in_sweep: bool,
+    started: float,
+) -> None:
+    """Write the result, the loggers' final metrics and the report, and show the result."""
+    from unfreeze.evaluation.report.explain import REPORT_FILE
+    from unfreeze.training.recorder import write_json
+
+    config = experiment.config
+    if not config.search:
+        result.judge_trust(planned_epochs=experiment.plan.epochs, chosen=chosen_by_validation(config))
+    if not trainer.is_global_zero:
+        return
+    write_json(run_dir / "result.json", result.to_dict())
+    log_hyperparameters(trainer, config, result.hyperparameter_metrics())
+    is_reported = config.report and not in_sweep
+    if is_reported:
+        data = experiment.data if result.status == "completed" else None
+        log_pictures(trainer, try_report(run_dir, data, trainer.strategy.root_device))
+    page = shown_path(run_dir / REPORT_FILE if is_reported else run_dir)
+    for line in result.summary(shown_path(run_dir), page=page, total_seconds=time.monotonic() - started):
+        log.info(line)
 
 
 def chosen_by_validation(config: Config) -> tuple[str, ...]:
@@ -257,15 +331,17 @@ def build_trainer(
     from lightning import Trainer
 
     from unfreeze.training.checkpointing import BestCheckpoint, CheckpointFiles, LastCheckpoint
+    from unfreeze.training.limits import parse_max_time
     from unfreeze.training.seeding import SeededSteps
     from unfreeze.training.unprofiled import Unprofiled
 
     folder = checkpoints_of(run_dir)
+    max_time = parse_max_time(config.trainer.get("max_time"))
     extra = [instantiate(node) for node in (raw.callbacks or {}).values() if node is not None]
     best = BestCheckpoint(folder, monitor=config.monitor, mode=config.monitor_mode, keep=config.keep_best)
     return Trainer(
         **{"profiler": Unprofiled(), "plugins": [CheckpointFiles()], **trainer_arguments(config)},
-        callbacks=[*callbacks, SeededSteps(config.seed), *extra, best, LastCheckpoint(folder)],
+        callbacks=[*callbacks, SeededSteps(config.seed), *extra, best, LastCheckpoint(folder, max_time=max_time)],
         logger=_build_loggers(raw, run_dir, start_step),
         default_root_dir=run_dir,
     )
@@ -309,8 +385,8 @@ def _check_nodes(raw: DictConfig) -> None:
 
 def _build_callbacks(
     experiment: Experiment, run_dir: Path, *, sweep: Path | None
-) -> "tuple[RunRecorder, list[Callback]]":
-    """Return the callbacks that make the run what it is, and the one among them that keeps its record."""
+) -> "tuple[StagedUnfreezing, RunRecorder, list[Callback]]":
+    """Return the callback that carries out the plan, the one that keeps the record, and all of the run's callbacks."""
     from unfreeze.training.kept_features import JudgeByKeptFeatures
     from unfreeze.training.prefix_cache import FrozenPrefixCache
     from unfreeze.training.recorder import RunRecorder
@@ -341,7 +417,7 @@ def _build_callbacks(
         from unfreeze.training.head_solver import HeadSolver
 
         callbacks.append(HeadSolver(stages, on_solved=recorder.note_solution))
-    return recorder, callbacks
+    return stages, recorder, callbacks
 
 
 def _build_loggers(raw: DictConfig, run_dir: Path, start_step: int) -> "list[Logger] | bool":

@@ -18,7 +18,7 @@ from unfreeze.reopening import Reopened, reopen
 from unfreeze.rundir import best_of, checkpoints_of
 from unfreeze.sweep import read_jobs
 from unfreeze.terminal import counting_bar
-from unfreeze.training.monitors import is_better
+from unfreeze.training.monitors import Score
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,17 +72,18 @@ def make_soup(
     config = kitchen.run.config
     monitor, mode = config.monitor, config.monitor_mode
     judged = [(kitchen.judge(each.classifier), each) for each in ingredients]
-    judged.sort(key=lambda pair: pair[0].score, reverse=mode == "max")
+    sign = -1 if mode == "max" else 1
+    judged.sort(key=lambda pair: (sign * pair[0].score.value, pair[0].score.loss))
     best, first = judged[0]
     chosen = [first]
-    say(f"  {shown_path(first.path)}  {monitor} {best.score:.4f}  the best")
+    say(f"  {shown_path(first.path)}  {monitor} {best.score.value:.4f}  the best")
     for alone, each in judged[1:]:
         mixed = kitchen.judge(kitchen.mix([*chosen, each]))
-        gains = not is_better(best.score, mixed.score, mode)
+        gains = not best.score.beats(mixed.score, mode)
         if gains:
             chosen, best = [*chosen, each], mixed
-        together = f"{'in' if gains else 'out'}: {mixed.score:.4f} together"
-        say(f"  {shown_path(each.path)}  {monitor} {alone.score:.4f}  {together}")
+        together = f"{'in' if gains else 'out'}: {mixed.score.value:.4f} together"
+        say(f"  {shown_path(each.path)}  {monitor} {alone.score.value:.4f}  {together}")
     kept = kitchen.predict(best)
     result = {
         "schema": RESULT_SCHEMA,
@@ -146,11 +147,11 @@ def _check_go_together(ingredients: Sequence[Ingredient]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """A soup as validation sees it: its figures, and the monitored one."""
+    """A soup as validation sees it: its metrics, and what it is chosen by."""
 
     module: "ImageClassifier"
     figures: dict[str, float]
-    score: float
+    score: Score
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +190,7 @@ class _Kitchen:
         """Return what validation says of a classifier; of labels, it chooses the thresholds."""
         module = self.run.module_of(classifier)
         (figures,) = self.run.trainer.validate(module, self.run.data, verbose=False)
-        return _Judged(module, dict(figures), figures[self.run.config.monitor])
+        return _Judged(module, dict(figures), Score.of(figures, self.run.config.monitor))
 
     def predict(self, judged: "_Judged") -> "KeptPredictions":
         """Return the answers for validation, and for the test split unless it is not to be touched."""

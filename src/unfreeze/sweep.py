@@ -1,6 +1,7 @@
 """The jobs of a multirun, read back from their directories: table, summary.csv, the winner."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from unfreeze.errors import UnfreezeError
 from unfreeze.files import read_json, replacing, write_csv
-from unfreeze.training.monitors import is_better, mode_of
+from unfreeze.training.monitors import Score, mode_of
 
 UNENDED = "it has not ended by itself: killed, or running still"
 """The reason in a result that was written when the run began, and never after."""
@@ -40,6 +41,13 @@ class Job:
         """The best monitored value; None where the job has none."""
         val, monitor = self.result.get("val"), self.result.get("monitor")
         return val.get(str(monitor).removeprefix("val/")) if val else None
+
+    @property
+    def validation(self) -> Score:
+        """The best validation of a job that has one."""
+        assert self.score is not None
+        loss = (self.result.get("val") or {}).get("loss")
+        return Score(self.score, math.inf if loss is None else loss)
 
     def row(self) -> dict[str, Any]:
         """Return the job as a row of summary.csv."""
@@ -87,12 +95,12 @@ def record_failure(folder: Path, reason: str, overrides: Sequence[str]) -> None:
 
 
 def best_job(jobs: Sequence[Job], monitor: str) -> Job | None:
-    """Return the completed job with the best monitored value, the first one where several are as good."""
+    """Return the completed job with the best monitored value; of several as good, the one of the lowest loss."""
     best: Job | None = None
     for job in jobs:
         if job.status != "completed" or job.score is None:
             continue
-        if is_better(job.score, None if best is None else best.score, mode_of(monitor)):
+        if job.validation.beats(None if best is None else best.validation, mode_of(monitor)):
             best = job
     return best
 

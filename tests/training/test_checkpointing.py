@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.conftest import make_classifier, quiet_trainer
+from tests.training.conftest import make_classifier, quiet_trainer, state_of
 from unfreeze.training import checkpointing
 from unfreeze.training.checkpointing import BestCheckpoint, CheckpointFiles
 from unfreeze.training.module import ImageClassifier
+from unfreeze.training.plan import Rates, Stage
+from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 MAY_WAIT = {"may wait": True}
 
@@ -140,3 +142,32 @@ def test_lightning_loads_what_was_held(tmp_path: Path) -> None:
     weights = torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"]
     assert weights._metadata == module.state_dict()._metadata
     module.load_state_dict(weights)
+
+
+class _Kept(checkpointing.L.Callback):
+    """Keeps what each validation logs, and the weights that it measures."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, float, dict[str, torch.Tensor]]] = []
+
+    def on_validation_end(self, trainer, pl_module):
+        logged = trainer.callback_metrics
+        self.seen.append((float(logged["val/acc"]), float(logged["val/loss"]), state_of(pl_module)))
+
+
+def test_of_equally_accurate_epochs_the_one_of_the_lowest_loss_is_kept(tmp_path: Path, fit: Any) -> None:
+    """The head learns so slowly that the accuracy stands while the loss falls."""
+    validations, module = _Kept(), ImageClassifier(make_classifier())
+    stages = [Stage("head", 1, 4), Stage("block", 2, 1)]
+    rates = Rates(head=1e-5, decay=0.0, floor=0.0)
+    unfreezing = StagedUnfreezing(stages, rates=rates, schedule="constant")
+    best = BestCheckpoint(tmp_path, monitor="val/acc", mode="max", keep=2)
+    fit(module, [unfreezing, validations, best], enable_checkpointing=True)
+    accuracies = [accuracy for accuracy, *_ in validations.seen]
+    assert len(set(accuracies)) == 1, "every epoch is as accurate"
+    order = sorted(range(5), key=lambda epoch: validations.seen[epoch][1])
+    assert order[0] > 0, "the first epoch has not the lowest loss"
+    kept = torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"]
+    wanted = validations.seen[order[0]][2]
+    assert all(torch.equal(kept[f"network.{key}"], value) for key, value in wanted.items())
+    assert {file.name for file in tmp_path.glob("epoch*")} == {f"epoch{epoch + 1:04d}.ckpt" for epoch in order[:2]}

@@ -85,7 +85,7 @@ class TrainLoader:
         self._rank = rank
         self._world_size = world_size
         self._bounds = _step_bounds(len(indices), batch_size, world_size)
-        self._steps = min(limit, len(self)) if isinstance(limit, int) else int(limit * len(self))
+        self._steps = steps_per_epoch(len(indices), batch_size, world_size, limit=limit)
         self._epoch = 0
         self._position = 0
         self._taken_up = False
@@ -207,6 +207,19 @@ def _copies(order: Indices) -> Indices:
     copies = np.empty(len(order), dtype=np.int64)
     copies[by_image] = np.arange(len(order)) - starts
     return copies
+
+
+def steps_per_epoch(images: int, batch_size: int, world_size: int = 1, *, limit: float = 1.0) -> int:
+    """Return the number of batches of an epoch, as each rank has them.
+
+    Args:
+        images: To train on.
+        batch_size: Images per batch and rank.
+        world_size: The number of ranks.
+        limit: The most batches, or their share, as the Trainer's `limit_train_batches`.
+    """
+    batches = len(_step_bounds(images, batch_size, world_size)) - 1
+    return min(limit, batches) if isinstance(limit, int) else int(limit * batches)
 
 
 def _step_bounds(count: int, batch_size: int, world_size: int) -> list[int]:

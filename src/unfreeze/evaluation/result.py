@@ -1,6 +1,6 @@
 """result.json: the one summary of a run that other programs may rely on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from platform import python_version
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from unfreeze.evaluation.cautions import Caution, judge_trust
 from unfreeze.evaluation.metrics import weakest_class
-from unfreeze.training.monitors import Mode, is_better
+from unfreeze.training.monitors import Mode, Score
 from unfreeze.training.progress import format_seconds
 
 RESULT_SCHEMA = 1
@@ -24,6 +24,20 @@ _SHOWN = {
 """What the end of a run shows of validation and test, where the objective has it."""
 
 Row = dict[str, Any]
+
+
+def best_validation(history: Sequence[Row], monitor: str, mode: Mode) -> Row | None:
+    """Return the row of metrics.csv whose state the best checkpoint holds; None where nothing was validated."""
+    best: Row | None = None
+    for row in (row for row in history if monitor in row):
+        if Score.of(row, monitor).beats(None if best is None else Score.of(best, monitor), mode):
+            best = row
+    return best
+
+
+def count_epochs(history: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many epochs the rows of metrics.csv close; the other rows are validations within an epoch."""
+    return sum(row.get("seconds") is not None for row in history)
 
 
 def versions() -> dict[str, str]:
@@ -62,14 +76,11 @@ class RunResult:
     epochs: int = 0
 
     def take_training(self, history: Sequence[Row], stages: Sequence[Row], *, resumed: Sequence[Row] = ()) -> None:
-        """Take the rows of the epochs and stages that training has done, and where it was resumed."""
+        """Take the rows of metrics.csv and of the stages that training has done, and where it was resumed."""
         self.stages = [dict(stage) for stage in stages]
         self.resumed = [dict(each) for each in resumed]
-        self.epochs = len(history)
-        self.best = None
-        for row in (row for row in history if self.monitor in row):
-            if is_better(row[self.monitor], None if self.best is None else self.best[self.monitor], self.mode):
-                self.best = row
+        self.epochs = count_epochs(history)
+        self.best = best_validation(history, self.monitor, self.mode)
 
     def take_predictions(self, temperatures: tuple[float, ...] | None, test: dict[str, Any] | None) -> None:
         """Take what the best checkpoint has come to."""

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning_utilities.core.apply_func import apply_to_collection
 
-from unfreeze.errors import Stopped
+from unfreeze.errors import EndedEarlyError, Stopped
 from unfreeze.files import replacing
 from unfreeze.rundir import BEST, LAST
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
-from unfreeze.training.monitors import Mode, is_better
-from unfreeze.training.staged_unfreezing import monitored_value
+from unfreeze.training.monitors import Mode, Score
+from unfreeze.training.staged_unfreezing import has_reached_max_steps, monitored_score
 
 _MOST_SHARE = 0.05
 """Of a run's time, about, that goes into checkpoints of epochs."""
@@ -113,7 +114,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 class BestCheckpoint(Checkpoint):
-    """Keeps the state of the epoch whose monitored value is the best of the whole run.
+    """Keeps the state whose validation is the best of the whole run; at equal values, the one of the lowest loss.
 
     Its state is the value alone, so that a run's directory may be moved before it is resumed.
 
@@ -121,7 +122,7 @@ class BestCheckpoint(Checkpoint):
         folder: Where `best.ckpt` goes.
         monitor: The logged metric to go by.
         mode: Which way it is better.
-        keep: How many of the best epochs stay; where there are several, each also has a file by its number.
+        keep: How many of the best validations stay; where there are several, each also has a file by its epoch.
     """
 
     def __init__(self, folder: Path, *, monitor: str, mode: Mode, keep: int = 1) -> None:
@@ -129,33 +130,39 @@ class BestCheckpoint(Checkpoint):
         self._monitor = monitor
         self._mode: Mode = mode
         self._keep = keep
-        self._best: float | None = None
-        self._kept: list[tuple[float, str]] = []
+        self._best: Score | None = None
+        self._kept: list[tuple[Score, str]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value so far, and the files of the best epochs with theirs."""
-        return {"best": self._best, "kept": self._kept}
+        """Return the best score so far, and the files of the best validations with theirs, in plain values."""
+        kept = [(tuple(score), name) for score, name in self._kept]
+        return {"best": None if self._best is None else tuple(self._best), "kept": kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best values so far."""
-        self._best, self._kept = state_dict["best"], [tuple(each) for each in state_dict["kept"]]
+        """Take up the best scores so far."""
+        best = state_dict["best"]
+        self._best = None if best is None else _saved_score(best)
+        self._kept = [(_saved_score(score), name) for score, name in state_dict["kept"]]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save where this epoch beats all before it."""
+        """Save where this validation beats all before it."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        score = monitored_value(trainer, self._monitor)
-        if is_better(score, self._best, self._mode):
+        score = monitored_score(trainer, self._monitor)
+        if score.beats(self._best, self._mode):
             self._best = score
             can_wait = isinstance(trainer.strategy.checkpoint_io, CheckpointFiles)
             trainer.save_checkpoint(self._path, storage_options={_MAY_WAIT: True} if can_wait else None)
-        if self._keep > 1 and math.isfinite(score):
-            self._keep_epoch(trainer, score)
+        if self._keep > 1 and math.isfinite(score.value):
+            self._keep_one_of_the_best(trainer, score)
 
-    def _keep_epoch(self, trainer: L.Trainer, score: float) -> None:
-        """Save an epoch that is one of the best, and remove the one that is no more."""
-        name = f"epoch{trainer.current_epoch + 1:04d}.ckpt"
-        ranked = sorted([*self._kept, (score, name)], key=lambda each: each[0], reverse=self._mode == "max")
+    def _keep_one_of_the_best(self, trainer: L.Trainer, score: Score) -> None:
+        """Save a state that is one of the best, and remove the one that is no more."""
+        is_last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        within_epoch = "" if is_last_batch else f"-step{trainer.global_step:06d}"
+        name = f"epoch{trainer.current_epoch + 1:04d}{within_epoch}.ckpt"
+        sign = -1 if self._mode == "max" else 1
+        ranked = sorted([*self._kept, (score, name)], key=lambda each: (sign * each[0].value, each[0].loss))
         self._kept = ranked[: self._keep]
         if (score, name) in self._kept:
             trainer.save_checkpoint(self._path.with_name(name))
@@ -175,11 +182,19 @@ class LastCheckpoint(Checkpoint):
     Args:
         folder: Where `last.ckpt` goes.
         every_min: Minutes between checkpoints within an epoch.
+        max_time: How long to train, counted anew by each process that trains the run; None for no limit.
+
+    Raises:
+        Stopped: Within a fit, after a signal.
+        EndedEarlyError: Within a fit, when `max_time` has passed, or when a callback has set `should_stop` within an
+            epoch. In either case the last checkpoint is that of the step.
     """
 
-    def __init__(self, folder: Path, *, every_min: float = 10.0) -> None:
+    def __init__(self, folder: Path, *, every_min: float = 10.0, max_time: timedelta | None = None) -> None:
         self._path = folder / LAST
         self._every_s = every_min * 60
+        self._max_time = max_time
+        self._ends_at = math.inf
         self._pace = _Pace()
         self._unasked = 0
         self._ask_after = 1
@@ -189,6 +204,8 @@ class LastCheckpoint(Checkpoint):
         """Take the signals over from Lightning, which would end with exit code 0."""
         STOP.install()
         STOP.deferring = True
+        if self._max_time is not None:
+            self._ends_at = time.monotonic() + self._max_time.total_seconds()
         self._pace.begin()
         self._unasked, self._ask_after, self._asked_at = 0, 1, time.monotonic()
 
@@ -201,10 +218,11 @@ class LastCheckpoint(Checkpoint):
         if between_steps and batch_idx + 1 < trainer.num_training_batches and self._is_due_on_any_rank(trainer):
             self._save(trainer, pl_module)
             self._stop_if_requested(trainer)
+            self._end_if_limited(trainer)
 
     def _is_due_on_any_rank(self, trainer: L.Trainer) -> bool:
         """Return whether to save between two steps; ranks ask each other once a second, or every few steps."""
-        is_due = STOP.received is not None or self._pace.idle_s > self._every_s
+        is_due = STOP.received is not None or self._pace.idle_s > self._every_s or self._is_over(trainer)
         if trainer.world_size == 1:
             return is_due
         self._unasked += 1
@@ -231,9 +249,11 @@ class LastCheckpoint(Checkpoint):
         """Save the epoch: the last, and those that take long enough for a checkpoint not to matter."""
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         is_due = self._pace.is_due(pl_module.parameters())
-        if is_last or _on_any_rank(trainer, is_due or STOP.received is not None):
+        if is_last or _on_any_rank(trainer, is_due or STOP.received is not None or self._is_over(trainer)):
             self._save(trainer, pl_module)
         self._stop_if_requested(trainer)
+        if not is_last:
+            self._end_if_limited(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let signals end at once what comes after training."""
@@ -246,10 +266,27 @@ class LastCheckpoint(Checkpoint):
         with self._pace.timed():
             trainer.save_checkpoint(self._path)
 
+    def _is_over(self, trainer: L.Trainer) -> bool:
+        """Return whether time is up, or a callback has asked within an epoch to stop."""
+        stopped_by_callback = trainer.should_stop and not has_reached_max_steps(trainer)
+        return stopped_by_callback or time.monotonic() > self._ends_at
+
+    def _end_if_limited(self, trainer: L.Trainer) -> None:
+        if not _on_any_rank(trainer, self._is_over(trainer)):
+            return
+        STOP.deferring = False
+        by_callback = "trainer.should_stop was set by a callback"
+        raise EndedEarlyError(by_callback if trainer.should_stop else f"trainer.max_time={self._max_time} has passed")
+
     def _stop_if_requested(self, trainer: L.Trainer) -> None:
         if _on_any_rank(trainer, STOP.received is not None):
             STOP.deferring = False
             raise Stopped(STOP.received or signal.SIGTERM)
+
+
+def _saved_score(saved: float | tuple[float, float]) -> Score:
+    """Return the score of a checkpoint; those of older versions hold the monitored value alone."""
+    return Score(saved) if isinstance(saved, int | float) else Score(*saved)
 
 
 def _host_copy(checkpoint: dict[str, Any]) -> dict[str, Any]:

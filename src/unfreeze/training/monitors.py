@@ -1,7 +1,8 @@
 """The validation metrics that a run can be chosen by, and which way is better."""
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 Mode = Literal["min", "max"]
 
@@ -21,6 +22,29 @@ LABEL_MONITORS: dict[str, Mode] = {
     "val/auroc_macro": "max",
 }
 """Those of images that may have several labels."""
+
+
+class Score(NamedTuple):
+    """One validation, as epochs, checkpoints and runs are chosen by it.
+
+    Attributes:
+        value: The monitored metric.
+        loss: The validation loss in nats per image, which breaks ties; infinite where it is not known.
+    """
+
+    value: float
+    loss: float = math.inf
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Any], monitor: str) -> "Score":
+        """Return the score of logged metrics; those of `val/loss` may be absent."""
+        return cls(float(metrics[monitor]), float(metrics.get("val/loss", math.inf)))
+
+    def beats(self, best: "Score | None", mode: Mode) -> bool:
+        """Return whether this validation is better than the best so far: at equal values, the lower loss is."""
+        if best is None or self.value != best.value:
+            return is_better(self.value, None if best is None else best.value, mode)
+        return self.loss < best.loss
 
 
 def mode_of(monitor: str) -> Mode:

@@ -1,4 +1,4 @@
-"""What a run did: a row per epoch, a summary per stage, on disk and in the checkpoint."""
+"""The record of a run: a row per validation and epoch, a summary per stage, on disk and in the checkpoint."""
 
 import json
 import math
@@ -21,6 +21,9 @@ Row = dict[str, Any]
 class RunRecorder(L.Callback):
     """Writes `metrics.csv` and `stages.json` after each epoch, and scalars to every logger.
 
+    A row belongs to a validation, or to the end of an epoch that was not validated. Only the row at the end of an epoch
+    has `seconds` and `images_per_second`; `train/` metrics are means over the epoch so far.
+
     Args:
         folder: The run's directory.
         stages: The callback whose stages are recorded.
@@ -39,7 +42,6 @@ class RunRecorder(L.Callback):
         self.stages: list[Row] = []
         self.resumed: list[Row] = []
         self._epoch_seconds = 0.0
-        self._validated = False
         self._mark = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,8 +65,15 @@ class RunRecorder(L.Callback):
     @property
     def total_seconds(self) -> float:
         """Seconds spent in all stages so far."""
-        self._count_seconds()
         return float(sum(stage["seconds"] for stage in self.stages))
+
+    def close(self) -> None:
+        """Count the time to here, and write the files once more, such that they agree with the result."""
+        self._count_seconds()
+        for stage in self.stages:
+            stage["seconds"] = round(stage["seconds"], 3)
+        if self.history:
+            self.write()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, and note where a run goes on."""
@@ -87,32 +96,32 @@ class RunRecorder(L.Callback):
             self._log(trainer, _rates(trainer))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note that this epoch has figures of its own."""
-        self._validated = True
+        """Record the validation, and whether its state is the best of the stage."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        assert isinstance(pl_module, ImageClassifier)
+        val = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+        row = {**self._new_row(trainer, pl_module), **val, **_rates(trainer)}
+        self.history.append(row)
+        score, best_epoch, best_step = self._stages.stage_best
+        if score is not None and best_step == row["step"]:
+            best = {"best_epoch": best_epoch, "val_acc": row.get("val/acc"), self._stages.monitor: score.value}
+            self.stages[-1] |= best
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record the epoch, once."""
         epoch = trainer.current_epoch + 1
-        if self.history and self.history[-1]["epoch"] >= epoch:
+        if any(row["seconds"] is not None and row["epoch"] >= epoch for row in self.history[-1:]):
             return
         assert isinstance(pl_module, ImageClassifier)
         self._count_seconds()
-        stage, seconds = self.stages[-1], max(1e-9, self._epoch_seconds)
-        self._epoch_seconds = 0.0
-        validated, self._validated = self._validated, False
-        val = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
-        row: Row = {
-            "epoch": epoch,
-            "step": trainer.global_step,
-            "stage": stage["name"],
-            "seconds": round(seconds, 3),
-            "images_per_second": round(stage["images"] / seconds, 1),
-            **{f"train/{name}": float(value) for name, value in pl_module.train_means.means().items()},
-            **(val if validated else {}),
-            **_rates(trainer),
-        }
-        self.history.append(row)
-        self._close_epoch(row)
+        seconds, self._epoch_seconds = max(1e-9, self._epoch_seconds), 0.0
+        if not self.history or (self.history[-1]["epoch"], self.history[-1]["step"]) != (epoch, trainer.global_step):
+            self.history.append({**self._new_row(trainer, pl_module), **_rates(trainer)})
+        row = self.history[-1]
+        row["seconds"] = round(seconds, 3)
+        row["images_per_second"] = round(self.stages[-1]["images"] / seconds, 1)
+        self._close_epoch()
         self._log(trainer, {**_rates(trainer), **self._stage_scalars(row)})
         if trainer.is_global_zero:
             self.write()
@@ -153,14 +162,22 @@ class RunRecorder(L.Callback):
             }
         )
 
-    def _close_epoch(self, row: Row) -> None:
+    def _new_row(self, trainer: L.Trainer, module: ImageClassifier) -> Row:
+        means = {f"train/{name}": float(value) for name, value in module.train_means.means().items()}
+        return {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "stage": self.stages[-1]["name"],
+            "seconds": None,
+            "images_per_second": None,
+            **means,
+        }
+
+    def _close_epoch(self) -> None:
         stage = self.stages[-1]
-        score, best_epoch = self._stages.stage_best
         stage["epochs"] += 1
         stage["seconds"] = round(stage["seconds"], 3)
         stage["memory_mb"] = max(stage["memory_mb"], _peak_memory_mb())
-        if best_epoch == row["epoch"]:
-            stage |= {"best_epoch": best_epoch, "val_acc": row.get("val/acc"), self._stages.monitor: score}
 
     def _count_seconds(self) -> None:
         now = time.monotonic()

@@ -5,6 +5,7 @@ starts and at each advance. Nothing is toggled but between steps.
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,9 +21,10 @@ from unfreeze.data.augment.augment import Augmentation, AugmentName
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.groups import count_chosen
 from unfreeze.training.module import ImageClassifier
-from unfreeze.training.monitors import Mode, is_better
+from unfreeze.training.monitors import Mode, Score, is_better
 from unfreeze.training.param_groups import drop_frozen_state
 from unfreeze.training.plan import Group, Plan, Rates, Stage, plan_differences, resolve_plan
+from unfreeze.training.stage_validation import EndOfStageValidation
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +74,12 @@ class StagedUnfreezing(L.Callback):
         self._steps_in_stage = 0
         self._epochs_counted = 0
         self._waited = 0
-        self._best_score: float | None = None
-        self._best_epoch = 0
+        self._best: Score | None = None
+        self._best_epoch = self._best_step = 0
         self._snapshot: Snapshot | None = None
         self._advance_pending = False
         self._complete = False
+        self._end_validation = EndOfStageValidation()
         self._freezes_before_wrapping = True
         self._run_augment: Any = None
         self._run_optimizer: Any = None
@@ -105,9 +108,15 @@ class StagedUnfreezing(L.Callback):
         return self._epochs_in_stage
 
     @property
-    def stage_best(self) -> tuple[float | None, int]:
-        """The best monitored value of the current stage and its epoch, counted from 1."""
-        return self._best_score, self._best_epoch
+    def stage_best(self) -> tuple[Score | None, int, int]:
+        """The best validation of the current stage, its epoch, counted from 1, and its optimizer step."""
+        return self._best, self._best_epoch, self._best_step
+
+    def describe_remaining(self) -> str:
+        """Return the stages that have not been trained to their end, for a run that ended before its plan did."""
+        current, *later = self.plan.stages[self.stage :]
+        begun = [] if self.ends else [f"{current.name} ({self._epochs_in_stage} of {current.epochs} epochs done)"]
+        return ", ".join([*begun, *(stage.name for stage in later)])
 
     # Lightning's hooks, in the order in which a fit calls them.
 
@@ -155,8 +164,9 @@ class StagedUnfreezing(L.Callback):
         self._steps_in_stage = state_dict["steps_in_stage"]
         self._epochs_counted = state_dict["epochs_counted"]
         self._waited = state_dict["waited"]
-        self._best_score = state_dict["best_score"]
-        self._best_epoch = state_dict["best_epoch"]
+        value = state_dict["best_score"]
+        self._best = None if value is None else Score(value, state_dict.get("best_loss", math.inf))
+        self._best_epoch, self._best_step = state_dict["best_epoch"], state_dict.get("best_step", 0)
         self._snapshot = state_dict["snapshot"]
         self._advance_pending = state_dict["advance_pending"]
         self._complete = state_dict["complete"]
@@ -172,8 +182,10 @@ class StagedUnfreezing(L.Callback):
             "steps_in_stage": self._steps_in_stage,
             "epochs_counted": self._epochs_counted,
             "waited": self._waited,
-            "best_score": self._best_score,
+            "best_score": None if self._best is None else self._best.value,
+            "best_loss": math.inf if self._best is None else self._best.loss,
             "best_epoch": self._best_epoch,
+            "best_step": self._best_step,
             "snapshot": self._snapshot,
             "advance_pending": self._advance_pending,
             "complete": self._complete,
@@ -198,9 +210,11 @@ class StagedUnfreezing(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set every group's rate for the coming step."""
-        batches = int(trainer.num_training_batches) * self.plan.stages[self.stage].epochs
-        progress = min(1.0, (self._steps_in_stage + 0.5) / batches)
+        """Set every group's rate for the coming step; the last step of a stage is followed by a validation."""
+        batches, epochs = int(trainer.num_training_batches), self.plan.stages[self.stage].epochs
+        if batch_idx + 1 == batches and self._epochs_in_stage + 1 == epochs:
+            self._end_validation.demand(trainer)
+        progress = min(1.0, (self._steps_in_stage + 0.5) / (batches * epochs))
         rates = self.plan.rates(self.stage, progress)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = rates.get(group["layer_group"], 0.0)
@@ -208,23 +222,26 @@ class StagedUnfreezing(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step."""
+        """Count the step; where `max_steps` ends the fit, validate what it ends with."""
         self._steps_in_stage += 1
+        if has_reached_max_steps(trainer):
+            self._end_validation.demand(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the live weights when the monitored value is the best of the stage."""
+        """Keep the live weights where this validation is the best of the stage."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        score = monitored_value(trainer, self.monitor)
-        if is_better(score, self._best_score, self.mode):
-            self._best_score, self._best_epoch, self._waited = score, trainer.current_epoch + 1, 0
+        score, best = monitored_score(trainer, self.monitor), self._best
+        improved = is_better(score.value, None if best is None else best.value, self.mode)
+        self._waited = 0 if improved else self._waited + 1
+        if score.beats(best, self.mode):
+            self._best, self._best_epoch, self._best_step = score, trainer.current_epoch + 1, trainer.global_step
             if self._will_restore:
                 self._snapshot = self._take_snapshot(trainer.optimizers[0])
-        else:
-            self._waited += 1
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Decide whether the stage ends; a resume at an epoch's end calls this twice, and counts it once."""
+        self._end_validation.restore(trainer)
         epoch = trainer.current_epoch + 1
         if epoch <= self._epochs_counted:
             return
@@ -233,9 +250,10 @@ class StagedUnfreezing(L.Callback):
         planned = self.plan.stages[self.stage]
         exhausted = planned.patience is not None and self._waited >= planned.patience
         ends = trainer.strategy.reduce_boolean_decision(exhausted or self._epochs_in_stage >= planned.epochs, all=False)
-        if ends and self.stage + 1 < len(self.plan.stages):
+        out_of_steps = has_reached_max_steps(trainer)
+        if ends and not out_of_steps and self.stage + 1 < len(self.plan.stages):
             self._advance_pending = True
-        elif ends:
+        elif ends or out_of_steps:
             self._complete = True
             trainer.should_stop = True
 
@@ -264,8 +282,8 @@ class StagedUnfreezing(L.Callback):
         if trainer.is_global_zero:
             log.info(self._describe_advance())
         self.stage += 1
-        self._epochs_in_stage = self._steps_in_stage = self._waited = self._best_epoch = 0
-        self._best_score = self._snapshot = None
+        self._epochs_in_stage = self._steps_in_stage = self._waited = self._best_epoch = self._best_step = 0
+        self._best = self._snapshot = None
         self._advance_pending = False
         self._apply(freeze=True)
         if self.plan.stages[self.stage].optimizer != before.optimizer:
@@ -287,8 +305,8 @@ class StagedUnfreezing(L.Callback):
             changes.append(f"{names} unfrozen ({added})")
         if frozen:
             changes.append(f"{', '.join(frozen)} frozen")
-        if self._snapshot is not None:
-            score = f"{self.monitor} {self._best_score:.3f}"
+        if self._snapshot is not None and self._best is not None:
+            score = f"{self.monitor} {self._best.value:.3f}"
             changes.append(f"best of {before.name} restored (epoch {self._best_epoch}, {score})")
         return f"→ {after.name}: {', '.join(changes) or 'the same groups'}"
 
@@ -350,8 +368,8 @@ def _rewrap(strategy: DDPStrategy) -> None:
     strategy._register_ddp_hooks()
 
 
-def monitored_value(trainer: L.Trainer, monitor: str) -> float:
-    """Return the value of a logged metric, the first rank's on all ranks.
+def monitored_score(trainer: L.Trainer, monitor: str) -> Score:
+    """Return what the last validation is chosen by, the first rank's on all ranks.
 
     Raises:
         UnfreezeError: If nothing logs it, with what is logged.
@@ -359,7 +377,12 @@ def monitored_value(trainer: L.Trainer, monitor: str) -> float:
     if monitor not in trainer.callback_metrics:
         logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
         raise UnfreezeError(f"monitor: nothing logs {monitor!r}; what is logged: {logged}")
-    return float(trainer.strategy.broadcast(float(trainer.callback_metrics[monitor])))
+    return Score(*trainer.strategy.broadcast(tuple(Score.of(trainer.callback_metrics, monitor))))
+
+
+def has_reached_max_steps(trainer: L.Trainer) -> bool:
+    """Return whether the Trainer's `max_steps` ends the fit now."""
+    return 0 <= trainer.max_steps <= trainer.global_step
 
 
 def _to_cpu(value: Any) -> Any:

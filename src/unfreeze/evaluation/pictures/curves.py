@@ -22,10 +22,11 @@ def plot_learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
     """Return accuracy and loss over the epochs, with a line and a name where each stage begins.
 
     Args:
-        history: A row per epoch, as metrics.csv has them; at least one was validated.
+        history: The rows of metrics.csv; at least one was validated.
     """
     figure = new_figure(9, 4)
     accuracy, loss = figure.subplots(1, 2)
+    history = [{**row, "epoch": epoch} for row, epoch in zip(history, _epochs_done(history), strict=True)]
     judged = [row for row in history if "val/acc" in row]
     for axes, metric, unit in (
         (accuracy, "acc", "accuracy (share of images)"),
@@ -40,7 +41,7 @@ def plot_learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
         _mark_stages(axes, history)
-    best = max(judged, key=lambda row: row["val/acc"])
+    best = max(judged, key=lambda row: (row["val/acc"], -row.get("val/loss", 0.0)))
     accuracy.annotate(
         f"{best['val/acc']:.3f}",
         (best["epoch"], best["val/acc"]),
@@ -90,6 +91,17 @@ def plot_rates(plan: Plan, epochs: Sequence[int]) -> Figure:
     stages = [{"epoch": number, "stage": stage} for number, stage in enumerate(_stage_of_epoch(plan, epochs), start=1)]
     _mark_stages(axes, stages)
     return figure
+
+
+def _epochs_done(history: Sequence[dict[str, Any]]) -> list[float]:
+    """Return how many epochs were done at each row; validations within an epoch stand between whole numbers."""
+    ends = {row["epoch"]: row["step"] for row in history if "seconds" in row and "step" in row}
+    done = []
+    for row in history:
+        begin, end = ends.get(row["epoch"] - 1, 0), ends.get(row["epoch"])
+        within = "seconds" not in row and end is not None and end > begin
+        done.append(row["epoch"] - 1 + (row["step"] - begin) / (end - begin) if within else row["epoch"])
+    return done
 
 
 def _stage_of_epoch(plan: Plan, epochs: Sequence[int]) -> list[str]:
