@@ -17,5 +17,4 @@ def train(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    start()
-    train()
+    start(train)

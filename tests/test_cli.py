@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch import ROOT, train, unfreeze
+from unfreeze.arguments import COMMANDS
 from unfreeze.cachefolder import CacheEntry, CacheFolder, Kind
 
 
@@ -55,7 +56,35 @@ def test_plan_refuses_as_train_does(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         "error: strategy.lr.head: got 0, want greater than 0, such as strategy.lr.head=0.001\n"
     )
     assert unfreeze(["plan", "model=resnet19"], monkeypatch) == 2
-    assert "Could not find 'model/resnet19'" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: model: no choice 'resnet19'; nearest: resnet18")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["pln"], "unfreeze: No such command 'pln'"),
+        (["plan", "--resume", "x"], "--resume: there is no such flag; type --resolve, or resume=x"),
+        (["plan", "-m", "seed=0,1"], "-m: a flag of train.py alone; leave it out"),
+        (["plan", "--config-dir", "gone"], "--config-dir: no folder 'gone'; want one with configs in it"),
+        (["report"], "unfreeze report: Missing argument 'folder'"),
+        (["models", "--jsn"], "unfreeze models: No such option: --jsn"),
+        (["predict", "run", "a.jpg", "--top-k", "0"], "unfreeze predict: Invalid value for '--top-k': Input should be"),
+    ],
+)
+def test_a_command_line_that_cannot_be_parsed_is_refused_in_one_line(
+    typed: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert unfreeze(typed, monkeypatch) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_the_commands_that_train_py_knows_of_are_those_that_there_are() -> None:
+    from unfreeze.cli import app
+
+    named = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    assert named | {group.name for group in app.registered_groups} == set(COMMANDS)
 
 
 def test_help_is_a_page_with_every_choice(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import unfreeze
 
 PACKAGE = Path(unfreeze.__file__).parent
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
-MAY_IMPORT_HYDRA = {"run.py", "entry.py", "composing.py"}
+MAY_IMPORT_HYDRA = {"run.py", "entry.py", "composing.py", "composition_errors.py"}
 OUTER = {
     f"unfreeze.{name}"
     for name in (
@@ -21,6 +21,7 @@ OUTER = {
         "cli",
         "commands",
         "composing",
+        "composition_errors",
         "sweep",
         "config",
         "arguments",

@@ -121,6 +121,24 @@ REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["data.folds=4", *QUICK], nothing, "data.fold: missing beside data.folds=4; type data.fold=0"),
     (["data.folds=4", "data.fold=4", *QUICK], nothing, "data.fold: got 4, want one of 0 to 3"),
     (["resume=gone"], nothing, "resume: no run in"),
+    (
+        ["data=digit"],
+        nothing,
+        "data: no choice 'digit'; nearest: digits; want one of cifar10, digits, imagefolder, man",
+    ),
+    (["-m", "data=digits,digit"], nothing, "data: no choice 'digit'"),
+    (["data.image_sise=64"], nothing, "data.image_sise: there is no such key; want one of data.image_size"),
+    (["strategy.stages=[{name: head"], nothing, "can't be parsed: a { is not closed"),
+    (["seed=${nowhere}", *QUICK], nothing, "seed: Interpolation key 'nowhere' not found"),
+    (["hydra.run.dir=${nowhere}", *QUICK], nothing, "hydra.run.dir: Interpolation key 'nowhere' not found"),
+    (
+        ["evaluate", "outputs/run"],
+        nothing,
+        "a command of unfreeze, not of train.py; type unfreeze evaluate outputs/run",
+    ),
+    (["--resume", "outputs/run"], nothing, "--resume: there is no such flag; type --resolve, or resume=outputs/run"),
+    (["--cfg", "jobs"], nothing, "--cfg: got 'jobs', want one of job, hydra, all"),
+    (["--config-dir", "gone"], nothing, "--config-dir: no folder 'gone'"),
     (["-m", "trainer=ddp", "seed=0,1", *QUICK], nothing, "a multirun runs each job on one device"),
 ]
 
@@ -145,13 +163,6 @@ def test_a_directory_that_holds_a_run_is_refused(tmp_path: Path) -> None:
     assert finished.code == 2
     assert "holds a run; type resume=run to go on with it" in finished.err
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
-
-
-def test_what_hydra_refuses_keeps_its_text(tmp_path: Path) -> None:
-    finished = train(["model=resnet19"], tmp_path)
-    assert finished.code == 1
-    assert "Could not find 'model/resnet19'" in finished.err
-    assert "resnet18" in finished.err
 
 
 def test_values_are_refused_before_torch_is_imported(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from unfreeze.errors import UnfreezeError
+from unfreeze.errors import UnfreezeError, nearest
 
 PATH_KEYS = ("data.root", "data.csv", "cache.dir", "hydra.run.dir", "hydra.sweep.dir", "resume")
 _MAYBE_PATH_KEYS = {"model.weights": os.path.isfile, "objective.teacher": os.path.exists}
@@ -19,6 +19,23 @@ _SIGN_KEYS = ("data.columns.separator",)
 
 _PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
 _MULTIRUN_FLAGS = ("-m", "--multirun")
+_FLAGS = {
+    **dict.fromkeys(_MULTIRUN_FLAGS, False),
+    **dict.fromkeys(("-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run"), False),
+    **dict.fromkeys(("-sc", "--shell-completion"), False),
+    **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"), True),
+    **dict.fromkeys(("-cd", "--config-dir", "-i", "--info", "--experimental-rerun"), True),
+}
+"""Flags of Hydra, and whether the next argument is their value."""
+
+_CONFIGS = ("job", "hydra", "all")
+"""Values of --cfg."""
+
+COMMANDS = (
+    *("plan", "audit", "soup", "report", "evaluate", "compare-runs", "export", "models", "predict", "features"),
+    "cache",
+)
+"""Commands of `unfreeze`, which are no arguments of train.py."""
 
 
 class AlreadyCompletedError(Exception):
@@ -33,21 +50,20 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     nothing.
 
     Raises:
-        UnfreezeError: If there is no run to resume.
+        UnfreezeError: If there is no run to resume, or an argument is neither a flag nor key=value.
         AlreadyCompletedError: If the run to resume is complete.
     """
-    typed = [_with_quoted_value(argument) for argument in arguments]
-    resume = next((_unquote(argument.partition("=")[2]) for argument in typed if argument.startswith("resume=")), None)
     # Flags first, wherever they were typed: argparse takes overrides in one piece only.
-    flags = [argument for argument in typed if not _is_override(argument)]
-    overrides = [argument for argument in typed if _is_override(argument)]
+    flags, overrides = split_arguments(arguments)
+    overrides = [_with_quoted_value(override) for override in overrides]
+    resume = next((_unquote(each.partition("=")[2]) for each in overrides if each.startswith("resume=")), None)
     if resume in (None, "null", ""):
         return [*flags, *overrides]
     assert resume is not None
-    if any(flag in typed for flag in _MULTIRUN_FLAGS):
+    if any(flag in flags for flag in _MULTIRUN_FLAGS):
         raise UnfreezeError("resume: one run at a time goes on; leave -m out")
     saved = _saved_overrides(Path(resume))
-    overrides.append(f"hydra.run.dir={_quote(resume)}")
+    overrides.append(f"hydra.run.dir={quote(resume)}")
     chosen = {override_key(override): override for override in [*saved, *overrides]}
     return [*flags, *chosen.values()]
 
@@ -57,9 +73,66 @@ def override_key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _is_override(argument: str) -> bool:
-    """Tell overrides from flags and the values that stand behind flags, as in `--config-dir mine`."""
-    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the flags, each with its value behind it, and the overrides.
+
+    Raises:
+        UnfreezeError: If an argument is neither.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        flag, separator, value = argument.partition("=")
+        if not argument.startswith("-"):
+            if not separator and not argument.startswith("~"):
+                raise UnfreezeError(_describe_word(argument, rest))
+            overrides.append(argument)
+            continue
+        if flag not in _FLAGS:
+            raise UnfreezeError(_describe_flag(flag, value if separator else next(iter(rest), "...")))
+        flags.append(argument)
+        if _FLAGS[flag] and not separator:
+            flags += rest[:1]
+            del rest[:1]
+    return flags, overrides
+
+
+def flag_value(flags: Sequence[str], *names: str) -> str | None:
+    """Return the value of a flag, None where it is not among those typed."""
+    for flag, following in zip(flags, [*flags[1:], ""], strict=False):
+        name, separator, value = flag.partition("=")
+        if name in names:
+            return value if separator else following
+    return None
+
+
+def check_flags(flags: Sequence[str]) -> None:
+    """Refuse values of flags that Hydra would refuse in several lines.
+
+    Raises:
+        UnfreezeError: Naming what there is.
+    """
+    shown, folder = flag_value(flags, "-c", "--cfg"), flag_value(flags, "-cd", "--config-dir")
+    if shown is not None and shown not in _CONFIGS:
+        raise UnfreezeError(f"--cfg: got {shown!r}, want one of {', '.join(_CONFIGS)}")
+    if folder is not None and not Path(folder).is_dir():
+        raise UnfreezeError(f"--config-dir: no folder {folder!r}; want one with configs in it")
+
+
+def _describe_word(word: str, following: Sequence[str]) -> str:
+    if word in COMMANDS:
+        return f"{word}: a command of unfreeze, not of train.py; type {' '.join(['unfreeze', word, *following])}"
+    if (Path(word) / "overrides.yaml").is_file():
+        return f"got {word!r}, a run, want key=value; type resume={word} to go on with it"
+    return f"got {word!r}, want key=value, such as model=resnet50; python train.py --help lists the keys"
+
+
+def _describe_flag(flag: str, value: str) -> str:
+    near = nearest(flag, list(_FLAGS), limit=1) if flag.startswith("--") else []
+    hint = f"{near[0]}, or " if near else ""
+    return f"{flag}: there is no such flag; type {hint}{flag.lstrip('-')}={value}"
 
 
 def _saved_overrides(run: Path) -> list[str]:
@@ -75,13 +148,13 @@ def _saved_overrides(run: Path) -> list[str]:
 
 def _with_quoted_value(argument: str) -> str:
     key, separator, value = argument.partition("=")
-    if not separator or argument.startswith("-"):
+    if not separator:
         return argument
     name = key.lstrip("+")
     if name in PATH_KEYS or (name in _MAYBE_PATH_KEYS and _looks_like_path(value, _MAYBE_PATH_KEYS[name])):
         return f"{key}={_absolute(value)}"
     if name in _SIGN_KEYS and value != "null":
-        return f"{key}={_quote(_unquote(value))}"
+        return f"{key}={quote(_unquote(value))}"
     return argument
 
 
@@ -91,7 +164,7 @@ def _absolute(value: str) -> str:
         return value
     if "," in plain and plain == value and not os.path.lexists(os.path.expanduser(plain)):
         return value  # a sweep over several paths
-    return _quote(os.path.abspath(os.path.expanduser(plain)))
+    return quote(os.path.abspath(os.path.expanduser(plain)))
 
 
 def _looks_like_path(value: str, is_there: Callable[[str], bool]) -> bool:
@@ -106,7 +179,8 @@ def _unquote(value: str) -> str:
     return value
 
 
-def _quote(value: str) -> str:
+def quote(value: str) -> str:
+    """Return a text as Hydra's grammar wants it, in quotes where it has to be."""
     if _PLAIN.fullmatch(value):
         return value
     escaped = re.sub(r"(\\*)(\$\{|')", r"\1\1\\\2", value)

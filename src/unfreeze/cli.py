@@ -1,7 +1,9 @@
 """The `unfreeze` command: verbs on runs, models and data."""
 
 import os
+import signal
 import sys
+from typing import Any, NoReturn
 
 import typer
 
@@ -32,15 +34,34 @@ app.command(context_settings=_TAKES_OVERRIDES)(networks.features)
 app.add_typer(cache_app, name="cache")
 
 
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Of the click that typer carries."""
+
+
 def main() -> None:
     """Run a verb; what a person can mend ends in one line and exit code 2."""
     try:
-        app()
+        raise SystemExit(app(standalone_mode=False))
+    except _UsageError as error:
+        _refuse_usage(error)
+    except typer.Abort:
+        raise SystemExit(128 + signal.SIGINT) from None
     except UnfreezeError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refuse_usage(error: Any) -> NoReturn:
+    """Print what is wrong with a command line in one line; a command alone is asked for its help."""
+    command = error.ctx.command_path if error.ctx else "unfreeze"
+    message = " ".join(error.format_message().split())
+    if not message or "Usage:" in message:
+        sys.stderr.write(f"{error.format_message()}\n")
+    else:
+        sys.stderr.write(f"error: {command}: {message.rstrip('.')}; {command} --help lists what there is\n")
+    raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 import io
 import logging
+import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -14,9 +15,12 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from unfreeze import sweep
-from unfreeze.arguments import AlreadyCompletedError, expand_arguments
+from unfreeze.arguments import AlreadyCompletedError, check_flags, expand_arguments, flag_value, split_arguments
+from unfreeze.composing import refusal_to_compose
+from unfreeze.composition_errors import COMPOSITION_ERRORS
 from unfreeze.cores import share_cores
 from unfreeze.errors import Stopped, UnfreezeError
 from unfreeze.resolvers import register_resolvers
@@ -33,19 +37,32 @@ _WIDEST = 118
 _prepared: "list[Experiment]" = []
 """What the refusal check of a single run has loaded, for its job to take."""
 
+_made_by_hydra: list[Path] = []
+"""Folders that Hydra makes for a multirun before it composes the first job, the innermost first."""
 
-def start() -> None:
-    """Make ready for `hydra.main`: resolvers, and arguments that Hydra understands."""
+
+def start(train: Callable[[], object]) -> None:
+    """Run `hydra.main`'s function, with arguments that Hydra understands; what it refuses ends in one line."""
     register_resolvers()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes its errors on, and does not print them
     if {"-h", "--help"} & set(sys.argv):
         sys.stdout = _Wrapped(sys.stdout)
     try:
         sys.argv[1:] = expand_arguments(sys.argv[1:])
+        flags, overrides = split_arguments(sys.argv[1:])
+        check_flags(flags)
+        train()
     except AlreadyCompletedError as done:
         print(done)
         raise SystemExit(0) from None
     except UnfreezeError as error:
         refuse(error)
+    except COMPOSITION_ERRORS as error:
+        if any(frame.name == run_hydra_job.__name__ for frame in traceback.extract_tb(error.__traceback__)):
+            raise
+        _remove_empty_multirun()
+        folder = flag_value(flags, "-cd", "--config-dir")
+        refuse(refusal_to_compose(error, overrides, Path(folder) if folder else None))
 
 
 class _Wrapped(io.TextIOBase):
@@ -84,7 +101,7 @@ def run_hydra_job(raw: DictConfig) -> float | None:
 
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
-    typed = list(hydra_config.overrides.task)
+    typed = _typed(hydra_config)
     is_multirun = hydra_config.mode == RunMode.MULTIRUN
     logging.captureWarnings(True)
     if is_multirun:
@@ -121,19 +138,23 @@ class RunCallback(Callback):
         """Refuse what can be refused while there is no run directory yet."""
         from unfreeze.run import check_values, prepare
 
-        typed = list(config.hydra.overrides.task)
-        run_dir = Path(config.hydra.run.dir).absolute()
+        typed = _typed(config.hydra)
         raw = _without_hydra(config)
         try:
+            run_dir = Path(config.hydra.run.dir).absolute()
             _prepared[:] = [prepare(check_values(raw, typed), raw, typed, run_dir if _is_first() else None)]
         except UnfreezeError as error:
             refuse(error)
+        except OmegaConfBaseException as error:
+            refuse(refusal_to_compose(error, typed, None))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a multirun that would go wrong as a whole."""
         try:
             _refuse_distributed(config)
-            sweep.check_is_free(Path(config.hydra.sweep.dir))
+            folder = Path(config.hydra.sweep.dir)
+            sweep.check_is_free(folder)
+            _made_by_hydra[:] = [each for each in (folder, *folder.parents) if not each.exists()]
         except UnfreezeError as error:
             refuse(error)
 
@@ -162,6 +183,16 @@ class RunCallback(Callback):
         print(sweep.format_jobs(jobs, folder))
         if any(job.status != "completed" for job in jobs):
             raise SystemExit(1)
+
+
+def _remove_empty_multirun() -> None:
+    """Remove what Hydra has made for a multirun whose jobs do not compose."""
+    for folder in _made_by_hydra:
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        try:
+            folder.rmdir()
+        except OSError:
+            return  # not empty
 
 
 def _drop_shared_features(config: DictConfig, folder: Path) -> None:
@@ -200,6 +231,15 @@ def _without_hydra(config: DictConfig) -> DictConfig:
         del raw["hydra"]
     OmegaConf.set_readonly(raw, None)
     return raw
+
+
+def _typed(hydra_config: Any) -> list[str]:
+    """Return the overrides of a job; those that insert what is not there stay as they are, for the check of values."""
+    overrides = hydra_config.overrides.task
+    try:
+        return list(overrides)
+    except OmegaConfBaseException:
+        return [str(override) for override in OmegaConf.to_container(overrides, resolve=False)]  # type: ignore[union-attr]
 
 
 def _is_first() -> bool:

@@ -1,5 +1,7 @@
 """What a person sees without a traceback."""
 
+from collections.abc import Sequence
+
 
 class UnfreezeError(Exception):
     """A mistake that a person can mend; the message says what was given, what is allowed, what to type."""
@@ -37,11 +39,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def suggest(given: str, allowed: list[str], *, limit: int = 5) -> str:
-    """Return the allowed names nearest to a given one, or all of them where there are few."""
+def nearest(given: str, allowed: Sequence[str], *, limit: int = 5) -> list[str]:
+    """Return the allowed names that resemble a given one, the most alike first."""
     from difflib import get_close_matches
 
+    return get_close_matches(given, allowed, n=limit, cutoff=0.5)
+
+
+def suggest(given: str, allowed: Sequence[str], *, limit: int = 5) -> str:
+    """Return the allowed names nearest to a given one, or all of them where there are few."""
     if len(allowed) <= limit:
         return ", ".join(allowed)
-    near = get_close_matches(given, allowed, n=limit, cutoff=0.5)
-    return ", ".join(near or allowed[:limit])
+    return ", ".join(nearest(given, allowed, limit=limit) or allowed[:limit])

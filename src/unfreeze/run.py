@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from unfreeze.announce import announce, log_hyperparameters, log_layout, log_pictures, shown_path
 from unfreeze.answers import answers_of
@@ -33,7 +34,7 @@ from unfreeze.build import (
 from unfreeze.compute import allow_tf32, bequeath, is_rank, settle_compute, with_verdict
 from unfreeze.config import Config, parse_config
 from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads, share_cores_among
-from unfreeze.errors import EndedEarlyError, Stopped, TrainingFailedError, UnfreezeError
+from unfreeze.errors import EndedEarlyError, Stopped, TrainingFailedError, UnfreezeError, first_line
 from unfreeze.experiment import Experiment, check_is_free, check_resumable, describe_data, identity_of, keep_request
 from unfreeze.files import release_room, reserve_room
 from unfreeze.judging import figures_of, load_weights, predict_splits, try_report
@@ -60,7 +61,10 @@ def check_values(raw: DictConfig, typed: Sequence[str]) -> Config:
     Raises:
         UnfreezeError: Naming each value that is wrong.
     """
-    values = OmegaConf.to_container(raw, resolve=True)
+    try:
+        values = OmegaConf.to_container(raw, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UnfreezeError(f"{error.full_key}: {first_line(error)}; mend what stands in ${{...}}") from None
     assert isinstance(values, dict)
     missing = sorted(OmegaConf.missing_keys(raw))
     if missing:

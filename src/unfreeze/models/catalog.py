@@ -49,8 +49,7 @@ def list_networks(pattern: str | None = None, *, source: str | None = None) -> l
     """
     if source is not None and source not in SOURCES:
         raise UnfreezeError(f"models: --source: got {source!r}, want one of {', '.join(SOURCES)}")
-    with CATALOG.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if source in (None, row["source"])]
+    rows = [row for row in _rows() if source in (None, row["source"])]
     matching = [row for row in rows if pattern is None or _matches(row["name"], pattern)]
     if not matching:
         near = suggest(str(pattern), [row["name"] for row in rows])
@@ -68,6 +67,16 @@ def list_networks(pattern: str | None = None, *, source: str | None = None) -> l
         )
         for row in matching
     ]
+
+
+def network_names(source: str) -> list[str]:
+    """Return the names of one source's networks, without the tags of timm's weights."""
+    return list(dict.fromkeys(row["name"].partition(".")[0] for row in _rows() if row["source"] == source))
+
+
+def _rows() -> list[dict[str, str]]:
+    with CATALOG.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _matches(name: str, pattern: str) -> bool:
