@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.composing import composed
-from unfreeze.arguments import AlreadyCompletedError, expand_arguments, override_key
+from unfreeze.arguments import (
+    _MAYBE_PATH_KEYS,
+    _UNSWEPT_KEYS,
+    PATH_KEYS,
+    AlreadyCompletedError,
+    expand_arguments,
+    override_key,
+)
 from unfreeze.errors import UnfreezeError
 
 NASTY = [
@@ -72,6 +79,28 @@ def test_a_path_relative_to_here_becomes_absolute(tmp_path: Path, key: str, name
     assert value_that_hydra_reads(argument) == str(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["w=1,x/c", "c ü, a=b/c", "x, (1)/[2]", "it's/a, b", "one,two/c"])
+@pytest.mark.parametrize("key", sorted({*PATH_KEYS, *_MAYBE_PATH_KEYS} - {"resume", "model.repo"}))
+def test_a_path_that_is_not_there_yet_reaches_hydra_whatever_its_key(tmp_path: Path, key: str, name: str) -> None:
+    (argument,) = expand_arguments([f"{key}={name}"])
+    assert value_that_hydra_reads(argument) == str(tmp_path / name)
+    assert expand_arguments([argument]) == [argument]
+
+
+@pytest.mark.parametrize("name", ["my weights (1)", "runs of [may]", "a, b"])
+@pytest.mark.parametrize("key", sorted(_MAYBE_PATH_KEYS))
+def test_a_value_that_may_be_a_path_and_is_none_reaches_hydra_as_it_is(key: str, name: str) -> None:
+    (argument,) = expand_arguments([f"{key}={name}"])
+    assert value_that_hydra_reads(argument) == name
+
+
+def test_a_repository_is_a_path_where_it_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "my repo, 2").mkdir()
+    (argument,) = expand_arguments(["model.repo=my repo, 2"])
+    assert value_that_hydra_reads(argument) == str(tmp_path / "my repo, 2")
+    assert expand_arguments(["model.repo=owner/name:v1"]) == ["model.repo=owner/name:v1"]
+
+
 @given(
     st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="/\x7f"), min_size=1, max_size=12)
 )
@@ -110,7 +139,6 @@ def test_quotes_that_a_person_typed_are_not_part_of_the_path(tmp_path: Path, quo
         "data.root=???",
         "data.root=",
         "data.root=${oc.env:PHOTOS}",
-        "data.root=one,two",
         "strategy.stages=[{name: head, train: 1, epochs: 2}]",
         "~callbacks.progress",
         "resume=null",
@@ -134,6 +162,28 @@ def test_a_folder_with_a_comma_is_one_path_and_not_a_sweep(tmp_path: Path) -> No
     (argument,) = expand_arguments(["data.root=a,b"])
     assert not OverridesParser.create().parse_override(argument).is_sweep_override()
     assert value_that_hydra_reads(argument) == str(tmp_path / "a,b")
+
+
+@pytest.mark.parametrize("how", [["-m"], ["sweep=optuna"], ["hydra.mode=MULTIRUN"]])
+def test_in_a_multirun_commas_are_between_paths_each_of_any_spelling(tmp_path: Path, how: list[str]) -> None:
+    typed = [*how, "data.root=one,my photos (1),'two, three'"]
+    swept = next(argument for argument in expand_arguments(typed) if argument.startswith("data.root="))
+    override = OverridesParser.create().parse_override(swept)
+    assert override.is_sweep_override()
+    want = [str(tmp_path / name) for name in ("one", "my photos (1)", "two, three")]
+    assert [str(value).strip("'") for value in override.sweep_string_iterator()] == want
+    assert expand_arguments(expand_arguments(typed)) == expand_arguments(typed)
+
+
+@pytest.mark.parametrize("key", [key for key in _UNSWEPT_KEYS if key != "resume"])
+def test_a_multirun_has_one_directory_with_whatever_commas(tmp_path: Path, key: str) -> None:
+    argument = expand_arguments(["-m", f"{key}=a, b=1"])[-1]
+    assert value_that_hydra_reads(argument) == str(tmp_path / "a, b=1")
+
+
+@pytest.mark.parametrize("argument", ["data.root=choice(one,two)", "model.weights=DEFAULT,null", "model.weights=null"])
+def test_what_sweeps_otherwise_stays_as_it_is(argument: str) -> None:
+    assert expand_arguments(["-m", argument]) == ["-m", argument]
 
 
 @pytest.mark.parametrize(("override", "key"), [("a.b=1", "a.b"), ("+a=1", "a"), ("++a.b=c=d", "a.b"), ("~a.b", "a.b")])

@@ -67,6 +67,14 @@ def test_choices_of_an_own_folder_are_among_those_named(tmp_path: Path) -> None:
         compose_config(["data=bird"], tmp_path)
 
 
+@pytest.mark.parametrize("name", ["my configs, 2", "[own] (1)", "it's a=b"])
+def test_an_own_folder_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "birds.yaml").write_text("defaults: [digits, _self_]\nname: digits\n")
+    assert compose_config(["data=birds"], folder).data.name == "digits"
+
+
 def test_an_own_config_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "birds.yaml").write_text("name: [digits\n")

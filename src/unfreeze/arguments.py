@@ -11,12 +11,21 @@ import yaml
 from unfreeze.errors import UnfreezeError, nearest
 
 PATH_KEYS = ("data.root", "data.csv", "cache.dir", "hydra.run.dir", "hydra.sweep.dir", "resume")
-_MAYBE_PATH_KEYS = {"model.weights": os.path.isfile, "objective.teacher": os.path.exists}
-"""Keys whose value is a path where one is there, or where it has a slash."""
+_UNSWEPT_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "resume")
+"""Keys of one path for all jobs of a multirun."""
+
+_MAYBE_PATH_KEYS: dict[str, Callable[[str], bool]] = {
+    "model.weights": lambda value: "/" in value or os.path.isfile(value),
+    "model.repo": lambda value: value.startswith(("/", "./", "../")) or os.path.isdir(value),
+    "objective.teacher": lambda value: "/" in value or os.path.lexists(value),
+}
+"""Keys whose value may be a path, and whether it is one, `~` being expanded."""
 
 _SIGN_KEYS = ("data.columns.separator",)
 """Keys whose value may be a sign that Hydra's grammar has a use for."""
 
+_SWEPT = re.compile(r"(choice|shuffle|sort|glob|range|interval|tag|extend_list|int|str|bool|float)\(.*\)", re.DOTALL)
+_PART = re.compile(r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,])+""", re.DOTALL)
 _PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)
 _MULTIRUN_FLAGS = ("-m", "--multirun")
 _FLAGS = {
@@ -55,7 +64,8 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """
     # Flags first, wherever they were typed: argparse takes overrides in one piece only.
     flags, overrides = split_arguments(arguments)
-    overrides = [_with_quoted_value(override) for override in overrides]
+    sweeps = _is_multirun(flags, overrides)
+    overrides = [_with_quoted_value(override, sweeps=sweeps) for override in overrides]
     resume = next((_unquote(each.partition("=")[2]) for each in overrides if each.startswith("resume=")), None)
     if resume in (None, "null", ""):
         return [*flags, *overrides]
@@ -146,30 +156,40 @@ def _saved_overrides(run: Path) -> list[str]:
     return [str(override) for override in saved]
 
 
-def _with_quoted_value(argument: str) -> str:
-    key, separator, value = argument.partition("=")
-    if not separator:
-        return argument
+def _is_multirun(flags: Sequence[str], overrides: Sequence[str]) -> bool:
+    """Return whether values with commas are those of several jobs."""
+    searches = any(override_key(each) == "sweep" and not each.endswith("=null") for each in overrides)
+    return searches or "hydra.mode=MULTIRUN" in overrides or any(flag in flags for flag in _MULTIRUN_FLAGS)
+
+
+def _with_quoted_value(override: str, *, sweeps: bool) -> str:
+    """Return an override whose value is quoted where it is a path, or a sign that the grammar has a use for."""
+    key, separator, value = override.partition("=")
     name = key.lstrip("+")
-    if name in PATH_KEYS or (name in _MAYBE_PATH_KEYS and _looks_like_path(value, _MAYBE_PATH_KEYS[name])):
-        return f"{key}={_absolute(value)}"
-    if name in _SIGN_KEYS and value != "null":
+    if name in _SIGN_KEYS and separator and value != "null":
         return f"{key}={quote(_unquote(value))}"
-    return argument
+    if not separator or (name not in PATH_KEYS and name not in _MAYBE_PATH_KEYS):
+        return override
+    several = sweeps and name not in _UNSWEPT_KEYS and not os.path.lexists(_expanded(value))
+    if several and _SWEPT.fullmatch(value):
+        return override
+    parts = _PART.findall(value) if several else [value]
+    return f"{key}={','.join(_quoted_path(name, part) for part in parts)}"
 
 
-def _absolute(value: str) -> str:
+def _quoted_path(name: str, value: str) -> str:
+    """Return one value of a key that takes paths: absolute where it is a path, in quotes where it has to be."""
     plain = _unquote(value)
     if plain in ("", "null", "???") or plain.startswith("${"):
         return value
-    if "," in plain and plain == value and not os.path.lexists(os.path.expanduser(plain)):
-        return value  # a sweep over several paths
-    return quote(os.path.abspath(os.path.expanduser(plain)))
+    is_path = _MAYBE_PATH_KEYS.get(name)
+    if is_path is None or is_path(_expanded(value)):
+        return quote(os.path.abspath(_expanded(value)))
+    return quote(plain) if plain == value else value
 
 
-def _looks_like_path(value: str, is_there: Callable[[str], bool]) -> bool:
-    plain = _unquote(value)
-    return "/" in plain or is_there(os.path.expanduser(plain))
+def _expanded(value: str) -> str:
+    return os.path.expanduser(_unquote(value))
 
 
 def _unquote(value: str) -> str:
