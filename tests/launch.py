@@ -37,10 +37,10 @@ class Finished:
 class Launched:
     """A process that runs train.py."""
 
-    def __init__(self, arguments: list[str], folder: Path) -> None:
+    def __init__(self, arguments: list[str], folder: Path, *, encoding: str = "utf-8", is_read: bool = True) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._process = _CONTEXT.Process(target=_run, args=(arguments, str(folder)))
+        self._process = _CONTEXT.Process(target=_run, args=(arguments, str(folder), encoding, is_read))
         self._process.start()
 
     @property
@@ -88,18 +88,29 @@ def launch(arguments: list[str], folder: Path) -> Launched:
     return Launched(arguments, folder)
 
 
-def train(arguments: list[str], folder: Path) -> Finished:
-    """Run train.py with a folder as its working directory, to its end."""
-    return launch(arguments, folder).finish()
+def train(arguments: list[str], folder: Path, *, encoding: str = "utf-8", is_read: bool = True) -> Finished:
+    """Run train.py with a folder as its working directory, to its end.
+
+    Args:
+        arguments: As they are typed.
+        folder: Where.
+        encoding: Of its output.
+        is_read: Whether anybody reads its standard output; else it is a pipe whose reader has left.
+    """
+    return Launched(arguments, folder, encoding=encoding, is_read=is_read).finish()
 
 
-def _run(arguments: list[str], folder: str) -> None:
+def _run(arguments: list[str], folder: str, encoding: str, is_read: bool) -> None:
     os.chdir(folder)
     for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
         stream.flush()
         os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
-    sys.stdout = os.fdopen(1, "w", buffering=1)
-    sys.stderr = os.fdopen(2, "w", buffering=1)
+    if not is_read:
+        reader, writer = os.pipe()
+        os.dup2(writer, 1)
+        os.close(reader)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding=encoding)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding=encoding)
     sys.path[:0] = [str(Path(__file__).parent)]
     sys.argv = [str(ROOT / "train.py"), *arguments]
     try:

@@ -1,6 +1,5 @@
 """The `unfreeze` command: verbs on runs, models and data."""
 
-import os
 import signal
 import sys
 from typing import Any, NoReturn
@@ -10,6 +9,7 @@ import typer
 from unfreeze.commands import networks, planning, runs
 from unfreeze.commands.cache import cache_app
 from unfreeze.errors import UnfreezeError
+from unfreeze.terminal import flush_output, open_output
 
 app = typer.Typer(
     name="unfreeze",
@@ -40,6 +40,14 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 def main() -> None:
     """Run a verb; what a person can mend ends in one line and exit code 2."""
+    open_output()
+    try:
+        _run_command()
+    finally:
+        flush_output()
+
+
+def _run_command() -> NoReturn:
     try:
         raise SystemExit(app(standalone_mode=False))
     except _UsageError as error:
@@ -49,8 +57,8 @@ def main() -> None:
     except UnfreezeError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has left
+        raise SystemExit(0) from None
 
 
 def _refuse_usage(error: Any) -> NoReturn:

@@ -24,6 +24,7 @@ from unfreeze.composition_errors import COMPOSITION_ERRORS
 from unfreeze.cores import share_cores
 from unfreeze.errors import Stopped, UnfreezeError
 from unfreeze.resolvers import register_resolvers
+from unfreeze.terminal import open_output
 from unfreeze.training.interruption import STOP
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _made_by_hydra: list[Path] = []
 def start(train: Callable[[], object]) -> None:
     """Run `hydra.main`'s function, with arguments that Hydra understands; what it refuses ends in one line."""
     register_resolvers()
+    open_output(outlives_reader=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes its errors on, and does not print them
     if {"-h", "--help"} & set(sys.argv):
         sys.stdout = _Wrapped(sys.stdout)
