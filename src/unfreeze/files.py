@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unfreeze.errors import UnfreezeError, first_line
+from unfreeze.system.disk import telling_full_disk
 
 ROOM = ".room"
 """A file that keeps room on the disk for what a run writes when it ends."""
@@ -24,12 +25,12 @@ _LONGEST_WORD = 80
 
 
 def refuse_occupied(folder: Path, *, verb: str) -> None:
-    """Refuse to write into a folder that holds something.
+    """Refuse to write into a folder that holds something; hidden files, such as its lock, do not count.
 
     Raises:
         UnfreezeError: If it does.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(not each.name.startswith(".") for each in folder.iterdir()):
         raise UnfreezeError(f"{verb}: {folder} is not empty; remove it, or name another place with --out")
 
 
@@ -39,9 +40,13 @@ def file_word(name: str) -> str:
 
 
 def reserve_room(folder: Path) -> None:
-    """Keep room in a folder for what is written last, so that a full disk can still be reported."""
-    with suppress(OSError):
-        (folder / ROOM).write_bytes(os.urandom(_ROOM_BYTES))
+    """Keep room in a folder for what is written last, so that a full disk can still be reported.
+
+    Raises:
+        DiskFullError: If there is none.
+    """
+    with replacing(folder / ROOM, _ROOM_BYTES) as building:
+        building.write_bytes(os.urandom(_ROOM_BYTES))
 
 
 def release_room(folder: Path) -> None:
@@ -51,18 +56,23 @@ def release_room(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, nbytes: int | None = None) -> Iterator[Path]:
     """Yield the path of a file to write, which takes the place of another at the end; none is left after an error.
 
     Args:
         path: Of the file that readers see, in a folder that is there.
+        nbytes: The least that it takes, where that is known.
+
+    Raises:
+        DiskFullError: If there is no room for it.
     """
     building = path.with_name(f"{BUILDING}{secrets.token_hex(4)}-{path.name}")
-    try:
-        yield building
-        os.replace(building, path)
-    finally:
-        building.unlink(missing_ok=True)
+    with telling_full_disk(path, nbytes):
+        try:
+            yield building
+            os.replace(building, path)
+        finally:
+            building.unlink(missing_ok=True)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -15,6 +15,7 @@ from unfreeze.evaluation.result import RESULT_SCHEMA
 from unfreeze.files import read_json, refuse_occupied, replacing
 from unfreeze.judging import figures_of, predict_splits
 from unfreeze.reopening import Reopened, reopen
+from unfreeze.results.lock import owned
 from unfreeze.rundir import best_of, checkpoints_of
 from unfreeze.sweep import read_jobs
 from unfreeze.terminal import counting_bar
@@ -67,7 +68,12 @@ def make_soup(
     _check_go_together(ingredients)
     place = folder / "soup" if out is None else out
     refuse_occupied(place, verb="soup")
-    say = say or _say_nothing
+    with owned(folder if out is None else out, verb="soup", advice="name another place with --out"):
+        return _average_greedily(ingredients, place, say or _say_nothing)
+
+
+def _average_greedily(ingredients: Sequence[Ingredient], place: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    refuse_occupied(place, verb="soup")
     kitchen = _Kitchen(reopen(ingredients[0].run_dir, ingredients[0].classifier.preprocessing))
     config = kitchen.run.config
     monitor, mode = config.monitor, config.monitor_mode
@@ -249,6 +255,6 @@ def _serve(place: Path, module: "ImageClassifier", first: Ingredient, result: di
     network = {f"{NETWORK_PREFIX}{key}": value.cpu() for key, value in module.network.state_dict().items()}
     checkpoint: dict[str, Any] = {"state_dict": network}
     module.on_save_checkpoint(checkpoint)
-    with replacing(best_of(place)) as building:
+    with replacing(best_of(place), sum(weight.nbytes for weight in network.values())) as building:
         torch.save(checkpoint, building)
     write_json(place / "result.json", result)

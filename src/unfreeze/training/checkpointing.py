@@ -18,6 +18,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from unfreeze.errors import EndedEarlyError, Stopped
 from unfreeze.files import replacing
 from unfreeze.rundir import BEST, LAST
+from unfreeze.system.disk import DiskFullError
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, Score
@@ -109,8 +110,19 @@ class CheckpointFiles(TorchCheckpointIO):
 
     def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._pace.timed(), replacing(path) as building:
-            torch.save(checkpoint, building)
+        nbytes = 0
+
+        def count(tensor: torch.Tensor) -> None:
+            nonlocal nbytes
+            nbytes += tensor.nbytes
+
+        apply_to_collection(checkpoint, torch.Tensor, count)
+        try:
+            with self._pace.timed(), replacing(path, nbytes) as building:
+                torch.save(checkpoint, building)
+        except DiskFullError:
+            self._held = None  # teardown would fail again
+            raise
 
 
 class BestCheckpoint(Checkpoint):

@@ -67,13 +67,11 @@ class RunRecorder(L.Callback):
         """Seconds spent in all stages so far."""
         return float(sum(stage["seconds"] for stage in self.stages))
 
-    def close(self) -> None:
-        """Count the time to here, and write the files once more, such that they agree with the result."""
+    def stop_clock(self) -> None:
+        """Count the time to here."""
         self._count_seconds()
         for stage in self.stages:
             stage["seconds"] = round(stage["seconds"], 3)
-        if self.history:
-            self.write()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, and note where a run goes on."""

@@ -1,0 +1,1 @@
+"""What runs leave in their directories, and who may write there."""

@@ -1,0 +1,1 @@
+"""This machine and its processes: nothing of images or networks."""
