@@ -56,6 +56,7 @@ class RunResult:
         overrides: What was typed.
         data: The data's fingerprint, the number of images per split, and what is odd about them.
         compute: In which precision and memory layout it trained, and why.
+        can_go_on: Whether a resume may end better.
     """
 
     monitor: str
@@ -74,6 +75,7 @@ class RunResult:
     warnings: list[Caution] = field(default_factory=list)
     seconds: float = 0.0
     epochs: int = 0
+    can_go_on: bool = True
 
     def take_training(self, history: Sequence[Row], stages: Sequence[Row], *, resumed: Sequence[Row] = ()) -> None:
         """Take the rows of metrics.csv and of the stages that training has done, and where it was resumed."""
@@ -152,8 +154,8 @@ class RunResult:
             total_seconds: Of the run, with all that is around training.
         """
         if self.status != "completed":
-            again = f"go on with: python train.py resume={place}"
-            return ["", f"  {self.status:<13} {self.reason}", f"  {again}", f"  {page}"]
+            again = [f"  go on with: python train.py resume={place}"] if self.can_go_on else []
+            return ["", f"  {self.status:<13} {self.reason}", *again, f"  {page}"]
         assert self.best is not None and self.val is not None
         test = self.test
         title = (

@@ -215,10 +215,19 @@ class ImageClassifier(L.LightningModule):
         """
         means = self.train_means.means()
         if means and not math.isfinite(means["loss"]):
+            batch = self.train_means.find_not_finite()
             raise TrainingFailedError(
-                f"the training loss is not finite in epoch {self.current_epoch + 1}; the last good checkpoint is kept. "
-                "Try a lower rate (strategy.lr.head=1e-4), or trainer.gradient_clip_val=1.0"
+                f"the training loss is not finite in epoch {self.current_epoch + 1}, since its batch {batch} of "
+                f"{self.trainer.num_training_batches}; {self._describe_weights()}"
             )
+
+    def _describe_weights(self) -> str:
+        """Return which layer groups hold values that are not finite, and their rates."""
+        parameters = {group.name: self.classifier.parameters_of(group) for group in self.classifier.groups}
+        broken = [name for name, own in parameters.items() if not all(value.isfinite().all() for value in own)]
+        rates = {group["layer_group"]: group["lr"] for group in self.trainer.optimizers[0].param_groups}
+        told = ", ".join(f"{name} (lr {rates[name]:.3g})" for name in broken)
+        return f"weights that are not finite: {told}" if broken else "all weights are still finite"
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training loss and accuracy."""

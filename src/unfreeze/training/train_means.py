@@ -7,8 +7,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+NEVER = 2**62
+"""The step of the first loss that is not finite, where all are finite."""
+
 _NOTED_BATCHES = 64
 _NOTED_VALUES = 1 << 18
+_FIRST_NOT_FINITE = "first_not_finite"
 
 
 class TrainMeans(Metric):
@@ -26,6 +30,8 @@ class TrainMeans(Metric):
     hits: Tensor
     answers: Tensor
     images: Tensor
+    batches: Tensor
+    first_not_finite: Tensor
 
     def __init__(self, right: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -33,6 +39,9 @@ class TrainMeans(Metric):
         self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum", persistent=True)
         for name in ("hits", "answers", "images"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum", persistent=True)
+        self.add_state("batches", torch.zeros((), dtype=torch.int64), dist_reduce_fx="max", persistent=True)
+        never = torch.full((), NEVER, dtype=torch.int64)
+        self.add_state("first_not_finite", never, dist_reduce_fx="min", persistent=True)
         self._noted: list[tuple[Tensor, Tensor, Tensor]] = []
         self._noted_values = 0
 
@@ -52,7 +61,13 @@ class TrainMeans(Metric):
     def means(self) -> dict[str, Tensor]:
         """Return `loss` in nats per image and `acc` in [0, 1], scalars, over all ranks; nothing before a batch."""
         self._add_noted()
-        return self.compute() if self.update_called else {}
+        return {key: self.compute()[key] for key in ("loss", "acc")} if self.update_called else {}
+
+    def find_not_finite(self) -> int | None:
+        """Return the number of the epoch's first batch with a loss that is not finite on any rank, counted from 1."""
+        self._add_noted()
+        first = int(self.compute()[_FIRST_NOT_FINITE]) if self.update_called else NEVER
+        return None if first == NEVER else first
 
     def update(self, losses: Sequence[Tensor], logits: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
         """Add batches.
@@ -64,14 +79,19 @@ class TrainMeans(Metric):
         """
         for loss, each in zip(losses, labels, strict=True):  # one by one: sums must not depend on what was noted when
             self.loss_sum.add_(loss, alpha=len(each))
+        numbers = self.batches + torch.arange(1, len(losses) + 1, device=self.batches.device)
+        bad = torch.where(torch.stack(list(losses)).isfinite(), NEVER, numbers)
+        self.first_not_finite.copy_(torch.minimum(self.first_not_finite, bad.min()))
+        self.batches.add_(len(losses))
         right = self._right(torch.cat(list(logits)), torch.cat(list(labels)))
         self.hits.add_(right.sum())
         self.answers.add_(right.numel())
         self.images.add_(len(right))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the means of what was added."""
-        return {"loss": self.loss_sum / self.images, "acc": self.hits / self.answers}
+        """Return the means of what was added, and the number of the first batch whose loss is not finite."""
+        means = {"loss": self.loss_sum / self.images, "acc": self.hits / self.answers}
+        return {**means, _FIRST_NOT_FINITE: self.first_not_finite.clone()}
 
     def reset(self) -> None:
         """Begin again."""
