@@ -11,7 +11,7 @@ from unfreeze.training.plan import Plan
 
 
 def cut_plan(plan: Plan, epochs: int) -> Plan:
-    """Return the plan that ends after some epochs; the schedule of the stage that is cut spans what is left of it.
+    """Return the plan that ends after some epochs; the schedule of a stage that is cut ends as early, unchanged.
 
     Args:
         plan: The whole plan.
@@ -20,7 +20,8 @@ def cut_plan(plan: Plan, epochs: int) -> Plan:
     stages, left = [], epochs
     for stage in plan.stages:
         if left > 0:
-            stages.append(replace(stage, epochs=min(stage.epochs, left)))
+            is_cut = stage.epochs > left
+            stages.append(replace(stage, epochs=left, schedule_epochs=stage.epochs) if is_cut else stage)
         left -= stage.epochs
     return replace(plan, stages=tuple(stages))
 

@@ -80,7 +80,8 @@ class Stage:
 class PlannedStage:
     """One stage against a model: the live groups from the head down and the peak rate of each.
 
-    `trainable` is the number of parameters that train where `only` leaves some out.
+    `trainable` is the number of parameters that train where `only` leaves some out; `schedule_epochs` is what the
+    schedule spans where a limit cuts the stage, None for its epochs.
     """
 
     name: str
@@ -95,6 +96,12 @@ class PlannedStage:
     solver: Literal["lbfgs"] | None = None
     only: tuple[str, ...] | None = None
     trainable: int | None = None
+    schedule_epochs: int | None = None
+
+    @property
+    def horizon(self) -> int:
+        """The number of epochs that the schedule spans."""
+        return self.schedule_epochs or self.epochs
 
 
 @dataclass(frozen=True)

@@ -211,10 +211,10 @@ class StagedUnfreezing(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Set every group's rate for the coming step; the last step of a stage is followed by a validation."""
-        batches, epochs = int(trainer.num_training_batches), self.plan.stages[self.stage].epochs
-        if batch_idx + 1 == batches and self._epochs_in_stage + 1 == epochs:
+        batches, planned = int(trainer.num_training_batches), self.plan.stages[self.stage]
+        if batch_idx + 1 == batches and self._epochs_in_stage + 1 == planned.epochs:
             self._end_validation.demand(trainer)
-        progress = min(1.0, (self._steps_in_stage + 0.5) / (batches * epochs))
+        progress = min(1.0, (self._steps_in_stage + 0.5) / (batches * planned.horizon))
         rates = self.plan.rates(self.stage, progress)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = rates.get(group["layer_group"], 0.0)

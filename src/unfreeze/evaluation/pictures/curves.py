@@ -112,7 +112,7 @@ def _rate_curve(plan: Plan, epochs: Sequence[int], group: str) -> tuple[np.ndarr
     """Return where a group's rate stands: epochs count from 1 and are shown at their end, frozen parts left out."""
     xs, ys, begun = [np.empty(0)], [np.empty(0)], 0
     for index, done in enumerate(epochs):
-        progress = (np.arange(_POINTS) + 0.5) / _POINTS * done / plan.stages[index].epochs
+        progress = (np.arange(_POINTS) + 0.5) / _POINTS * done / plan.stages[index].horizon
         rates = np.array([plan.lr(group, index, float(share)) for share in progress])
         ends = begun + 0.5 + (np.arange(_POINTS) + 0.5) / _POINTS * done
         xs += [ends, ends[-1:]]
