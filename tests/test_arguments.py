@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -189,6 +190,15 @@ def test_what_sweeps_otherwise_stays_as_it_is(argument: str) -> None:
 @pytest.mark.parametrize(("override", "key"), [("a.b=1", "a.b"), ("+a=1", "a"), ("++a.b=c=d", "a.b"), ("~a.b", "a.b")])
 def test_the_key_of_an_override(override: str, key: str) -> None:
     assert override_key(override) == key
+
+
+@pytest.mark.parametrize(
+    "argument", ["resume=", "data.root=", "model.name=''", "data=", "+experiment= ", 'cache.dir=""']
+)
+def test_an_empty_value_is_refused(argument: str) -> None:
+    key = argument.partition("=")[0]
+    with pytest.raises(UnfreezeError, match=f"^{re.escape(key)}: the value is empty; type one, as in"):
+        expand_arguments(["data=digits", argument])
 
 
 def make_run(folder: Path, overrides: Sequence[str], status: str | None = "stopped") -> Path:

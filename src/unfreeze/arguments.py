@@ -64,6 +64,7 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """
     # Flags first, wherever they were typed: argparse takes overrides in one piece only.
     flags, overrides = split_arguments(arguments)
+    _check_not_empty(overrides)
     sweeps = _is_multirun(flags, overrides)
     overrides = [_with_quoted_value(override, sweeps=sweeps) for override in overrides]
     resume = next((_unquote(each.partition("=")[2]) for each in overrides if each.startswith("resume=")), None)
@@ -73,9 +74,19 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     if any(flag in flags for flag in _MULTIRUN_FLAGS):
         raise UnfreezeError("resume: one run at a time goes on; leave -m out")
     saved = _saved_overrides(Path(resume))
+    if all(override_key(override) in ("resume", "hydra.run.dir") for override in overrides):
+        check_can_go_on(Path(resume))  # with other overrides, only their composition shows whether they change anything
     overrides.append(f"hydra.run.dir={quote(resume)}")
     chosen = {override_key(override): override for override in [*saved, *overrides]}
     return [*flags, *chosen.values()]
+
+
+def _check_not_empty(overrides: Sequence[str]) -> None:
+    """Refuse an override without a value: most are of a shell variable that is not set."""
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if separator and not key.startswith("~") and not _unquote(value).strip():
+            raise UnfreezeError(f"{key}: the value is empty; type one, as in {key}=..., or leave {key} out")
 
 
 def override_key(override: str) -> str:
@@ -145,13 +156,21 @@ def _describe_flag(flag: str, value: str) -> str:
     return f"{flag}: there is no such flag; type {hint}{flag.lstrip('-')}={value}"
 
 
+def check_can_go_on(run: Path) -> None:
+    """Return where a run has something left to do.
+
+    Raises:
+        AlreadyCompletedError: If it has not.
+    """
+    result = run / "result.json"
+    if result.is_file() and json.loads(result.read_text(encoding="utf-8")).get("status") == "completed":
+        raise AlreadyCompletedError(f"{run} has completed; nothing is left to do. Its figures are in {result}")
+
+
 def _saved_overrides(run: Path) -> list[str]:
     file = run / "overrides.yaml"
     if not file.is_file():
         raise UnfreezeError(f"resume: no run in {str(run)!r}; want the directory of one, such as outputs/<date>/<run>")
-    result = run / "result.json"
-    if result.is_file() and json.loads(result.read_text(encoding="utf-8")).get("status") == "completed":
-        raise AlreadyCompletedError(f"{run} has completed; nothing is left to do. Its figures are in {result}")
     saved = yaml.safe_load(file.read_text(encoding="utf-8")) or []
     return [str(override) for override in saved]
 

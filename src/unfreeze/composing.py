@@ -59,12 +59,18 @@ def conf_folder() -> Path:
 
 def _compose(overrides: Sequence[str], config_dir: Path | None, *, with_hydra: bool = False) -> "DictConfig":
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
     from unfreeze.arguments import quote
 
     own = [] if config_dir is None else [f"hydra.searchpath=[{quote(f'file://{config_dir.absolute()}')}]"]
-    with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
-        return compose("config", overrides=[*overrides, *own], return_hydra_config=with_hydra)
+    outer = GlobalHydra.instance().hydra  # where train.py's own Hydra is running
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3"):
+            return compose("config", overrides=[*overrides, *own], return_hydra_config=with_hydra)
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _compose_what_does(overrides: Sequence[str], config_dir: Path | None) -> "DictConfig | None":

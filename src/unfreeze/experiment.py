@@ -12,6 +12,7 @@ from unfreeze.arguments import override_key
 from unfreeze.compute import COMPUTE_FILE
 from unfreeze.config import Config
 from unfreeze.errors import UnfreezeError
+from unfreeze.resuming import check_unchanged
 from unfreeze.rundir import last_of
 
 if TYPE_CHECKING:
@@ -47,13 +48,18 @@ class Experiment:
     teacher: "tuple[Teacher, ImageDataModule] | None" = None
 
 
+def holds_run(folder: Path) -> bool:
+    """Return whether a run has been written into a folder."""
+    return any((folder / name).exists() for name in ("config.yaml", "result.json", "checkpoints"))
+
+
 def check_is_free(run_dir: Path) -> None:
     """Refuse a directory that holds a run, or that can't be made.
 
     Raises:
         UnfreezeError: If it does, or can't.
     """
-    if any((run_dir / name).exists() for name in ("config.yaml", "result.json", "checkpoints")):
+    if holds_run(run_dir):
         raise UnfreezeError(
             f"hydra.run.dir: {str(run_dir)!r} holds a run; type resume={shown_path(run_dir)} to go on with it, "
             "or name another directory"
@@ -71,10 +77,7 @@ def keep_request(experiment: Experiment, raw: DictConfig, run_dir: Path) -> None
     from unfreeze.training.recorder import write_json
 
     run_dir.mkdir(parents=True, exist_ok=True)
-    kept = OmegaConf.create(OmegaConf.to_container(raw, resolve=True))
-    kept.model.weights = experiment.config.model.weights
-    kept.resume = None
-    OmegaConf.save(kept, run_dir / "config.yaml")
+    OmegaConf.save(_resolved_request(experiment, raw), run_dir / "config.yaml")
     typed = [override for override in experiment.typed if override_key(override) != "resume"]
     OmegaConf.save(OmegaConf.create(typed), run_dir / "overrides.yaml")
     data = experiment.data
@@ -82,6 +85,14 @@ def keep_request(experiment: Experiment, raw: DictConfig, run_dir: Path) -> None
     write_json(run_dir / "splits.json", experiment.data.describe_splits())
     write_json(run_dir / COMPUTE_FILE, experiment.verdict.to_dict())
     (run_dir / "plan.txt").write_text(text + "\n", encoding="utf-8")
+
+
+def _resolved_request(experiment: Experiment, raw: DictConfig) -> DictConfig:
+    kept = OmegaConf.create(OmegaConf.to_container(raw, resolve=True))
+    assert isinstance(kept, DictConfig)
+    kept.model.weights = experiment.config.model.weights
+    kept.resume = None
+    return kept
 
 
 def describe_data(data: "ImageDataModule") -> dict[str, Any]:
@@ -102,8 +113,8 @@ def describe_data(data: "ImageDataModule") -> dict[str, Any]:
     }
 
 
-def check_resumable(experiment: Experiment, run_dir: Path) -> int:
-    """Refuse to go on with another plan, other data or another model; return the step to go on from."""
+def check_resumable(experiment: Experiment, raw: DictConfig, run_dir: Path) -> int:
+    """Refuse to go on with another plan, other data, another model or other settings; return the step to go on from."""
     from unfreeze.inference.checkpoint import read_checkpoint
     from unfreeze.training.plan import Plan, plan_differences
     from unfreeze.training.recorder import check_identity
@@ -120,57 +131,20 @@ def check_resumable(experiment: Experiment, run_dir: Path) -> int:
             f"resume: the plan has changed: {'; '.join(plan_differences(saved, experiment.plan))}. "
             "Resume without these overrides, or start a new run"
         )
+    check_unchanged(run_dir, _resolved_request(experiment, raw))
     return int(checkpoint["global_step"])
 
 
 def identity_of(experiment: Experiment) -> dict[str, Any]:
-    """Return what must be the same when a run is resumed, beside its plan."""
+    """Return what must be the same when a run is resumed, beside its plan and its settings: what these have come to."""
     config = experiment.config
     described = experiment.data.describe_splits()["splits"]
-    trainer = (
-        "precision",
-        "devices",
-        "num_nodes",
-        "accumulate_grad_batches",
-        "gradient_clip_val",
-        "gradient_clip_algorithm",
-        "limit_train_batches",
-        "sync_batchnorm",
-    )
     return {
         "data.fingerprint": experiment.data.store.fingerprint,
         **{f"the images of {name}": split["hash"] for name, split in described.items()},
         "data.batch_size": experiment.data.batch_size,
         "data.image_size": experiment.classifier.preprocessing.crop_px,
-        "data.mirror": config.data.mirror,
-        "data.balance": config.data.balance,
-        "seed": config.seed,
         "model.name": experiment.classifier.architecture,
-        "model.source": config.model.source,
-        "model.in_chans": config.model.in_chans,
-        "model.options": str(config.model.options),
-        "head": config.head.name,
-        "head.dropout": config.head.dropout,
-        "head.hidden": config.head.hidden,
-        "head.each": config.head.each,
-        "head.weights": config.head.weights,
-        "objective": config.objective.name,
-        "objective.teacher": config.objective.teacher,
-        "objective.match": config.objective.match,
-        "objective.temperature": config.objective.temperature,
-        "objective.alpha": config.objective.alpha,
-        "objective.loss": config.objective.loss,
-        "objective.gamma": config.objective.gamma,
-        "objective.label_smoothing": config.objective.label_smoothing,
-        "cache.enabled": config.cache.enabled,
-        "cache.views": config.cache.views,
-        "cache.exact": config.cache.exact,
-        "augment": config.augment.name,
-        **{f"augment.{key}": value for key, value in config.augment.model_dump(exclude={"name"}).items()},
-        "optimizer.weight_decay": config.optimizer.weight_decay,
-        "optimizer.momentum": config.optimizer.momentum,
-        "monitor": config.monitor,
-        "callbacks.average": (config.callbacks or {}).get("average"),
         "channels_last": experiment.verdict.channels_last,
-        **{f"trainer.{key}": config.trainer.get(key) for key in trainer},
+        "trainer.precision": config.trainer.get("precision"),
     }

@@ -169,6 +169,29 @@ def test_a_completed_run_says_so(uninterrupted: Path) -> None:
     assert "has completed" in again.out
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("strategy.lr.head=5", "strategy.lr.head was 0.003, is 5.0"),
+        ("trainer.max_epochs=10", "trainer.max_epochs was None, is 10"),
+        ("strategy.stages=[{name: head, train: 1, epochs: 9}]", "strategy.stages was ["),
+        ("augment=none", "augment was 'strong', is 'none'. To train on"),
+    ],
+)
+def test_a_completed_run_refuses_other_settings(typed: str, told: str, uninterrupted: Path) -> None:
+    refused = train(["resume=run", typed], uninterrupted)
+    assert refused.code == 2
+    assert refused.err.count("\n") == 1
+    assert refused.err.startswith(f"error: resume: run has completed, so nothing would train: {told}")
+    assert "type model.weights=run/checkpoints/best.ckpt" in refused.err
+
+
+def test_a_completed_run_says_so_beside_what_changes_nothing(uninterrupted: Path) -> None:
+    again = train(["resume=run", "strategy.lr.head=3e-3", "logger=none", "trainer.max_time=00:01:00:00"], uninterrupted)
+    assert again.code == 0, again.err
+    assert "has completed" in again.out
+
+
 def test_a_changed_plan_is_refused_and_nothing_is_touched(tmp_path: Path) -> None:
     run(tmp_path, *KILL, "+callbacks.kill.step=12")
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*")}
@@ -182,6 +205,12 @@ def test_a_changed_plan_is_refused_and_nothing_is_touched(tmp_path: Path) -> Non
         ("optimizer.weight_decay=5", "optimizer.weight_decay was 0.01, is 5.0"),
         ("augment=light", "augment was 'strong', is 'light'"),
         ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches was 1, is 2"),
+        ("trainer.limit_val_batches=1", "trainer.limit_val_batches was None, is 1"),
+        ("trainer.val_check_interval=0.5", "trainer.val_check_interval was None, is 0.5"),
+        ("trainer.compile=true", "trainer.compile was False, is True"),
+        ("head.dropout=0.1", "head.dropout was 0.3, is 0.1"),
+        ("data.mirror=false", "data.mirror was True, is False"),
+        ("+trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_algorithm was None, is 'value'"),
     ):
         refused = train(["resume=run", typed], tmp_path)
         assert refused.code == 2
