@@ -1,8 +1,12 @@
 """Train an image classifier in stages. `python train.py --help` says how."""
 
+from unfreeze.system.parent import end_with_parent
+from unfreeze.system.ranks import is_first_process
 from unfreeze.training.interruption import STOP
 
 STOP.install()  # before the imports that take a while
+if not is_first_process():
+    end_with_parent()
 
 import hydra
 from omegaconf import DictConfig

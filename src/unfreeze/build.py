@@ -9,6 +9,7 @@ import numpy as np
 from unfreeze.answers import answers_of
 from unfreeze.cachefolder import cache_root
 from unfreeze.config import CacheConfig, Config, DataConfig
+from unfreeze.cores import allowed_cores
 from unfreeze.errors import UnfreezeError
 from unfreeze.terminal import counting_bar
 from unfreeze.training.precision import AUTO, FLOAT32
@@ -344,9 +345,15 @@ def check_trainer(config: Config) -> "Trainer":
 
     try:
         parse_max_time(config.trainer.get("max_time"))
-        return _bare_trainer(config)
+        trainer = _bare_trainer(config)
     except Exception as error:
         raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > allowed_cores():
+        raise UnfreezeError(
+            f"trainer.devices: got {trainer.num_devices}, but this process may use {allowed_cores()} cores, and each "
+            f"rank on the CPU needs one; type trainer.devices={allowed_cores()} or fewer"
+        )
+    return trainer
 
 
 def _bare_trainer(config: Config) -> "Trainer":

@@ -18,7 +18,7 @@ def share_cores(jobs: int) -> None:
         jobs: As joblib counts them: -1 for as many as there are cores, -2 for one fewer.
     """
     global _jobs_at_once
-    _jobs_at_once = max(1, jobs if jobs > 0 else _allowed_cores() + 1 + jobs)
+    _jobs_at_once = max(1, jobs if jobs > 0 else allowed_cores() + 1 + jobs)
 
 
 def share_cores_among(ranks: int) -> None:
@@ -29,7 +29,7 @@ def share_cores_among(ranks: int) -> None:
 
 def usable_cores() -> int:
     """Return how many cores this process may keep busy, 1 or more."""
-    return max(1, _allowed_cores() // (_jobs_at_once * _ranks_here))
+    return max(1, allowed_cores() // (_jobs_at_once * _ranks_here))
 
 
 def limit_torch_threads() -> None:
@@ -57,7 +57,7 @@ def ask_for_gpus_cheaply() -> None:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
-def _allowed_cores() -> int:
+def allowed_cores() -> int:
     """Return the cores that the process may be scheduled on, or fewer where a container's quota says so."""
     scheduled = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([scheduled, *_quotas()]))
