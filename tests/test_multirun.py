@@ -47,7 +47,7 @@ def test_a_grid_runs_each_job_as_if_alone(tmp_path: Path) -> None:
     ]
     assert all(row["test_acc"] for row in rows(tmp_path))
     assert "summary.csv" in done.out
-    best = max(rows(tmp_path), key=lambda row: float(row["val_acc"]))
+    best = max(rows(tmp_path), key=lambda row: (float(row["val_acc"]), -float(row["val_loss"])))
     drawn = [file.parents[1].name for file in tmp_path.rglob("learning_curves.png")]
     assert drawn == [best["job"]]
     alone = [argument for argument in QUICK if argument not in ("-m", "hydra.sweep.dir=sweep")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unfreeze.build import cache_folder
 from unfreeze.config import Config
+from unfreeze.system.ranks import is_launched_externally, is_rank
 from unfreeze.training.precision import AUTO, FLOAT32, Verdict, choose
 
 if TYPE_CHECKING:
@@ -98,15 +99,9 @@ def bequeath(verdict: Verdict) -> None:
     os.environ[_INHERITED] = json.dumps(verdict.to_dict())
 
 
-def is_rank() -> bool:
-    """Return whether this process is one of several ranks that have been started."""
-    return "LOCAL_RANK" in os.environ
-
-
 def _ranks_start_apart(config: Config) -> bool:
     """Return whether ranks start without a first process to hear from: torchrun, Slurm, several nodes."""
-    tasks = os.environ.get("SLURM_NTASKS", "1")
-    return is_rank() or config.trainer.get("num_nodes", 1) not in (1, None) or (tasks.isdigit() and int(tasks) > 1)
+    return is_rank() or is_launched_externally() or config.trainer.get("num_nodes", 1) not in (1, None)
 
 
 def _unmeasured(device: "torch.device") -> str:

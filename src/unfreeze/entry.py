@@ -6,9 +6,10 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
@@ -18,12 +19,26 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from unfreeze import sweep
-from unfreeze.arguments import AlreadyCompletedError, check_flags, expand_arguments, flag_value, split_arguments
+from unfreeze.arguments import (
+    AlreadyCompletedError,
+    check_can_go_on,
+    check_flags,
+    expand_arguments,
+    flag_value,
+    override_key,
+    quote,
+    split_arguments,
+)
 from unfreeze.composing import refusal_to_compose
 from unfreeze.composition_errors import COMPOSITION_ERRORS
 from unfreeze.cores import share_cores
 from unfreeze.errors import Stopped, UnfreezeError
+from unfreeze.experiment import holds_run
 from unfreeze.resolvers import register_resolvers
+from unfreeze.results.lock import DirectoryInUseError, DirectoryLock, owned
+from unfreeze.resuming import check_completed_unchanged
+from unfreeze.system.disk import telling_full_disk
+from unfreeze.system.ranks import is_first_process, is_launched_externally
 from unfreeze.terminal import open_output
 from unfreeze.training.interruption import STOP
 
@@ -38,6 +53,11 @@ _WIDEST = 118
 _prepared: "list[Experiment]" = []
 """What the refusal check of a single run has loaded, for its job to take."""
 
+_ownership = ExitStack()
+"""Holds the directory that this process writes, until Hydra's function ends."""
+
+_RESUMED = {"verb": "resume", "advice": "start a new run"}
+
 _made_by_hydra: list[Path] = []
 """Folders that Hydra makes for a multirun before it composes the first job, the innermost first."""
 
@@ -46,6 +66,7 @@ def start(train: Callable[[], object]) -> None:
     """Run `hydra.main`'s function, with arguments that Hydra understands; what it refuses ends in one line."""
     register_resolvers()
     open_output(outlives_reader=True)
+    logging.raiseExceptions = False  # a log that can't be written is no reason for tracebacks
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes its errors on, and does not print them
     if {"-h", "--help"} & set(sys.argv):
         sys.stdout = _Wrapped(sys.stdout)
@@ -53,7 +74,8 @@ def start(train: Callable[[], object]) -> None:
         sys.argv[1:] = expand_arguments(sys.argv[1:])
         flags, overrides = split_arguments(sys.argv[1:])
         check_flags(flags)
-        train()
+        with _ownership:
+            train()
     except AlreadyCompletedError as done:
         print(done)
         raise SystemExit(0) from None
@@ -62,6 +84,7 @@ def start(train: Callable[[], object]) -> None:
     except COMPOSITION_ERRORS as error:
         if any(frame.name == run_hydra_job.__name__ for frame in traceback.extract_tb(error.__traceback__)):
             raise
+        _ownership.close()
         _remove_empty_multirun()
         folder = flag_value(flags, "-cd", "--config-dir")
         refuse(refusal_to_compose(error, overrides, Path(folder) if folder else None))
@@ -114,7 +137,9 @@ def run_hydra_job(raw: DictConfig) -> float | None:
             _refuse_distributed(raw)
             share_cores(hydra_config.launcher.get("n_jobs", 1))  # joblib's; other launchers give each job its own
         prepared = _prepared.pop() if _prepared else None
-        return run_job(raw, typed, run_dir, prepared, sweep=run_dir.parent if is_multirun else None)
+        job = owned(run_dir, verb="hydra.sweep.dir", advice="name another one") if is_multirun else nullcontext()
+        with job, telling_full_disk(run_dir / "train.log"):
+            return run_job(raw, typed, run_dir, prepared, sweep=run_dir.parent if is_multirun else None)
     except Stopped:
         if is_multirun:
             sweep.write_summary(run_dir.parent)
@@ -143,8 +168,21 @@ class RunCallback(Callback):
         typed = _typed(config.hydra)
         raw = _without_hydra(config)
         try:
+            checked = check_values(raw, typed)
             run_dir = Path(config.hydra.run.dir).absolute()
-            _prepared[:] = [prepare(check_values(raw, typed), raw, typed, run_dir if _is_first() else None)]
+            is_named, is_first = _is_typed(config, "hydra.run.dir"), is_first_process()
+            if is_launched_externally() and not is_named:
+                raise UnfreezeError(
+                    "hydra.run.dir: missing; under torchrun or Slurm ranks would name directories by their own clocks; "
+                    "type hydra.run.dir=outputs/<name>"
+                )
+            if is_first and checked.resume:
+                _check_resumed(run_dir, raw)
+            _prepared[:] = [prepare(checked, raw, typed, run_dir if is_named and is_first else None)]
+            if is_first and checked.resume:
+                _own_resumed(run_dir)
+            elif is_first:
+                _own_new(config, "run", holds_run)
         except UnfreezeError as error:
             refuse(error)
         except OmegaConfBaseException as error:
@@ -155,8 +193,10 @@ class RunCallback(Callback):
         try:
             _refuse_distributed(config)
             folder = Path(config.hydra.sweep.dir)
-            sweep.check_is_free(folder)
+            if _is_typed(config, "hydra.sweep.dir"):
+                sweep.check_is_free(folder)
             _made_by_hydra[:] = [each for each in (folder, *folder.parents) if not each.exists()]
+            _own_new(config, "sweep", sweep.holds_multirun)
         except UnfreezeError as error:
             refuse(error)
 
@@ -185,6 +225,75 @@ class RunCallback(Callback):
         print(sweep.format_jobs(jobs, folder))
         if any(job.status != "completed" for job in jobs):
             raise SystemExit(1)
+
+
+def _is_typed(config: DictConfig, key: str) -> bool:
+    return any(override_key(override) == key for override in config.hydra.overrides.hydra)
+
+
+def _own_new(config: DictConfig, kind: Literal["run", "sweep"], is_taken: Callable[[Path], bool]) -> None:
+    """Own the directory of a new run or sweep; a default name that is taken gets a number.
+
+    Raises:
+        UnfreezeError: If the directory was typed and is taken, or can't be written to.
+    """
+    key, first = f"hydra.{kind}.dir", Path(config.hydra[kind].dir)
+    is_named = _is_typed(config, key)
+    for folder in [first] if is_named else _numbered(first):
+        if not is_named and is_taken(folder):
+            continue
+        try:
+            lock = DirectoryLock.acquire(folder.absolute(), verb=key, advice="name another directory")
+        except DirectoryInUseError:
+            if is_named:
+                raise
+            continue
+        if not is_taken(folder):
+            _ownership.callback(lock.release)
+            break
+        lock.release()
+        if is_named:
+            raise UnfreezeError(f"{key}: {str(folder)!r} holds a {kind}, written a moment ago; name another directory")
+    if folder != first:
+        with read_write(config), open_dict(config):
+            config.hydra[kind].dir = str(folder)
+            config.hydra.overrides.hydra.append(f"{key}={quote(str(folder))}")  # jobs of a sweep are composed anew
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    yield folder
+    for number in range(2, 10_000):
+        yield folder.with_name(f"{folder.name}-{number}")
+
+
+def _check_resumed(run_dir: Path, raw: DictConfig) -> None:
+    """Refuse to go on with a run that another process is writing, or that has completed with other settings.
+
+    Raises:
+        UnfreezeError: If so.
+        SystemExit: If the run has completed: there is nothing to do.
+    """
+    DirectoryLock.check_unowned(run_dir, **_RESUMED)
+    try:
+        check_can_go_on(run_dir)
+    except AlreadyCompletedError as done:
+        check_completed_unchanged(run_dir, raw)
+        print(done)
+        raise SystemExit(0) from None
+
+
+def _own_resumed(run_dir: Path) -> None:
+    """Own the directory of a run that goes on, once nothing speaks against it.
+
+    Raises:
+        UnfreezeError: If another process is writing it by now.
+    """
+    _ownership.callback(DirectoryLock.acquire(run_dir, **_RESUMED).release)
+    try:
+        check_can_go_on(run_dir)
+    except AlreadyCompletedError as done:  # by another process, a moment ago
+        print(done)
+        raise SystemExit(0) from None
 
 
 def _remove_empty_multirun() -> None:
@@ -242,9 +351,3 @@ def _typed(hydra_config: Any) -> list[str]:
         return list(overrides)
     except OmegaConfBaseException:
         return [str(override) for override in OmegaConf.to_container(overrides, resolve=False)]  # type: ignore[union-attr]
-
-
-def _is_first() -> bool:
-    from unfreeze.run import is_first_process
-
-    return is_first_process()

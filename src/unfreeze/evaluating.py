@@ -18,6 +18,7 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.files import read_json, refuse_occupied
 from unfreeze.judging import figures_of, load_weights, predict_splits, write_report
 from unfreeze.reopening import Reopened, read_request, reopen, run_without_training
+from unfreeze.results.lock import owned
 from unfreeze.run import check_values
 from unfreeze.rundir import best_of
 
@@ -56,14 +57,28 @@ def evaluate_run(
     Raises:
         UnfreezeError: If the run, its images or its classes are not to be had.
     """
-    from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
     from unfreeze.inference.checkpoint import load_classifier
-    from unfreeze.training.recorder import write_json
 
     if out is not None:
         refuse_occupied(out, verb="evaluate")
-    checkpoint = best_of(run_dir)
-    classifier = load_classifier(checkpoint, trust_repo=trust_repo)
+    classifier = load_classifier(best_of(run_dir), trust_repo=trust_repo)
+    place, advice = (run_dir, "type --out") if out is None else (out, "name another place with --out")
+    with owned(place, verb="evaluate", advice=advice):
+        return _evaluate_owned(run_dir, classifier, data=data, typed=typed, split=split, out=out)
+
+
+def _evaluate_owned(
+    run_dir: Path,
+    classifier: "Classifier",
+    *,
+    data: DictConfig | None,
+    typed: Sequence[str],
+    split: Literal["val", "test"] | None,
+    out: Path | None,
+) -> Path:
+    from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
+    from unfreeze.training.recorder import write_json
+
     raw = read_request(run_dir / "config.yaml")
     name: str = split or "test"
     if data is None:
@@ -77,7 +92,7 @@ def evaluate_run(
             f"evaluate: the data has no {name} images; type --split {'val' if name == 'test' else 'test'}"
         )
     module = opened.module_of(classifier)
-    load_weights(module, checkpoint)
+    load_weights(module, best_of(run_dir))
     answered = predict_splits(opened.trainer, module, opened.data, [judged])
     of_run = KeptPredictions.load(run_dir / PREDICTIONS_FILE) if (run_dir / PREDICTIONS_FILE).is_file() else None
     kept = replace(

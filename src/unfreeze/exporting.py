@@ -1,11 +1,13 @@
 """A run's network as a file for other programs, checked on the run's own images."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unfreeze.announce import shown_path
 from unfreeze.errors import UnfreezeError
 from unfreeze.inference.export.request import Request, check_request
+from unfreeze.results.lock import owned
 from unfreeze.rundir import best_of, run_dir_of
 
 if TYPE_CHECKING:
@@ -53,17 +55,17 @@ def export_run(
     checkpoint, run_dir = (best_of(run), run) if run.is_dir() else (run, run_dir_of(run))
     classifier = load_classifier(checkpoint, trust_repo=trust_repo)
     provenance = read_provenance(run_dir, checkpoint)
-    if out is None:
-        folder = (run_dir or checkpoint.parent) / FOLDER
-        out = folder / default_name(classifier, checkpoint, to, inside=inside)
+    home = run_dir or checkpoint.parent
+    file = out or home / FOLDER / default_name(classifier, checkpoint, to, inside=inside)
     # A file of weights takes no images; what its network is tried on is what the whole way takes.
     shape = Signature.of(classifier, inside=True).shape
-    return export_classifier(
-        classifier,
-        Request(to, out, inside, license_name),
-        images=_images(classifier, shape, run_dir),
-        provenance=provenance,
-    )
+    with owned(home, verb="export", advice="name another place with --out") if out is None else nullcontext():
+        return export_classifier(
+            classifier,
+            Request(to, file, inside, license_name),
+            images=_images(classifier, shape, run_dir),
+            provenance=provenance,
+        )
 
 
 def describe_export(exported: "Exported") -> list[str]:

@@ -14,6 +14,7 @@ from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.files import read_json
 from unfreeze.judging import figures_of, load_weights, predict_splits, write_report
 from unfreeze.memory import keep_freed_pages
+from unfreeze.results.lock import owned
 from unfreeze.run import build_trainer, check_values, chosen_by_validation
 from unfreeze.rundir import best_of
 from unfreeze.sweep import UNENDED, read_jobs
@@ -100,8 +101,9 @@ def test_run(run_dir: Path) -> None:
     Raises:
         UnfreezeError: If the run's data can't be had any more, or is not what it was.
     """
-    classifier, reopened = _reopen_best(run_dir, trust_repo=True)
-    _judge_again(run_dir, classifier, reopened, test=True)
+    with owned(run_dir, verb="test", advice="test it later by unfreeze evaluate"):
+        classifier, reopened = _reopen_best(run_dir, trust_repo=True)
+        _judge_again(run_dir, classifier, reopened, test=True)
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -131,8 +133,14 @@ def report_run(run_dir: Path, *, trust_repo: bool = False) -> str | None:
         Why its images can't be looked at; None where they can.
 
     Raises:
-        UnfreezeError: If the directory holds no run.
+        UnfreezeError: If the directory holds no run, can't be written to, or another process is writing it.
     """
+    read_json(run_dir / "result.json", keys=("status",))
+    with owned(run_dir, verb="report", advice="report on a copy of it"):
+        return _report_owned(run_dir, trust_repo=trust_repo)
+
+
+def _report_owned(run_dir: Path, *, trust_repo: bool) -> str | None:
     from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
 
     result = read_json(run_dir / "result.json", keys=("status",))

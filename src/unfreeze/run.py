@@ -31,7 +31,7 @@ from unfreeze.build import (
     resolve,
     trainer_arguments,
 )
-from unfreeze.compute import allow_tf32, bequeath, is_rank, settle_compute, with_verdict
+from unfreeze.compute import allow_tf32, bequeath, settle_compute, with_verdict
 from unfreeze.config import Config, parse_config
 from unfreeze.cores import ask_for_gpus_cheaply, limit_torch_threads, share_cores_among
 from unfreeze.errors import EndedEarlyError, Stopped, TrainingFailedError, UnfreezeError, first_line
@@ -41,6 +41,8 @@ from unfreeze.judging import figures_of, load_weights, predict_splits, try_repor
 from unfreeze.memory import keep_freed_pages
 from unfreeze.rundir import best_of, checkpoints_of, last_of
 from unfreeze.sweep import UNENDED
+from unfreeze.system.disk import DiskFullError
+from unfreeze.system.ranks import is_first_process, is_rank
 from unfreeze.training.interruption import STOP
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
     config = with_verdict(config, verdict)
     experiment = Experiment(config, tuple(typed), plan, classifier, data, verdict, teacher=teacher)
     if config.resume and run_dir is not None:
-        return replace(experiment, start_step=check_resumable(experiment, run_dir))
+        return replace(experiment, start_step=check_resumable(experiment, raw, run_dir))
     return experiment
 
 
@@ -174,17 +176,19 @@ def execute(experiment: Experiment, raw: DictConfig, run_dir: Path, *, sweep: Pa
         raise
     except EndedEarlyError as end:
         result.status, result.reason = "stopped", f"{end}; not trained to the end: {stages.describe_remaining()}"
+    except UnfreezeError as error:
+        result.reason = str(error)
+        result.can_go_on = not isinstance(error, TrainingFailedError)
+        raise
     except BaseException as error:
         result.reason = f"{type(error).__name__}: {error}"
         raise
     finally:
         STOP.deferring = True  # what follows takes a moment and leaves the run whole
-        release_room(run_dir)
-        if trainer.is_global_zero:
-            recorder.close()
+        recorder.stop_clock()
         result.seconds = recorder.total_seconds
         result.take_training(recorder.history, recorder.stages, resumed=recorder.resumed)
-        _finish(experiment, trainer, result, run_dir, in_sweep=sweep is not None, started=started)
+        _finish(experiment, trainer, result, recorder, run_dir, in_sweep=sweep is not None, started=started)
         STOP.deferring = False
     return result.best_score
 
@@ -204,8 +208,8 @@ def _begin_result(experiment: Experiment, raw: DictConfig, run_dir: Path) -> "Ru
     )
     if is_first_process():
         keep_request(experiment, raw, run_dir)
-        write_json(run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": UNENDED})
         reserve_room(run_dir)
+        write_json(run_dir / "result.json", result.to_dict() | {"status": "stopped", "reason": UNENDED})
     return result
 
 
@@ -235,11 +239,23 @@ def _fit(
         EndedEarlyError: If the fit ended before the plan did.
     """
     last = last_of(run_dir)
-    trainer.fit(module, experiment.data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    try:
+        trainer.fit(module, experiment.data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except TrainingFailedError as error:
+        raise TrainingFailedError(f"{error}. {_advise_after(run_dir)}") from None
     if not stages.complete:
         raise EndedEarlyError("trainer.should_stop was set by a callback")
     if not best_of(run_dir).is_file():
         raise TrainingFailedError(f"{experiment.config.monitor} was never a finite number; no checkpoint was chosen")
+
+
+def _advise_after(run_dir: Path) -> str:
+    """Return what to type after a loss that is not finite; a resume would meet it again."""
+    lower = "a lower rate (strategy.lr.head=1e-4) or trainer.gradient_clip_val=1.0"
+    if not best_of(run_dir).is_file():
+        return f"No checkpoint was written; start a new run with {lower}"
+    weights = f"model.weights={shown_path(best_of(run_dir))}"
+    return f"To train on from the best weights, start a new run with {weights} and {lower}"
 
 
 def _test_once(
@@ -268,12 +284,13 @@ def _finish(
     experiment: Experiment,
     trainer: "Trainer",
     result: "RunResult",
+    recorder: "RunRecorder",
     run_dir: Path,
     *,
     in_sweep: bool,
     started: float,
 ) -> None:
-    """Write the result, the loggers' final metrics and the report, and show the result."""
+    """Write the result, then the loggers' final metrics and the report as far as the disk has room; show the result."""
     from unfreeze.evaluation.report.explain import REPORT_FILE
     from unfreeze.training.recorder import write_json
 
@@ -282,12 +299,18 @@ def _finish(
         result.judge_trust(planned_epochs=experiment.plan.epochs, chosen=chosen_by_validation(config))
     if not trainer.is_global_zero:
         return
+    release_room(run_dir)
     write_json(run_dir / "result.json", result.to_dict())
-    log_hyperparameters(trainer, config, result.hyperparameter_metrics())
     is_reported = config.report and not in_sweep
-    if is_reported:
-        data = experiment.data if result.status == "completed" else None
-        log_pictures(trainer, try_report(run_dir, data, trainer.strategy.root_device))
+    try:
+        if recorder.history:
+            recorder.write()
+        log_hyperparameters(trainer, config, result.hyperparameter_metrics())
+        if is_reported:
+            data = experiment.data if result.status == "completed" else None
+            log_pictures(trainer, try_report(run_dir, data, trainer.strategy.root_device))
+    except (OSError, DiskFullError) as error:
+        log.warning(f"  ! {error}")
     page = shown_path(run_dir / REPORT_FILE if is_reported else run_dir)
     for line in result.summary(shown_path(run_dir), page=page, total_seconds=time.monotonic() - started):
         log.info(line)
@@ -433,8 +456,3 @@ def _build_loggers(raw: DictConfig, run_dir: Path, start_step: int) -> "list[Log
         purge = {"purge_step": start_step} if start_step and "TensorBoard" in node["_target_"] else {}
         loggers.append(instantiate(node, save_dir=str(run_dir), **purge))
     return loggers or False
-
-
-def is_first_process() -> bool:
-    """Return whether this process is the one that writes; the others are started by Lightning, torchrun or Slurm."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"

@@ -9,6 +9,7 @@ from typing import Any
 
 from unfreeze.errors import UnfreezeError
 from unfreeze.files import read_json, replacing, write_csv
+from unfreeze.results.lock import writing_summary
 from unfreeze.training.monitors import Score, mode_of
 
 UNENDED = "it has not ended by itself: killed, or running still"
@@ -74,13 +75,18 @@ def read_jobs(folder: Path) -> list[Job]:
     return sorted(jobs, key=lambda job: job.number)
 
 
+def holds_multirun(folder: Path) -> bool:
+    """Return whether a multirun has been written into a folder."""
+    return bool(read_jobs(folder)) or (folder / "summary.csv").exists()
+
+
 def check_is_free(folder: Path) -> None:
     """Refuse a directory that holds a multirun.
 
     Raises:
         UnfreezeError: If it does.
     """
-    if read_jobs(folder) or (folder / "summary.csv").exists():
+    if holds_multirun(folder):
         raise UnfreezeError(f"hydra.sweep.dir: {str(folder)!r} holds a multirun; name another directory")
 
 
@@ -107,9 +113,10 @@ def best_job(jobs: Sequence[Job], monitor: str) -> Job | None:
 
 def write_summary(folder: Path) -> None:
     """Write summary.csv, whole or not at all."""
-    rows = [job.row() for job in read_jobs(folder)]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    write_csv(folder / "summary.csv", columns, ([row.get(column, "") for column in columns] for row in rows))
+    with writing_summary(folder):
+        rows = [job.row() for job in read_jobs(folder)]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        write_csv(folder / "summary.csv", columns, ([row.get(column, "") for column in columns] for row in rows))
 
 
 def format_jobs(jobs: Sequence[Job], folder: Path) -> str:

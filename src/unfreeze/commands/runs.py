@@ -38,10 +38,18 @@ def report(
     """Write report.html and the pictures of a run, or of all runs in a folder, anew."""
     from unfreeze.announce import shown_path
     from unfreeze.reopening import report_run, runs_in
+    from unfreeze.results.lock import DirectoryInUseError
 
     silence_warnings()
-    for run in runs_in(folder):
-        missing = report_run(run, trust_repo=trust_repo)
+    runs = runs_in(folder)
+    for run in runs:
+        try:
+            missing = report_run(run, trust_repo=trust_repo)
+        except DirectoryInUseError as in_use:
+            if len(runs) == 1:
+                raise
+            sys.stdout.write(f"  left out: {in_use}\n")
+            continue
         sys.stdout.write(f"  {shown_path(run.absolute() / 'report.html')}\n")
         if missing is not None:
             sys.stdout.write(f"    without its images: {missing}\n")
