@@ -44,8 +44,9 @@ def peer_epoch(root: Path, *, light: bool) -> tuple[int, float]:
 
 
 def our_epoch(root: Path, *, augment: Literal["none", "light"] | None) -> tuple[int, float]:
-    from unfreeze.data.augment.augment import PRESETS, augment_batch
+    from unfreeze.data.augment.augment import augment_batch
     from unfreeze.data.augment.draws import uniform_draws
+    from unfreeze.data.augment.presets import PRESETS
     from unfreeze.data.datamodule import ImageDataModule
     from unfreeze.data.sources.imagefolder import folder_source
     from unfreeze.data.store.framing import Resize

@@ -267,21 +267,52 @@ def _bare_head_seconds(model: str) -> float:
 
 
 def command(folder: Path, options: argparse.Namespace) -> None:
-    """Seconds until the package is imported, and until the command has printed its help."""
-    python = Path(sys.executable)
-    commands = {
-        "python -c pass": [str(python), "-c", "pass"],
-        "import unfreeze": [str(python), "-c", "import unfreeze"],
-        "unfreeze --help": [str(python.with_name("unfreeze")), "--help"],
+    """Seconds until the package is imported, a refusal or a plan is printed, and a run has begun."""
+    python, train_py = Path(sys.executable), str(ROOT / "train.py")
+    unfreeze, digits = str(python.with_name("unfreeze")), ["data=digits", "model=tiny", f"cache.dir={folder / 'cache'}"]
+    stage = "strategy.stages=[{name: head, train: [nose], epochs: 1}]"
+    commands: dict[str, tuple[list[str], str]] = {
+        "import torch": ([str(python), "-c", "import torch"], ""),
+        "import lightning": ([str(python), "-c", "import lightning"], ""),
+        "import unfreeze": ([str(python), "-c", "import unfreeze"], "import torch"),
+        "unfreeze --help": ([unfreeze, "--help"], "import torch"),
+        "unfreeze plan model=resnet50": ([unfreeze, "plan", "model=resnet50"], "import torch"),
+        "unfreeze predict <no run> photo.jpg": ([unfreeze, "predict", "gone/run", "photo.jpg"], "import torch"),
+        "train.py data=digit": ([str(python), train_py, "data=digit"], "import torch"),
+        "train.py model.weights=V9": ([str(python), train_py, "model=resnet18", "model.weights=V9"], "import torch"),
+        "train.py <a stage of no group>": ([str(python), train_py, "model=resnet18", stage], "import torch"),
+        "train.py, its first line": ([str(python), train_py, *digits, "report=false"], "import lightning"),
     }
     took: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(max(5, options.rounds)):
-        for name, arguments in commands.items():
-            started = time.perf_counter()
-            subprocess.run(arguments, check=True, capture_output=True, cwd=folder)
-            took[name].append(time.perf_counter() - started)
-    rows = [[name, spread(values, 2)] for name, values in took.items()]
-    _publish(options, "command", "Whole processes, in turns.", ["seconds", "median (least–most)"], rows)
+        for name, (arguments, _) in commands.items():
+            took[name].append(_seconds_to_first_line(arguments, folder))
+    rows = []
+    for name, (_, beside) in commands.items():
+        ratios = [own / other for own, other in zip(took[name], took.get(beside, []), strict=False)]
+        rows.append([name, spread(took[name], 2), *([spread(ratios, 2), beside] if beside else ["", ""])])
+    _publish(
+        options,
+        "command",
+        "Whole processes, in turns, until they end; train.py's first line is that of its data. The ratios are those of "
+        "one turn.",
+        ["", "seconds", "times as long", "as"],
+        rows,
+    )
+
+
+def _seconds_to_first_line(arguments: list[str], folder: Path) -> float:
+    """Return the seconds until a process has written a line, or ended without one, and end it."""
+    started = time.perf_counter()
+    process = subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    goes_on = bool(process.stdout.readline()) and str(ROOT / "train.py") in arguments
+    if not goes_on:
+        process.communicate()
+    seconds = time.perf_counter() - started
+    process.kill()
+    process.wait()
+    return seconds
 
 
 def train(typed: Sequence[str], folder: Path) -> None:

@@ -47,7 +47,9 @@ def test_plan_tells_what_a_run_would_cache(
     typed: list[str], cached: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert unfreeze(["plan", "data=digits", "model=resnet18", *typed], monkeypatch) == 0
-    assert ("avgpool (" in capsys.readouterr().out) == cached
+    out = capsys.readouterr().out
+    assert ("avgpool (" in out) == cached
+    assert ("cached features: " in out) == (cached and "strategy=probe" not in typed)
 
 
 def test_plan_refuses_as_train_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from tests.composing import CONF, composed
 from tests.training.conftest import make_classifier
 from unfreeze.build import build_data, build_module
-from unfreeze.data.augment.augment import PRESETS, AugmentName
+from unfreeze.data.augment.presets import PRESETS, AugmentName
 from unfreeze.data.sources.builtin import digits_source
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture

@@ -84,7 +84,25 @@ def test_hydra_is_imported_only_where_it_composes(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["training/plan.py", "training/schedules.py", "training/monitors.py", "config.py", "cachefolder.py", "marks.py"],
+    [
+        *(
+            "training/plan.py",
+            "training/schedules.py",
+            "training/monitors.py",
+            "config.py",
+            "cachefolder.py",
+            "marks.py",
+        ),
+        *(
+            "models/spec.py",
+            "models/catalog.py",
+            "models/outline.py",
+            "models/weight_names.py",
+            "terminal.py",
+            "text.py",
+        ),
+        *("data/augment/presets.py", "inference/meant.py", "rundir.py", "arguments.py", "ingredients.py"),
+    ],
 )
 def test_what_is_pure_needs_neither_torch_nor_lightning(file: str) -> None:
     heavy = {"torch", "torchvision", "lightning", "torchmetrics", "hydra", "omegaconf"}

@@ -16,6 +16,7 @@ from unfreeze.training.precision import AUTO, FLOAT32
 
 if TYPE_CHECKING:
     from lightning import Trainer
+    from numpy.typing import NDArray
 
     from unfreeze.data.audit.audit import AuditReport
     from unfreeze.data.datamodule import ImageDataModule
@@ -23,13 +24,21 @@ if TYPE_CHECKING:
     from unfreeze.data.splits.splits import Splits
     from unfreeze.data.store.store import StoreOptions
     from unfreeze.models.classifier import Classifier
+    from unfreeze.models.outline import Outline
     from unfreeze.models.outputs import Outputs
     from unfreeze.models.preprocessing import Preprocessing
+    from unfreeze.models.spec import HeadSpec
     from unfreeze.training.demand import PrefixCacheOptions
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.objectives import Objective
     from unfreeze.training.plan import Plan
     from unfreeze.training.teacher import Teacher
+
+_ANY_CLASSES = 2
+"""Of a plan that is only looked at, before the images are."""
+
+_MANY_IMAGES = 50
+"""Per class: fewer may be too few for the splits, which only cutting them tells."""
 
 
 def build_source(config: Config) -> "ImageSource":
@@ -60,15 +69,40 @@ def build_source(config: Config) -> "ImageSource":
 
 
 def count_images(config: Config) -> "tuple[Outputs, int]":
-    """Return what is told apart and the number of training images, without downloading anything for it."""
+    """Return the model's outputs and the number of training images, without downloading or decoding anything for it.
+
+    Splits of many images are counted, not cut: it takes longer to import what cuts them than to make a plan.
+    """
+    from unfreeze.data.sources.builtin import counts_of_builtin
     from unfreeze.data.sources.source import Task
 
     data = config.data
-    if data.name == "cifar10":
-        ten = Task("label", tuple(f"class {number}" for number in range(10)), np.arange(10))
-        return answers_of(config, [ten])[0], round(50_000 * data.fraction * (1 - data.val_fraction))
+    known = counts_of_builtin(data.name)
+    if known is not None:
+        task = Task("label", tuple(f"class {number}" for number in range(len(known))), np.arange(len(known)))
+        return answers_of(config, [task])[0], _count_train(data, np.array(known), has_test=data.name == "cifar10")
     source = build_source(config)
-    return answers_of(config, source.tasks)[0], len(build_splits(data, source).train)
+    outputs = answers_of(config, source.tasks)[0]
+    counts = np.bincount(source.labels[source.splits == "train"])
+    can_be_counted = source.groups is None and not source.more_tasks and data.folds is None
+    if can_be_counted and len(counts) > 1 and counts.min() >= _MANY_IMAGES:
+        given = set(source.splits.tolist())
+        return outputs, _count_train(data, counts, has_test="test" in given, has_val="val" in given)
+    return outputs, len(build_splits(data, source).train)
+
+
+def _count_train(data: DataConfig, counts: "NDArray[np.int64]", *, has_test: bool, has_val: bool = False) -> int:
+    """Return how many images would train, from those of each class before the splits that are missing are cut."""
+    total = int(counts.sum())
+    if data.folds is not None:
+        held_out = (0 if has_test else round(total * data.test_fraction)) / total
+        left = 1 - held_out - (1 - held_out) / data.folds
+    else:
+        shares = [share for share, has in ((data.test_fraction, has_test), (data.val_fraction, has_val)) if not has]
+        left = 1 - sum(round(total * share) for share in shares) / total
+    if data.fraction == 1:
+        return round(total * left)
+    return int(np.maximum(np.round(data.fraction * np.round(counts * left)), 1).sum())
 
 
 def build_data(config: Config, source: "ImageSource", splits: "Splits | None" = None) -> "ImageDataModule":
@@ -150,7 +184,7 @@ def build_module(
     config: Config, classifier: "Classifier", data: "ImageDataModule", *, channels_last: bool = True
 ) -> "ImageClassifier":
     """Return the LightningModule of a configuration, to train on some data."""
-    from unfreeze.data.augment.augment import augmentation
+    from unfreeze.data.augment.presets import augmentation
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.param_groups import OptimizerSpec
     from unfreeze.training.recomputing import recompute_blocks
@@ -241,27 +275,43 @@ def resolve(config: Config, outputs: "Outputs") -> "Plan":
     Raises:
         UnfreezeError: If model, weights, image size or stages are not to be had.
     """
-    from unfreeze.models.architecture import find_architecture
-    from unfreeze.models.dry import check_image_size, count_trainable, group_sizes
+    from unfreeze.models.outline import find_outline
+
+    return _resolve(config, find_outline(config.model.spec), len(outputs), config.head.spec(outputs))
+
+
+def check_by_catalog(config: Config) -> None:
+    """Refuse what the catalogue of networks knows to be wrong, before torch and the images are loaded.
+
+    Raises:
+        UnfreezeError: If there is no such network, or it has no such weights or layer groups.
+    """
+    from unfreeze.models.outline import find_in_catalog
+    from unfreeze.models.spec import HeadSpec
+
+    outline = find_in_catalog(config.model.spec)
+    if outline is not None:
+        _resolve(config, outline, _ANY_CLASSES, HeadSpec())
+
+
+def _resolve(config: Config, outline: "Outline", num_classes: int, head: "HeadSpec") -> "Plan":
     from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
 
-    model = config.model.spec
-    find_architecture(model).check_weights(config.model.weights)
+    outline.check_weights(config.model.weights)
     if config.data.image_size is not None:
-        check_image_size(model, config.data.image_size)
+        outline.check_image_size(config.data.image_size)
     strategy = config.strategy
     _check_solvers(config)
-    sizes = group_sizes(model, len(outputs), head=config.head.spec(outputs))
     return resolve_plan(
         [Stage(**stage.model_dump(exclude={"lr"}), lr=_stage_lr(stage.lr)) for stage in strategy.stages],
-        [Group(name, parameters) for name, parameters in sizes],
+        [Group(name, parameters) for name, parameters in outline.group_sizes(num_classes, head)],
         rates=Rates(**strategy.lr.model_dump()),
         schedule=config.optimizer.schedule,
         optimizer=config.optimizer.name,
         restore=strategy.restore,
         frozen_norm=strategy.frozen_norm,
         architecture=config.model.name,
-        count=lambda live, only: count_trainable(model, len(outputs), live, only, head=config.head.spec(outputs)),
+        count=lambda live, only: outline.count_trainable(num_classes, live, only, head),
         scale=_rate_scale(config),
     )
 
@@ -274,12 +324,13 @@ def cut_to_limits(config: Config, plan: "Plan", images: int) -> "Plan":
         plan: What the stages come to.
         images: To train on.
     """
-    from unfreeze.data.loader import steps_per_epoch
     from unfreeze.training.limits import cut_plan, epochs_of_steps
 
     epochs = config.trainer.get("max_epochs") or plan.epochs
     steps = config.trainer.get("max_steps")
     if steps is not None:
+        from unfreeze.data.loader import steps_per_epoch
+
         ranks, limit = count_ranks(config), config.trainer.get("limit_train_batches") or 1.0
         batches = steps_per_epoch(images, min(config.data.batch_size, -(-images // ranks)), ranks, limit=limit)
         per_step = config.trainer.get("accumulate_grad_batches") or 1

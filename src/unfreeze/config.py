@@ -14,8 +14,8 @@ from unfreeze.training.monitors import LABEL_MONITORS, MONITORS, Mode, mode_of
 from unfreeze.training.schedules import SCHEDULES
 
 if TYPE_CHECKING:
-    from unfreeze.models.heads import HeadSpec
     from unfreeze.models.outputs import Outputs
+    from unfreeze.models.spec import HeadSpec
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, examples=[0])]
@@ -200,7 +200,7 @@ class HeadConfig(_Section):
 
     def spec(self, outputs: "Outputs") -> "HeadSpec":
         """Return the kind of head that is meant for some logits."""
-        from unfreeze.models.heads import HeadSpec
+        from unfreeze.models.spec import HeadSpec
 
         name = self.each if self.name == "multitask" else self.name
         tasks = outputs.sizes if self.is_multitask else ()

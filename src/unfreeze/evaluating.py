@@ -20,7 +20,7 @@ from unfreeze.judging import figures_of, load_weights, predict_splits, write_rep
 from unfreeze.reopening import Reopened, read_request, reopen, run_without_training
 from unfreeze.results.lock import owned
 from unfreeze.run import check_values
-from unfreeze.rundir import best_of
+from unfreeze.rundir import best_of, check_checkpoint
 
 if TYPE_CHECKING:
     from unfreeze.data.datamodule import ImageDataModule
@@ -57,11 +57,13 @@ def evaluate_run(
     Raises:
         UnfreezeError: If the run, its images or its classes are not to be had.
     """
-    from unfreeze.inference.checkpoint import load_classifier
-
     if out is not None:
         refuse_occupied(out, verb="evaluate")
-    classifier = load_classifier(best_of(run_dir), trust_repo=trust_repo)
+    checkpoint = best_of(run_dir)
+    check_checkpoint(checkpoint)
+    from unfreeze.inference.checkpoint import load_classifier
+
+    classifier = load_classifier(checkpoint, trust_repo=trust_repo)
     place, advice = (run_dir, "type --out") if out is None else (out, "name another place with --out")
     with owned(place, verb="evaluate", advice=advice):
         return _evaluate_owned(run_dir, classifier, data=data, typed=typed, split=split, out=out)

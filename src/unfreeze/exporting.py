@@ -8,7 +8,7 @@ from unfreeze.announce import shown_path
 from unfreeze.errors import UnfreezeError
 from unfreeze.inference.export.request import Request, check_request
 from unfreeze.results.lock import owned
-from unfreeze.rundir import best_of, run_dir_of
+from unfreeze.rundir import best_of, check_checkpoint, run_dir_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,14 +45,15 @@ def export_run(
         UnfreezeError: If there is no such run, or the file can't be written or does not answer as the network does.
     """
     check_request(to, preprocessing=preprocessing, file=out)
+    run = run.expanduser()
+    checkpoint, run_dir = (best_of(run), run) if run.is_dir() else (run, run_dir_of(run))
+    check_checkpoint(checkpoint)
     from unfreeze.inference.checkpoint import load_classifier
     from unfreeze.inference.export.export import default_name, export_classifier
     from unfreeze.inference.export.graph import Signature
     from unfreeze.inference.export.provenance import read_provenance
 
     inside = preprocessing == "inside"
-    run = run.expanduser()
-    checkpoint, run_dir = (best_of(run), run) if run.is_dir() else (run, run_dir_of(run))
     classifier = load_classifier(checkpoint, trust_repo=trust_repo)
     provenance = read_provenance(run_dir, checkpoint)
     home = run_dir or checkpoint.parent

@@ -20,7 +20,8 @@ from unfreeze.inference.device import claim_device
 from unfreeze.inference.feature_file import Described, check_file, write_features
 from unfreeze.inference.feeding import Feeder
 from unfreeze.inference.layers import FeatureTap
-from unfreeze.inference.naming import find_classifier, is_run, published_spec
+from unfreeze.inference.meant import is_run, published_spec
+from unfreeze.inference.naming import find_classifier
 from unfreeze.inference.predicting import names_of
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.models.outputs import Outputs

@@ -8,8 +8,12 @@ from unfreeze.cachefolder import size_text
 from unfreeze.config import Config
 
 if TYPE_CHECKING:
-    from unfreeze.models.dry import Edge
+    from unfreeze.models.outline import Edge
     from unfreeze.training.plan import Plan
+
+
+_WORTH_TELLING = 0.01
+"""Of the multiply-adds of an image."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,15 @@ class CachedEdge:
 
 def cached_edges(config: Config, plan: "Plan", num_classes: int) -> list[CachedEdge]:
     """Return what the stages of a plan would cache of their training images, without loading weights."""
-    from unfreeze.data.augment.augment import PRESETS, augmentation
-    from unfreeze.models.dry import find_edge
-    from unfreeze.training.demand import count_views
+    from unfreeze.data.augment.presets import PRESETS, augmentation
+    from unfreeze.models.outline import find_outline
 
-    size, found = _crop_px(config), []
+    outline = find_outline(config.model.spec)
+    size, found = config.data.image_size or outline.crop_px(config.model.weights), []
     for index, stage in enumerate(plan.stages if config.cache.enabled else ()):
         how = PRESETS[stage.augment] if stage.augment else augmentation(**config.augment.model_dump())  # type: ignore[index]
-        views = count_views(how, config.cache.views)
-        edge = find_edge(config.model.spec, num_classes, size_px=size, live=stage.groups) if views else None
+        views = how.count_views(config.cache.views)
+        edge = outline.find_edge(num_classes, size_px=size, live=stage.groups) if views else None
         counts = edge is not None and edge.keeps_statistics and plan.frozen_norm == "train"
         if edge is not None and not counts and (views < stage.epochs or stage.solver):
             found.append(CachedEdge(index, edge, views))
@@ -53,28 +57,19 @@ def describe_cache(edges: "Sequence[CachedEdge]", plan: "Plan", images: int) -> 
     return cells
 
 
-def estimate_savings(config: Config, edges: "Sequence[CachedEdge]", plan: "Plan", images: int, num_classes: int) -> str:
-    """Return a line that says what a cache would save, by a moment's timing with random weights on this CPU."""
-    from unfreeze.models.dry import prefix_seconds
-    from unfreeze.training.progress import format_seconds
-
+def describe_savings(edges: "Sequence[CachedEdge]", plan: "Plan") -> str:
+    """Return a line that says what part of the network the cached stages compute once; empty where they cache none."""
     told = []
     for cached in edges:
         stage = plan.stages[cached.stage]
-        each = prefix_seconds(config.model.spec, num_classes, size_px=_crop_px(config), live=stage.groups)
-        saved = each * images * (stage.epochs - cached.views)
-        if saved >= 1:
-            told.append(f"{stage.name} about {format_seconds(saved)}")
-    return f"cached features save {', '.join(told)} on this machine's CPU" if told else ""
+        if stage.epochs > cached.views and cached.edge.share >= _WORTH_TELLING:
+            times = "once" if cached.views == 1 else f"{cached.views} times"
+            share = f"about {cached.edge.share:.0%} of the network"
+            told.append(f"{stage.name} computes {share} {times}, not {stage.epochs} times")
+    return f"cached features: {', '.join(told)}" if told else ""
 
 
-def _crop_px(config: Config) -> int:
-    from unfreeze.models.architecture import find_architecture
-
-    return find_architecture(config.model.spec).preprocessing(config.model.weights).at(config.data.image_size).crop_px
-
-
-def forecast(config: Config, plan: "Plan", *, num_classes: int, images: int, timed: bool = False) -> str:
+def forecast(config: Config, plan: "Plan", *, num_classes: int, images: int) -> str:
     """Return a plan as text, with what its stages would cache.
 
     Args:
@@ -82,14 +77,12 @@ def forecast(config: Config, plan: "Plan", *, num_classes: int, images: int, tim
         plan: What it comes to.
         num_classes: Of the data.
         images: To train on.
-        timed: Whether to try on this CPU what the cache would save, which takes a moment.
     """
     from unfreeze.training.plan_text import format_plan
 
     edges = cached_edges(config, plan, num_classes)
     text = format_plan(plan, augment=config.augment.name, cached=describe_cache(edges, plan, images))
-    savings = estimate_savings(config, edges, plan, images, num_classes) if timed and edges else ""
-    notes = [describe_limits(config, plan), describe_ranks(config, images), savings]
+    notes = [describe_limits(config, plan), describe_ranks(config, images), describe_savings(edges, plan)]
     return "\n".join([text, *(f"  {note}" for note in notes if note)])
 
 

@@ -23,6 +23,7 @@ from unfreeze.build import (
     build_module,
     build_source,
     build_teacher,
+    check_by_catalog,
     check_trainer,
     count_images,
     cut_to_limits,
@@ -87,7 +88,7 @@ def describe_plan(config: Config) -> str:
 
     outputs, images = count_images(config)
     plan = cut_to_limits(config, resolve(config, outputs), images)
-    return forecast(config, plan, num_classes=len(outputs), images=images, timed=True)
+    return forecast(config, plan, num_classes=len(outputs), images=images)
 
 
 def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path | None = None) -> Experiment:
@@ -104,6 +105,7 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
     """
     if run_dir is not None and not config.resume:
         check_is_free(run_dir)
+    check_by_catalog(config)
     from lightning import seed_everything
 
     from unfreeze.models.classifier import build_classifier

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from unfreeze.errors import UnfreezeError
+
 BEST = "best.ckpt"
 """The checkpoint whose figures are those of a run's result."""
 
@@ -22,6 +24,16 @@ def best_of(run_dir: Path) -> Path:
 def last_of(run_dir: Path) -> Path:
     """Return the last checkpoint."""
     return checkpoints_of(run_dir) / LAST
+
+
+def check_checkpoint(file: Path) -> None:
+    """Refuse a checkpoint that is not there.
+
+    Raises:
+        UnfreezeError: Saying what is wanted.
+    """
+    if not file.is_file():
+        raise UnfreezeError(f"no checkpoint {str(file)!r}; want a .ckpt file or the directory of a run that has one")
 
 
 def run_dir_of(path: Path) -> Path | None:

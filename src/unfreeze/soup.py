@@ -13,11 +13,11 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
 from unfreeze.evaluation.result import RESULT_SCHEMA
 from unfreeze.files import read_json, refuse_occupied, replacing
+from unfreeze.ingredients import ingredient_files
 from unfreeze.judging import figures_of, predict_splits
 from unfreeze.reopening import Reopened, reopen
 from unfreeze.results.lock import owned
 from unfreeze.rundir import best_of, checkpoints_of
-from unfreeze.sweep import read_jobs
 from unfreeze.terminal import counting_bar
 from unfreeze.training.monitors import Score
 
@@ -119,18 +119,10 @@ def find_ingredients(folder: Path, *, trust_repo: bool = False) -> list[Ingredie
     """
     from unfreeze.inference.checkpoint import load_classifier
 
-    if not folder.is_dir():
-        raise UnfreezeError(f"soup: no folder {str(folder)!r}; want that of a sweep, or of a run with keep_best=3")
-    if checkpoints_of(folder).is_dir():
-        files = [(file, folder) for file in sorted(checkpoints_of(folder).glob("epoch*.ckpt"))]
-        lack = "keeps the best checkpoint alone; train with keep_best=3"
-    else:
-        jobs = [job for job in read_jobs(folder) if job.status == "completed"]
-        files = [(best_of(job.folder), job.folder) for job in jobs]
-        lack = f"has {len(files)} completed jobs; want two or more, as in: python train.py -m seed=0,1,2"
-    if len(files) < 2:
-        raise UnfreezeError(f"soup: {shown_path(folder)} {lack}")
-    return [Ingredient(file, run_dir, load_classifier(file, trust_repo=trust_repo)) for file, run_dir in files]
+    return [
+        Ingredient(file, run_dir, load_classifier(file, trust_repo=trust_repo))
+        for file, run_dir in ingredient_files(folder)
+    ]
 
 
 def _check_go_together(ingredients: Sequence[Ingredient]) -> None:

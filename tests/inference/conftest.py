@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, build_classifier
-from unfreeze.models.heads import HeadSpec
 from unfreeze.models.outputs import Outputs
-from unfreeze.models.spec import ModelSpec
+from unfreeze.models.spec import HeadSpec, ModelSpec
 from unfreeze.models.weights import CHECKPOINT_KEY
 
 SaveCheckpoint = Callable[..., Path]

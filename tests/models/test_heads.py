@@ -9,7 +9,8 @@ from torch import nn
 from tests.models.families import FAMILIES, HEADS
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture
-from unfreeze.models.heads import CosineHead, DropoutLinear, HeadName, HeadSpec, MLPHead, find_head, replace_head
+from unfreeze.models.heads import CosineHead, DropoutLinear, MLPHead, find_head, replace_head
+from unfreeze.models.spec import HeadName, HeadSpec
 
 MEMBERS = sorted(FAMILIES.values())
 WITH_DROPOUT = {

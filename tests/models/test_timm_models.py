@@ -17,8 +17,7 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.classifier import Classifier, build_classifier, published_classifier, rebuild_classifier
 from unfreeze.models.dry import check_image_size, describe_groups, group_sizes
-from unfreeze.models.heads import HeadSpec
-from unfreeze.models.spec import ModelSpec
+from unfreeze.models.spec import HeadSpec, ModelSpec
 from unfreeze.models.timm_models import TimmModel
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups
 

@@ -22,7 +22,8 @@ from unfreeze.assets import TINY_WEIGHTS
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.classifier import build_classifier
-from unfreeze.models.weights import find_weights, load_backbone, read_file
+from unfreeze.models.weight_names import find_weights
+from unfreeze.models.weights import load_backbone, read_file
 
 SHUFFLENET = find_architecture("shufflenet_v2_x0_5")
 MEMBER = ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1

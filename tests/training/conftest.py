@@ -15,7 +15,7 @@ from unfreeze.data.sources.images import ArrayImages
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.data.splits.splits import split_source
 from unfreeze.models.classifier import Classifier, build_classifier
-from unfreeze.models.heads import HeadSpec
+from unfreeze.models.spec import HeadSpec
 from unfreeze.training.module import ImageClassifier
 
 

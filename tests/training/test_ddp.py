@@ -17,7 +17,7 @@ from tests.training.conftest import make_classifier, make_source, quiet_trainer,
 from unfreeze.cachefolder import CacheFolder
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.classifier import Classifier, build_classifier
-from unfreeze.models.heads import HeadSpec
+from unfreeze.models.spec import HeadSpec
 from unfreeze.training.checkpointing import LastCheckpoint
 from unfreeze.training.demand import PrefixCacheOptions
 from unfreeze.training.interruption import STOP

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from tests.data.augment.noise import smooth_noise
 from tests.training.conftest import Probe, make_classifier, quiet_trainer
-from unfreeze.data.augment.augment import Augmentation, augment_batch, augmentation
+from unfreeze.data.augment.augment import augment_batch
 from unfreeze.data.augment.draws import uniform_draws
 from unfreeze.data.augment.mixing import mix_batch, mix_targets
+from unfreeze.data.augment.presets import Augmentation, augmentation
 from unfreeze.data.loader import Batch, EvalLoader, TrainLoader
 from unfreeze.data.store.pixels import ResidentPixels
 from unfreeze.training.losses import class_weights

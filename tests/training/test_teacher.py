@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torchvision import models as tv
 
 from tests.training.conftest import make_classifier, make_source, state_of
-from unfreeze.data.augment.augment import Augmentation, augmentation
+from unfreeze.data.augment.presets import Augmentation, augmentation
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
 from unfreeze.data.splits.splits import split_source

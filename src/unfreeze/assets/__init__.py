@@ -12,3 +12,6 @@ TINY_PREPROCESSING: dict[str, Any] = {
     "mean": [0.491, 0.482, 0.447],
     "std": [0.247, 0.243, 0.262],
 }
+
+ARCHITECTURES = Path(__file__).with_name("architectures.jsonl")
+"""What is known of torchvision's classifiers without torch, a line of JSON each."""

@@ -43,7 +43,9 @@ def predict(
 ) -> None:
     """Say what images show: path, rank, class, probability; exit code 1 where a file can't be read."""
     from unfreeze.cores import wait_asleep
+    from unfreeze.inference.meant import check_model
 
+    check_model(model)
     wait_asleep()
     from unfreeze.inference.command import format_of, open_feeder, predict_files
 
@@ -70,16 +72,19 @@ def features(
 ) -> None:
     """Write what a network sees in the images of a data set into a file, with labels, paths and splits."""
     from unfreeze.cores import wait_asleep
+    from unfreeze.inference.meant import check_model
 
+    check_model(model)
+    typed = list(overrides or [])
+    composed = compose_config(typed, config_dir) if typed else None
     wait_asleep()
     from unfreeze.extracting import check_request, extract_features
 
-    typed = list(overrides or [])
     check_request(model, typed, split=split, out=out)
     shape = extract_features(
         model,
         typed,
-        compose_config(typed, config_dir) if typed else None,
+        composed,
         layer=layer,
         pool=pool,
         split=split,

@@ -30,12 +30,15 @@ def audit(
     ] = True,
 ) -> None:
     """Say what is wrong with the images; exit code 1 where something would mislead a result."""
-    from unfreeze.build import audit_data
-    from unfreeze.data.audit.text import print_audit
+    from unfreeze.build import audit_data, check_by_catalog
     from unfreeze.run import check_values
 
     typed = list(overrides or [])
-    report = audit_data(check_values(compose_config(typed, config_dir), typed), min_per_class=min_per_class, near=near)
+    config = check_values(compose_config(typed, config_dir), typed)
+    check_by_catalog(config)
+    from unfreeze.data.audit.text import print_audit
+
+    report = audit_data(config, min_per_class=min_per_class, near=near)
     if as_json:
         print_json(report.to_dict())
     else:

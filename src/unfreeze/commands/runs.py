@@ -18,9 +18,12 @@ def soup(
 ) -> None:
     """Average the best checkpoints of a sweep or a run, as far as validation gains; test the average once."""
     from unfreeze.announce import shown_path
-    from unfreeze.soup import make_soup
+    from unfreeze.ingredients import ingredient_files
 
     silence_warnings()
+    ingredient_files(folder)
+    from unfreeze.soup import make_soup
+
     result = make_soup(folder, out=out, say=lambda line: print(line, flush=True), trust_repo=trust_repo)
     metric = str(result["monitor"])
     tested = f" · test accuracy {result['test']['acc']:.4f}" if result["test"] else ""
@@ -67,7 +70,6 @@ def evaluate(
     """Judge a run again, on its own images or on others with the same classes, and write a report beside it."""
     from unfreeze.announce import shown_path
     from unfreeze.evaluating import check_only_data, evaluate_run
-    from unfreeze.evaluation.result import describe_test
     from unfreeze.files import read_json
 
     silence_warnings()
@@ -77,6 +79,8 @@ def evaluate(
     check_only_data(typed)
     data = compose_config(typed, None).data if typed else None
     place = evaluate_run(run, data=data, typed=typed, split=split, out=out, trust_repo=trust_repo)  # type: ignore[arg-type]
+    from unfreeze.evaluation.result import describe_test
+
     for line in describe_test(read_json(place / "result.json")):
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"\n  {shown_path((place / 'report.html').absolute())}\n")
@@ -92,6 +96,10 @@ def compare_runs(
     """Say whether one of two runs is better on the images that both were judged on, and where they differ."""
     from dataclasses import asdict
 
+    from unfreeze.files import read_json
+
+    for run in (first, second):
+        read_json(run / "result.json")
     from unfreeze.evaluation.comparing import compare_kept, write_differences
     from unfreeze.evaluation.comparing_text import print_comparison
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from unfreeze.evaluation.cautions import Caution, judge_trust
 from unfreeze.evaluation.metrics import weakest_class
+from unfreeze.text import format_seconds
 from unfreeze.training.monitors import Mode, Score
-from unfreeze.training.progress import format_seconds
 
 RESULT_SCHEMA = 1
 _LIBRARIES = ("unfreeze", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")

@@ -6,7 +6,7 @@ from typing import Any
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, rebuild_classifier
 from unfreeze.models.weights import CHECKPOINT_KEY, NETWORK_PREFIX, load_plain
-from unfreeze.rundir import best_of
+from unfreeze.rundir import best_of, check_checkpoint
 
 
 class UntrustedRepoError(UnfreezeError):
@@ -62,8 +62,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     Raises:
         UnfreezeError: If the file is missing or can't be read.
     """
-    if not file.is_file():
-        raise UnfreezeError(f"no checkpoint {str(file)!r}; want a .ckpt file or the directory of a run that has one")
+    check_checkpoint(file)
     try:
         content = load_plain(file)
     except UnfreezeError as error:

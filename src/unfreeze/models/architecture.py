@@ -8,11 +8,12 @@ from torch import nn
 
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.groups import Part, backbone_parts
-from unfreeze.models.heads import HeadSpec, find_head, replace_head
+from unfreeze.models.heads import find_head, replace_head
 from unfreeze.models.meta import move_to_meta
 from unfreeze.models.preprocessing import Preprocessing
-from unfreeze.models.spec import ModelSpec
-from unfreeze.models.weights import WeightsReport, find_weights
+from unfreeze.models.spec import HeadSpec, ModelSpec
+from unfreeze.models.weight_names import find_weights
+from unfreeze.models.weights import WeightsReport
 
 
 class Architecture(ABC):

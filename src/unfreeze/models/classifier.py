@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from unfreeze.models.architecture import Architecture, find_architecture
 from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups, choose_parameters
-from unfreeze.models.heads import HeadSpec
 from unfreeze.models.outputs import Outputs
 from unfreeze.models.preprocessing import Preprocessing
-from unfreeze.models.spec import ModelSpec
+from unfreeze.models.spec import HeadSpec, ModelSpec
 from unfreeze.models.weights import WeightsReport
 
 FrozenNorm = Literal["eval", "train"]

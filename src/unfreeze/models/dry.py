@@ -1,36 +1,19 @@
 """What can be said of a classifier without its weights, and mostly without its memory."""
 
-import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.groups import LayerGroup, build_layer_groups, count_chosen
-from unfreeze.models.heads import HeadSpec
+from unfreeze.models.outline import Edge, Outline
 from unfreeze.models.partition import CannotPartitionError, activations_of, keeps_statistics, partition_network
-from unfreeze.models.spec import ModelSpec
-
-_TIMED_IMAGES = 4
-
-
-@dataclass(frozen=True)
-class Edge:
-    """Where a network would be cut below what trains.
-
-    Args:
-        name: What the boundary is called, such as "avgpool".
-        row_bytes: Bytes of an image's activations there, in float32.
-        keeps_statistics: Whether norms before it have running statistics.
-    """
-
-    name: str
-    row_bytes: int
-    keeps_statistics: bool
+from unfreeze.models.spec import HeadSpec, ModelSpec
 
 
 def describe_groups(model: str | ModelSpec, num_classes: int) -> tuple[LayerGroup, ...]:
@@ -95,31 +78,50 @@ def find_edge(model: str | ModelSpec, num_classes: int, *, size_px: int, live: t
     if partition is None:
         return None
     row_bytes = sum(value.nbytes for value in values) // len(images)
-    return Edge(partition.name, row_bytes, keeps_statistics(partition.prefix))
+    share = count_flops(partition.prefix, images) / max(1, count_flops(skeleton.network, images))
+    return Edge(partition.name, row_bytes, keeps_statistics(partition.prefix), share)
 
 
-def prefix_seconds(model: str | ModelSpec, num_classes: int, *, size_px: int, live: Collection[str]) -> float:
-    """Return what the part below the groups that train costs for an image on this machine's CPU, about.
+def count_flops(network: nn.Module, images: torch.Tensor) -> int:
+    """Return the operations of a pass; images and network may be on the meta device."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(images)
+    return int(counter.get_total_flops())
 
-    Raises:
-        CannotPartitionError: If the network can't be cut there.
+
+class DryOutline(Outline):
+    """What the network itself tells on the meta device.
+
+    Args:
+        spec: Which network.
     """
-    spec = _spec(model)
-    architecture = find_architecture(spec)
-    network = architecture.build(size_px)
-    architecture.replace_heads(network, num_classes=num_classes)
-    groups = _skeleton(spec, num_classes, size_px).groups
-    partition = partition_network(network.to(memory_format=torch.channels_last).eval(), groups, live)
-    if partition is None:
-        return 0.0
-    images = torch.rand(_TIMED_IMAGES, spec.in_chans, size_px, size_px).contiguous(memory_format=torch.channels_last)
-    seconds = []
-    with torch.no_grad():
-        for _ in range(2):
-            started = time.perf_counter()
-            activations_of(partition.prefix, images)
-            seconds.append(time.perf_counter() - started)
-    return min(seconds) / len(images)
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+
+    def check_weights(self, weights: str | None) -> None:
+        """Refuse weights that are neither published nor a file."""
+        find_architecture(self._spec).check_weights(weights)
+
+    def check_image_size(self, size_px: int) -> None:
+        """Refuse an image size that the network can't take."""
+        check_image_size(self._spec, size_px)
+
+    def crop_px(self, weights: str | None) -> int:
+        """Return the side of the images that some weights, or else the default ones, were trained at."""
+        return find_architecture(self._spec).preprocessing(weights).crop_px
+
+    def group_sizes(self, num_classes: int, head: HeadSpec) -> list[tuple[str, int]]:
+        """Return the names of the layer groups from the head down, with their numbers of parameters."""
+        return group_sizes(self._spec, num_classes, head=head)
+
+    def count_trainable(self, num_classes: int, live: Collection[str], only: Collection[str], head: HeadSpec) -> int:
+        """Return how many parameters train if `only` some of the live groups do; 0 if `only` chooses none."""
+        return count_trainable(self._spec, num_classes, live, only, head=head)
+
+    def find_edge(self, num_classes: int, *, size_px: int, live: tuple[str, ...]) -> Edge | None:
+        """Return where the network would be cut below the groups that train; None where it would or could not be."""
+        return find_edge(self._spec, num_classes, size_px=size_px, live=live)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -10,27 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.models.spec import HeadName
+from unfreeze.models.spec import HeadSpec
 
 _SCALE = 10.0
 """What cosines are multiplied by at first, so that a softmax of them can be sure of something."""
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """A head before it has weights.
-
-    Args:
-        name: "linear", "mlp" (a hidden layer), or "cosine" (for few images per class).
-        dropout: Probability before its last layer, in [0, 1); None leaves what the architecture has.
-        hidden: Width of the hidden layer of an MLP; None for that of the features.
-        tasks: The number of classes of each task, for a head of that kind each; empty for one head.
-    """
-
-    name: HeadName = "linear"
-    dropout: float | None = None
-    hidden: int | None = None
-    tasks: tuple[int, ...] = ()
 
 
 class Headed(Protocol):

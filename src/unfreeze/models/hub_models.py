@@ -18,7 +18,8 @@ from unfreeze.models.channels import adapt_state, replace_first_convolution
 from unfreeze.models.meta import move_to_meta
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
-from unfreeze.models.weights import WeightsReport, find_weights, load_backbone, read_file
+from unfreeze.models.weight_names import find_weights
+from unfreeze.models.weights import WeightsReport, load_backbone, read_file
 
 IMAGENET = Preprocessing(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """What a network sees of which nothing else is known."""

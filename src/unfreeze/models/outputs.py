@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 GIVEN_AT = 0.5
 """The probability from which a label is given where validation has chosen none."""
@@ -56,14 +56,18 @@ class Outputs:
             return f"{len(self)} labels"
         return f"{' + '.join(map(str, self.sizes))} classes"
 
-    def split(self, logits: Tensor) -> tuple[Tensor, ...]:
+    def split(self, logits: "Tensor") -> "tuple[Tensor, ...]":
         """Return the logits of each task, shape (N, its classes) out of (N, all)."""
+        import torch
+
         return torch.split(logits, list(self.sizes), dim=1)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
+    def probabilities(self, logits: "Tensor") -> "Tensor":
         """Return values in [0, 1], shape (N, C); of each task they sum to one, of labels each stands for itself."""
         if self.multilabel:
             return logits.sigmoid()
+        import torch
+
         return torch.cat([own.softmax(dim=1) for own in self.split(logits)], dim=1)
 
     def to_record(self) -> dict[str, Any]:

@@ -37,3 +37,20 @@ class ModelSpec:
     def from_record(cls, record: dict[str, Any], *, trust_repo: bool = False) -> "ModelSpec":
         """Return what `to_record` described."""
         return cls(**{**record, "options": tuple(record["options"].items())}, trust_repo=trust_repo)
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """A head before it has weights.
+
+    Args:
+        name: "linear", "mlp" (a hidden layer), or "cosine" (for few images per class).
+        dropout: Probability before its last layer, in [0, 1); None leaves what the architecture has.
+        hidden: Width of the hidden layer of an MLP; None for that of the features.
+        tasks: The number of classes of each task, for a head of that kind each; empty for one head.
+    """
+
+    name: HeadName = "linear"
+    dropout: float | None = None
+    hidden: int | None = None
+    tasks: tuple[int, ...] = ()

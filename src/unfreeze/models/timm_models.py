@@ -11,10 +11,11 @@ from torch import nn
 from unfreeze.errors import UnfreezeError, first_line, suggest
 from unfreeze.models.architecture import Architecture
 from unfreeze.models.groups import Part, maximal_modules
-from unfreeze.models.heads import HeadSpec, replace_head
+from unfreeze.models.heads import replace_head
 from unfreeze.models.preprocessing import Preprocessing
-from unfreeze.models.spec import ModelSpec
-from unfreeze.models.weights import WeightsReport, find_weights, read_file
+from unfreeze.models.spec import HeadSpec, ModelSpec
+from unfreeze.models.weight_names import find_weights
+from unfreeze.models.weights import WeightsReport, read_file
 
 _MOST_PARTS = 7
 """Of a backbone; finer groups of timm's are joined, as an embedding and quarters of what follows it."""

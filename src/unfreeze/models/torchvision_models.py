@@ -20,7 +20,8 @@ from unfreeze.models.architecture import Architecture
 from unfreeze.models.channels import PRETRAINED, adapt_state, find_first_convolution, replace_first_convolution
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
-from unfreeze.models.weights import WeightsReport, find_weights, load_backbone, read_file
+from unfreeze.models.weight_names import find_weights
+from unfreeze.models.weights import WeightsReport, load_backbone, read_file
 
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unfreeze.errors import UnfreezeError, first_line, suggest
+from unfreeze.errors import UnfreezeError, first_line
 
 CHECKPOINT_KEY = "unfreeze"
 """Where a checkpoint of this project keeps the record of its classifier."""
@@ -26,7 +26,6 @@ _HOLDERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_d
 
 _COMPILED = "_orig_mod."
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
-_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -42,31 +41,6 @@ class WeightsReport:
     matched: int
     old_head: tuple[str, ...]
     unexpected: tuple[str, ...]
-
-
-def find_weights(given: str, *, names: Sequence[str], title: str) -> str | Path:
-    """Return what a person meant by `model.weights`; reads nothing but whether a file is there.
-
-    Args:
-        given: What was typed.
-        names: Of published weights, the default first.
-        title: What the network is called.
-
-    Raises:
-        UnfreezeError: If it is neither a published name nor a file.
-    """
-    path = Path(given).expanduser()
-    if path.is_file():
-        return path
-    if path.suffix in _SUFFIXES or "/" in given:
-        raise UnfreezeError(f"model.weights: no file {given!r}; want a .pth or .safetensors file, or a name")
-    if given == "DEFAULT" and names:
-        return names[0]
-    if given not in names:
-        allowed = [name for name in dict.fromkeys(["DEFAULT", *names]) if names]
-        wanted = f"{suggest(given, allowed)}, a file, or null" if allowed else "a file, or null: none are published"
-        raise UnfreezeError(f"model.weights: {title} has no {given!r}; want {wanted}")
-    return given
 
 
 def read_file(path: Path, *, wanted: Collection[str]) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ from pathlib import Path
 import lightning as L
 
 from unfreeze.cachefolder import CacheFolder
-from unfreeze.data.augment.augment import Augmentation
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.sources.images import Indices
 from unfreeze.training.extraction import Kind
@@ -33,18 +32,6 @@ class PrefixCacheOptions:
     views: int | None = None
     exact: bool = True
     sweep: Path | None = None
-
-
-def count_views(how: Augmentation, views: int | None) -> int:
-    """Return how many versions of each training image a stage is fed: 0 where it draws new ones in each epoch.
-
-    Args:
-        how: The stage's augmentation.
-        views: What `PrefixCacheOptions` say.
-    """
-    if how.is_mixing:
-        return 0
-    return (views or 0) if how.is_random else 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.sources.images import Indices
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.classifier import Classifier
+from unfreeze.text import format_seconds
 from unfreeze.training.demand import data_of
 from unfreeze.training.features import CachedPrefix, FeatureTable
 from unfreeze.training.interruption import STOP
@@ -28,7 +29,6 @@ from unfreeze.training.metrics import taken, validation_metrics
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, is_better
 from unfreeze.training.objectives import Classify
-from unfreeze.training.progress import format_seconds
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
 log = logging.getLogger(__name__)

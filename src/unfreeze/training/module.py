@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import CatMetric, MeanMetric
 
-from unfreeze.data.augment.augment import PRESETS, Augmentation, AugmentName, augment_batch
+from unfreeze.data.augment.augment import augment_batch
 from unfreeze.data.augment.draws import uniform_draws
 from unfreeze.data.augment.mixing import mix_batch
+from unfreeze.data.augment.presets import PRESETS, Augmentation, AugmentName
 from unfreeze.data.loader import Batch
 from unfreeze.errors import TrainingFailedError
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, FrozenNorm

@@ -11,11 +11,11 @@ import torch
 from unfreeze.cachefolder import size_text
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.partition import CannotPartitionError, keeps_statistics, partition_network
-from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, count_views, data_of, is_whole
+from unfreeze.text import format_seconds
+from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, data_of, is_whole
 from unfreeze.training.extraction import Kind
 from unfreeze.training.features import CachedPrefix
 from unfreeze.training.module import ImageClassifier
-from unfreeze.training.progress import format_seconds
 from unfreeze.training.stage_features import StageFeatures
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 
@@ -182,7 +182,7 @@ class FrozenPrefixCache(L.Callback):
         """Return the features of a later stage where it is worth it to have them now."""
         stages, plan = self._stages, self._stages.plan
         planned, meanwhile = plan.stages[later], plan.stages[stages.stage : later]
-        views = count_views(module.augmentation, self._options.views)
+        views = module.augmentation.count_views(self._options.views)
         same_images = stages.augmentation_of(later) == stages.augmentation_of(stages.stage)
         if "train" not in self._fed_splits or not same_images or views >= planned.epochs:
             return None
@@ -235,7 +235,7 @@ class FrozenPrefixCache(L.Callback):
     def _train_kinds(self, trainer: L.Trainer, module: ImageClassifier) -> list[Kind]:
         """Return the views that a stage trains on, one after the other; none where each epoch draws its own."""
         how, precision = module.augmentation, str(trainer.precision)
-        views = range(count_views(how, self._options.views))
+        views = range(how.count_views(self._options.views))
         return [Kind(view if how.is_random else None, precision, self._options.exact) for view in views]
 
     def _report(self, trainer: L.Trainer, features: StageFeatures) -> None:

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from unfreeze.text import format_seconds
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import is_better
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
@@ -120,12 +121,6 @@ class StageProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None
-
-
-def format_seconds(seconds: float) -> str:
-    """Return minutes and seconds, as in 2:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
 
 
 def _title(trainer: L.Trainer) -> str:

@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from torch import Tensor
 from torch.optim import Optimizer
 
-from unfreeze.data.augment.augment import Augmentation, AugmentName
+from unfreeze.data.augment.presets import Augmentation, AugmentName
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.groups import count_chosen
 from unfreeze.training.module import ImageClassifier

@@ -19,17 +19,18 @@ from unfreeze.data.splits.splits import judged_differently
 from unfreeze.errors import UnfreezeError
 from unfreeze.files import read_json
 from unfreeze.inference.checkpoint import UntrustedRepoError
-from unfreeze.inference.naming import find_classifier, is_run
+from unfreeze.inference.meant import is_run
+from unfreeze.inference.naming import find_classifier
 from unfreeze.models.classifier import Classifier
 from unfreeze.models.heads import head_inputs
 from unfreeze.models.outputs import Outputs
 from unfreeze.models.partition import Partition
 from unfreeze.rundir import run_dir_of
+from unfreeze.text import format_seconds
 from unfreeze.training.demand import Demand, PrefixCacheOptions, data_of
 from unfreeze.training.extraction import Kind
 from unfreeze.training.features import FeatureTable
 from unfreeze.training.module import ImageClassifier
-from unfreeze.training.progress import format_seconds
 from unfreeze.training.stage_features import StageFeatures
 from unfreeze.training.staged_unfreezing import StagedUnfreezing
 

@@ -12,10 +12,11 @@ from torchvision.transforms.v2 import functional as F
 
 from tests.data.augment.noise import draws_of, smooth_noise
 from unfreeze.data.augment import augment
-from unfreeze.data.augment.augment import PRESETS, Augmentation, AugmentName, augment_batch, augmentation
+from unfreeze.data.augment.augment import augment_batch
 from unfreeze.data.augment.boxes import FILL, random_erase
 from unfreeze.data.augment.color import color_jitter
 from unfreeze.data.augment.geometry import centre_crop, random_resized_crop
+from unfreeze.data.augment.presets import PRESETS, Augmentation, AugmentName, augmentation
 from unfreeze.data.augment.randaugment import SPACES, apply_ops
 
 NAMES = tuple(PRESETS)

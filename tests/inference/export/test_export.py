@@ -26,9 +26,8 @@ from unfreeze.inference.export.stock import find_stock
 from unfreeze.inference.export.torch_file import open_torch
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.models.groups import BATCH_NORMS
-from unfreeze.models.heads import HeadSpec
 from unfreeze.models.outputs import Outputs, TaskClasses
-from unfreeze.models.spec import ModelSpec
+from unfreeze.models.spec import HeadSpec, ModelSpec
 
 AWKWARD = (
     'say "cheese"',

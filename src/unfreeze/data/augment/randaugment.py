@@ -6,7 +6,6 @@ The images that drew the same operation go through it together, each with a magn
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +15,6 @@ from unfreeze.data.augment.boxes import FILL
 from unfreeze.data.augment.color import grey
 from unfreeze.data.augment.draws import Draw, beside, per_image
 from unfreeze.data.augment.geometry import warp
-
-OpsName = Literal["none", "randaugment", "trivial"]
 
 _BINS = 31
 

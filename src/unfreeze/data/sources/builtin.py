@@ -8,6 +8,14 @@ from unfreeze.data.sources.images import ArrayImages
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.errors import UnfreezeError
 
+_COUNTS = {"cifar10": (5000,) * 10, "digits": (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)}
+"""Images of each class, those of a test split left aside."""
+
+
+def counts_of_builtin(name: str) -> tuple[int, ...] | None:
+    """Return how many images each class has before splits are cut; None for data that has a folder."""
+    return _COUNTS.get(name)
+
 
 def cifar10_source(root: str | os.PathLike[str], *, download: bool) -> ImageSource:
     """Return CIFAR-10 (Krizhevsky 2009) with its official test split.

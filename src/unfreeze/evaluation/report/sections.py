@@ -8,7 +8,7 @@ from unfreeze.evaluation.confusions import commonest_confusions, count_confusion
 from unfreeze.evaluation.predictions import answers_by_task
 from unfreeze.evaluation.record import RunRecord
 from unfreeze.rundir import last_of
-from unfreeze.training.progress import format_seconds
+from unfreeze.text import format_seconds
 
 _HEADLINE = {
     "acc": "accuracy",
