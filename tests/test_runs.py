@@ -128,6 +128,10 @@ def test_tensorboard_has_scalars_per_group_and_final_metrics(finished: Path) -> 
     assert tags >= {"train/loss", "train/acc", "val/loss", "val/acc", "lr/head", "lr/stem", "stage/index"}
     assert tags >= {"stage/trainable_parameters", "train/images_per_second"}
     assert [event.value for event in events.Scalars("stage/index")] == [0, 1]
+    rows = list(csv.DictReader((finished / "metrics.csv").read_text().splitlines()))
+    recorded = [(int(row["step"]), pytest.approx(float(row["val/acc"]))) for row in rows]
+    assert [(event.step, event.value) for event in events.Scalars("val/acc")] == recorded
+    assert [event.step for event in events.Scalars("train/loss")] == [step for step, _ in recorded]
     final = events.Scalars("final/val_acc")[-1].value
     assert final == pytest.approx(result(finished)["val"]["acc"])
     assert "learning_curves" in events.Tags()["images"]

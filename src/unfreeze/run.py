@@ -454,7 +454,7 @@ def _build_loggers(raw: DictConfig, run_dir: Path, start_step: int) -> "list[Log
 
     loggers = []
     for node in (node for node in (raw.logger or {}).values() if node is not None):
-        # TensorBoard drops what a killed run had logged beyond the checkpoint.
-        purge = {"purge_step": start_step} if start_step and "TensorBoard" in node["_target_"] else {}
+        # TensorBoard drops what a killed run had logged beyond the checkpoint, from this step on.
+        purge = {"purge_step": start_step + 1} if start_step and "TensorBoard" in node["_target_"] else {}
         loggers.append(instantiate(node, save_dir=str(run_dir), **purge))
     return loggers or False

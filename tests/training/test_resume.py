@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.launch import Finished, launch, train
 
@@ -30,6 +31,7 @@ REQUEST = [
     "strategy.lr={head: 3e-3, decay: 0.5}",
     f"strategy.stages={STAGES}",
     "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=3",
     "trainer.precision=32-true",
 ]
 KILL = ["+callbacks.kill._target_=tests.killing.KillAt"]
@@ -68,8 +70,16 @@ def assert_same_run(folder: Path, reference: Path) -> None:
         assert got.keys() == want.keys()
         assert all(torch.equal(got[key], want[key]) for key in want), name
     assert rows(folder) == rows(reference)
+    assert scalars(folder) == scalars(reference)
     for key in ("status", "best", "val", "test"):
         assert rounded(result(folder)[key]) == rounded(result(reference)[key]), key
+
+
+def scalars(folder: Path) -> dict[str, set[tuple[int, float]]]:
+    """Return the points of TensorBoard's curves, without what the clock decides and where a run was stopped."""
+    events = EventAccumulator(str(folder / "run" / "tensorboard")).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if "second" not in tag and not tag.startswith("final/")]
+    return {tag: {(event.step, rounded(event.value)) for event in events.Scalars(tag)} for tag in tags}
 
 
 def rounded(value: Any) -> Any:

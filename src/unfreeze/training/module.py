@@ -1,7 +1,7 @@
 """A LightningModule around a classifier."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import lightning as L
@@ -233,7 +233,7 @@ class ImageClassifier(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training loss and accuracy."""
         self.check_loss_is_finite()
-        self.log_dict({f"train/{name}": value for name, value in self.train_means.means().items()})
+        self._log_at_step({f"train/{name}": value for name, value in self.train_means.means().items()})
         self.train_means.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -246,8 +246,13 @@ class ImageClassifier(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self.log_dict({"val/loss": self.val_loss.compute(), **self.objective.validation()})
+        self._log_at_step({"val/loss": self.val_loss.compute(), **self.objective.validation()})
         self.val_loss.reset()
+
+    def _log_at_step(self, metrics: Mapping[str, Tensor | float]) -> None:
+        """Log metrics at the optimizer step that metrics.csv names; Lightning would log validation a step before it."""
+        step = {"step": float(self.global_step)} if self.trainer.state.fn == "fit" else {}
+        self.log_dict({**metrics, **step})
 
     def on_test_epoch_start(self) -> None:
         """Forget what an earlier test has had."""
