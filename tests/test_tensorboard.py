@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.composing import composed_values
 from tests.launch import train
 from tests.test_reports import REQUEST, photos
+from unfreeze.announce import hyperparameters
+from unfreeze.config import parse_config
 
 __all__ = ["photos"]
 
@@ -111,6 +114,28 @@ def test_hparams_compare_the_runs_by_their_final_figures(server: Server, sweep: 
     for rate, result in zip(RATES, results(sweep).values(), strict=True):
         for split in ("val", "test"):
             assert told[float(rate)][f"final/{split}_acc"] == pytest.approx(result[split]["acc"])
+
+
+def test_hyperparameters_are_the_main_choices_and_what_was_typed() -> None:
+    typed = [
+        *(
+            "data=digits",
+            "model=tiny",
+            "strategy.stages=[{name: a, train: 1, epochs: 2}, {name: b, train: all, epochs: 3}]",
+        ),
+        *("optimizer.weight_decay=0.1", "augment=strong", "hydra.run.dir=/runs/a", "report=false", "seed=7"),
+    ]
+    told = hyperparameters(parse_config(composed_values(*typed)), typed)
+    assert told == {
+        "data": "digits",
+        "model": "tiny",
+        "strategy": "a 2, b 3",
+        "lr_head": 0.001,
+        "batch_size": 64,
+        "seed": 7,
+        "optimizer.weight_decay": 0.1,
+        "augment": "strong",
+    }
 
 
 def test_curves_are_grouped(server: Server) -> None:

@@ -1,10 +1,12 @@
 """What a run says of itself before it trains, and what it tells its loggers when it has ended."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unfreeze.arguments import override_key
 from unfreeze.config import Config
 
 if TYPE_CHECKING:
@@ -90,26 +92,15 @@ def _warn_of_overlap(data: "ImageDataModule") -> None:
             log.warning(f"  ! {overlap:,} {split} images are also in train, byte for byte; {split} figures flatter")
 
 
-def log_hyperparameters(trainer: "Trainer", config: Config, metrics: dict[str, float]) -> None:
+_NO_HYPERPARAMETERS = re.compile(r"(hydra|cache|logger|callbacks|report|resume|sweep|experiment|keep_best)\b")
+"""Keys that say where a run goes and what is shown of it, not what it learns."""
+
+
+def log_hyperparameters(trainer: "Trainer", config: Config, typed: Sequence[str], metrics: dict[str, float]) -> None:
     """Put the settings and the final metrics where TensorBoard's HParams compares runs."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    values = {
-        "data": config.data.name,
-        "model": config.model.name,
-        "strategy": config.strategy.name,
-        "head": config.head.name,
-        "objective": config.objective.name,
-        "augment": config.augment.name,
-        "optimizer": config.optimizer.name,
-        "schedule": config.optimizer.schedule,
-        "lr_head": config.strategy.lr.head,
-        "lr_decay": config.strategy.lr.decay,
-        "weight_decay": config.optimizer.weight_decay,
-        "batch_size": config.data.batch_size,
-        "fraction": config.data.fraction,
-        "seed": config.seed,
-    }
+    values = hyperparameters(config, typed)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(values, metrics)
@@ -117,6 +108,36 @@ def log_hyperparameters(trainer: "Trainer", config: Config, metrics: dict[str, f
         else:
             logger.log_hyperparams(values)
         logger.save()
+
+
+def hyperparameters(config: Config, typed: Sequence[str]) -> dict[str, float | str]:
+    """Return what tells runs apart: the main choices, and every other value that was typed.
+
+    Stages that were typed stand in the place of the strategy that they replace.
+    """
+    values: dict[str, float | str] = {
+        "data": config.data.name,
+        "model": config.model.name,
+        "strategy": config.strategy.name,
+        "lr_head": config.strategy.lr.head,
+        "batch_size": config.data.batch_size,
+        "seed": config.seed,
+    }
+    named = {"strategy.lr.head": "lr_head", "data.batch_size": "batch_size", "model.name": "model"}
+    for override in typed:
+        key, value = override_key(override), override.partition("=")[2]
+        if key.startswith("strategy.stages"):
+            values["strategy"] = ", ".join(f"{stage.name} {stage.epochs}" for stage in config.strategy.stages)
+        elif named.get(key, key) not in values and not _NO_HYPERPARAMETERS.match(key):
+            values[key] = _number_or_text(value)
+    return values
+
+
+def _number_or_text(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def log_layout(trainer: "Trainer", plan: "Plan") -> None:

@@ -307,7 +307,7 @@ def _finish(
     try:
         if recorder.history:
             recorder.write()
-        log_hyperparameters(trainer, config, result.hyperparameter_metrics())
+        log_hyperparameters(trainer, config, experiment.typed, result.hyperparameter_metrics())
         if is_reported:
             data = experiment.data if result.status == "completed" else None
             log_pictures(trainer, try_report(run_dir, data, trainer.strategy.root_device))
