@@ -66,6 +66,21 @@ def test_a_job_that_fails_is_listed_and_stops_nothing(tmp_path: Path) -> None:
     assert "Traceback" not in done.out + done.err
 
 
+def test_a_search_with_a_winner_has_succeeded_and_lists_the_trials_that_failed(tmp_path: Path) -> None:
+    request = [*QUICK, "search=true", "report=false", "logger=none", "strategy=feature_extraction"]
+    done = train([*request, "model.weights=null,gone.pth", "strategy.lr.head=0.00123456789012345"], tmp_path)
+    assert done.code == 0, done.err
+    assert [row["status"] for row in rows(tmp_path)] == ["completed", "failed"]
+    assert "#0 won by val/acc" in done.out
+    assert "#1 failed: model.weights: no file 'gone.pth'" in done.out
+    assert "\n#0 model.weights=null\n" in done.out
+
+
+def test_a_search_without_a_winner_has_failed(tmp_path: Path) -> None:
+    done = train([*QUICK, "search=true", "model.weights=gone.pth,lost.pth", "logger=none"], tmp_path)
+    assert done.code == 1
+
+
 def test_trials_of_a_search_never_test_and_the_winner_does_once(tmp_path: Path) -> None:
     request = [*QUICK, "sweep=optuna", "hydra.sweeper.n_trials=3", "strategy=feature_extraction", "cache.dir=cache"]
     done = train(request, tmp_path)

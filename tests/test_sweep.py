@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.sweep import UNENDED, Job, best_job, check_is_free, format_jobs, read_jobs, record_failure, write_summary
+from unfreeze.sweep import (
+    UNENDED,
+    Job,
+    best_job,
+    check_is_free,
+    format_jobs,
+    read_jobs,
+    record_failure,
+    shortened,
+    write_summary,
+)
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -198,3 +208,20 @@ def test_of_equally_accurate_jobs_the_one_of_the_lowest_loss_wins() -> None:
     winner = best_job(jobs, "val/acc")
     assert winner is not None
     assert winner.number == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "shown"),
+    [
+        ("strategy.lr.head=0.0012345678901234567", "strategy.lr.head=0.001235"),
+        ("optimizer.weight_decay=3.123456789e-05", "optimizer.weight_decay=3.123e-05"),
+        ("strategy.lr.head=0.001", "strategy.lr.head=0.001"),
+        ("seed=1234567", "seed=1234567"),
+        ("data.root=/a/0.123456789", "data.root=/a/0.123456789"),
+        ("~callbacks.progress", "~callbacks.progress"),
+    ],
+)
+def test_numbers_that_a_search_drew_are_shown_with_four_digits(override: str, shown: str) -> None:
+    assert shortened(override) == shown
+    told = format_jobs([job(0, overrides=[override]), job(1, overrides=["seed=1"])], Path("sweep"))
+    assert shown in told

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -57,6 +58,9 @@ _ownership = ExitStack()
 """Holds the directory that this process writes, until Hydra's function ends."""
 
 _RESUMED = {"verb": "resume", "advice": "start a new run"}
+
+_shared_keys: set[str] = set()
+"""Keys whose value all jobs of a multirun have in common."""
 
 _made_by_hydra: list[Path] = []
 """Folders that Hydra makes for a multirun before it composes the first job, the innermost first."""
@@ -130,7 +134,8 @@ def run_hydra_job(raw: DictConfig) -> float | None:
     is_multirun = hydra_config.mode == RunMode.MULTIRUN
     logging.captureWarnings(True)
     if is_multirun:
-        log.info(f"\n#{hydra_config.job.num} {' '.join(typed)}")
+        own = [sweep.shortened(override) for override in typed if override_key(override) not in _shared_keys]
+        log.info(f"\n#{hydra_config.job.num} {' '.join(own)}")
     try:
         STOP.release()
         if is_multirun:
@@ -195,6 +200,9 @@ class RunCallback(Callback):
             folder = Path(config.hydra.sweep.dir)
             if _is_typed(config, "hydra.sweep.dir"):
                 sweep.check_is_free(folder)
+            parsed = OverridesParser.create().parse_overrides(_typed(config.hydra))
+            _shared_keys.update(each.key_or_group for each in parsed if not each.is_sweep_override())
+            _shared_keys.difference_update(each.key_or_group for each in parsed if each.is_sweep_override())
             _made_by_hydra[:] = [each for each in (folder, *folder.parents) if not each.exists()]
             _own_new(config, "sweep", sweep.holds_multirun)
         except UnfreezeError as error:
@@ -206,7 +214,10 @@ class RunCallback(Callback):
             sweep.write_summary(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Test the winner of a search, draw the best run, show all, and say by the exit code whether any failed."""
+        """Test the winner of a search, draw the best run, show all, and say by the exit code whether any failed.
+
+        A search has what it was for where it has a winner, whatever became of some of its trials.
+        """
         folder = Path(config.hydra.sweep.dir)
         _drop_shared_features(config, folder)
         jobs = sweep.read_jobs(folder)
@@ -223,7 +234,8 @@ class RunCallback(Callback):
             with report_failing(winner.folder):
                 report_run(winner.folder, trust_repo=True)
         print(sweep.format_jobs(jobs, folder))
-        if any(job.status != "completed" for job in jobs):
+        has_what_it_was_for = bool(config.search) and winner is not None
+        if not has_what_it_was_for and any(job.status != "completed" for job in jobs):
             raise SystemExit(1)
 
 

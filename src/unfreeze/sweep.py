@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from unfreeze.training.monitors import Score, mode_of
 UNENDED = "it has not ended by itself: killed, or running still"
 """The reason in a result that was written when the run began, and never after."""
 
+_LONG_NUMBER = re.compile(r"[+-]?\d*\.\d{4,}(e[+-]?\d+)?", re.IGNORECASE)
 _FIGURES = ("val_acc", "val_loss", "val_f1_macro", "test_acc", "test_f1_macro")
 
 
@@ -125,7 +127,7 @@ def format_jobs(jobs: Sequence[Job], folder: Path) -> str:
     rows = [["job", "status", "val/acc", "test/acc", "time", "overrides"]]
     for job in jobs:
         row = job.row()
-        own = [override for override in job.result.get("overrides", []) if override not in shared]
+        own = [shortened(override) for override in job.result.get("overrides", []) if override not in shared]
         figures = [f"{row[key]:.3f}" if row.get(key) is not None else "-" for key in ("val_acc", "test_acc")]
         seconds = f"{row['seconds']:.0f} s" if row["seconds"] is not None else "-"
         rows.append([f"#{job.number}", job.status, *figures, seconds, " ".join(own)])
@@ -135,6 +137,12 @@ def format_jobs(jobs: Sequence[Job], folder: Path) -> str:
     ]
     reasons = [f"  #{job.number} {job.status}: {job.result.get('reason')}" for job in jobs if job.status != "completed"]
     return "\n".join(["", *lines, *reasons, "", f"  {folder / 'summary.csv'}"])
+
+
+def shortened(override: str) -> str:
+    """Return an override whose number has four digits at most, as a search draws sixteen of them."""
+    key, separator, value = override.partition("=")
+    return f"{key}={float(value):.4g}" if separator and _LONG_NUMBER.fullmatch(value) else override
 
 
 def _shared_overrides(jobs: Sequence[Job]) -> set[str]:
