@@ -1,4 +1,4 @@
-"""What could make the figures of a run untrue, or the model bad in spite of them, in words."""
+"""Warnings: reasons to doubt the metrics of a run, or the model in spite of them, in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

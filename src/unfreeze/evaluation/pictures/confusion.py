@@ -19,7 +19,7 @@ _WHITES = LinearSegmentedColormap.from_list("whites", ["#ffffff", "#9ecae1", BLU
 
 @styled
 def plot_confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """Return the confusion matrix, each row as shares of its true class.
+    """Return the confusion matrix: images in numbers, shares of their true class in colour.
 
     Up to 14 classes have their numbers, up to 60 their names; more stand in an order that puts next to each other what
     is confused.
@@ -35,18 +35,17 @@ def plot_confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
     if largest:
         shares = _largest_of_blocks(shares)
     norm = Normalize(0, 1) if count <= WITH_NAMES else PowerNorm(0.5, 0, 1)  # few of many are a small share
-    side = float(np.clip(1.8 + 0.42 * count, 4.2, 9.5))
-    figure = new_figure(side + 0.9, side)
+    figure = new_figure(4.5) if count <= WITH_NUMBERS else new_figure(8.2, width_in=9)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap=_WHITES, norm=norm, interpolation="nearest", aspect="equal")
     axes.set(xlabel="predicted", ylabel="true")
     if count <= WITH_NAMES:
         size = float(np.clip(11 - count / 8, 4.5, 10))
-        names = [shown(classes[index], 22) for index in order]
+        names = [shown(classes[index], 22 if count > WITH_NUMBERS else 16) for index in order]
         axes.set_xticks(
             range(count), names, rotation=90 if count > 4 and max(map(len, names)) > 3 else 0, fontsize=size
         )
-        axes.set_yticks(range(count), names, fontsize=size)
+        axes.set_yticks(range(count), _with_totals(names, counts.sum(axis=1)[order]), fontsize=size)
     else:
         axes.set_xticks([])
         axes.set_yticks([])
@@ -54,18 +53,20 @@ def plot_confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
             xlabel=f"predicted ({count:,} classes, like ones together{'; the most in each block' if largest else ''})"
         )
     if count <= WITH_NUMBERS:
-        for row, column in np.ndindex(count, count):
-            if shares[row, column] >= 0.005:
-                ink = "#ffffff" if shares[row, column] > 0.45 else "#1f2329"  # on the cell, not on the page
-                axes.text(
-                    column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", color=ink, fontsize=9
-                )
+        for row, column in np.argwhere(counts):
+            ink = "#ffffff" if shares[row, column] > 0.45 else "#1f2329"  # on the cell, not on the page
+            axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=ink, fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, format=lambda value, _: f"{100 * value:.0f} %")
-    bar.set_label("of the images of a true class", color=INK)
+    bar.set_label("of the true class", color=INK)
     bar.outline.set_visible(False)
     return figure
+
+
+def _with_totals(names: Sequence[str], totals: NDArray[np.int64]) -> list[str]:
+    """Return the names of true classes, each with how many images it has."""
+    return [f"{name}  ({total:,})" for name, total in zip(names, totals.tolist(), strict=True)]
 
 
 def _largest_of_blocks(shares: NDArray[np.float64]) -> NDArray[np.float64]:

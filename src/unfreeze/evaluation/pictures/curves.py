@@ -24,23 +24,23 @@ def plot_learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
     Args:
         history: The rows of metrics.csv; at least one was validated.
     """
-    figure = new_figure(9, 4)
-    accuracy, loss = figure.subplots(1, 2)
+    figure = new_figure(5.4)
+    accuracy, loss = figure.subplots(2, 1, sharex=True)
     history = [{**row, "epoch": epoch} for row, epoch in zip(history, _epochs_done(history), strict=True)]
     judged = [row for row in history if "val/acc" in row]
     for axes, metric, unit in (
-        (accuracy, "acc", "accuracy (share of images)"),
+        (accuracy, "acc", "accuracy"),
         (loss, "loss", "loss (nats per image)"),
     ):
         for split, rows, color, marker in (("train", history, GREY, "s"), ("val", judged, BLUE, "o")):
             points = [(row["epoch"], row[f"{split}/{metric}"]) for row in rows if f"{split}/{metric}" in row]
             if points:
                 axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=4, label=_LEGEND[split])
-        axes.set(xlabel="epoch", ylabel=unit)
+        axes.set(ylabel=unit)
         axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         tidy(axes)
-        _mark_stages(axes, history)
+        _mark_stages(axes, history, named=axes is accuracy)
     best = max(judged, key=lambda row: (row["val/acc"], -row.get("val/loss", 0.0)))
     accuracy.annotate(
         f"{best['val/acc']:.3f}",
@@ -50,6 +50,7 @@ def plot_learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
         ha="center",
         color=BLUE,
     )
+    loss.set_xlabel("epoch")
     accuracy.margins(y=0.12)
     accuracy.legend(frameon=False, loc="lower right")
     return figure
@@ -63,7 +64,7 @@ def plot_rates(plan: Plan, epochs: Sequence[int]) -> Figure:
         plan: What was planned.
         epochs: How many epochs each stage has lasted, of those that have begun; a solved head has no rate.
     """
-    figure = new_figure(9, 3.2)
+    figure = new_figure(3.6)
     axes = figure.subplots()
     names = [group.name for group in plan.groups]
     styles = ("-", "--", ":")
@@ -85,7 +86,7 @@ def plot_rates(plan: Plan, epochs: Sequence[int]) -> Figure:
         axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(bottom=max(axes.get_ylim()[0], axes.get_ylim()[1] * _LEAST_SHOWN))
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), title="layer group")
+        figure.legend(frameon=False, loc="outside lower center", ncols=min(4, len(axes.lines)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     tidy(axes)
     stages = [{"epoch": number, "stage": stage} for number, stage in enumerate(_stage_of_epoch(plan, epochs), start=1)]
@@ -121,7 +122,7 @@ def _rate_curve(plan: Plan, epochs: Sequence[int], group: str) -> tuple[np.ndarr
     return np.concatenate(xs), np.concatenate(ys)
 
 
-def _mark_stages(axes: Axes, history: Sequence[dict[str, Any]]) -> None:
+def _mark_stages(axes: Axes, history: Sequence[dict[str, Any]], *, named: bool = True) -> None:
     begins = [
         (row["epoch"], row["stage"], previous is None)
         for previous, row in zip([None, *history], history, strict=False)
@@ -132,10 +133,11 @@ def _mark_stages(axes: Axes, history: Sequence[dict[str, Any]]) -> None:
     for (epoch, name, is_first), end in zip(begins, ends[: len(begins)], strict=True):
         if not is_first:
             axes.axvline(epoch - 0.5, color=ORANGE, lw=1, ls="--")
-        axes.annotate(
-            f" {shown(name, max(3, int(40 * (end - epoch) / width)))}",
-            (epoch - (0 if is_first else 0.5), 1.01),
-            xycoords=("data", "axes fraction"),
-            color=ORANGE,
-            fontsize=9,
-        )
+        if named:
+            axes.annotate(
+                f" {shown(name, max(3, int(60 * (end - epoch) / width)))}",
+                (epoch - (0 if is_first else 0.5), 1.01),
+                xycoords=("data", "axes fraction"),
+                color=ORANGE,
+                fontsize=9,
+            )

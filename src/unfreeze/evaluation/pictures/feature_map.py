@@ -54,7 +54,7 @@ def plot_feature_map(
         right: Whether each answer is right, shape (N,).
         classes: Names of the classes.
     """
-    figure = new_figure(8.5, 5.8)
+    figure = new_figure(5.6)
     axes = figure.subplots()
     occurring = np.unique(truth)
     if len(occurring) <= _COLORED:
@@ -72,15 +72,13 @@ def plot_feature_map(
                 rasterized=True,
             )
     else:
-        axes.scatter(places[:, 0], places[:, 1], s=12, color=GREY, alpha=0.6, lw=0, label="right", rasterized=True)
+        axes.scatter(places[:, 0], places[:, 1], s=12, color=GREY, alpha=0.6, lw=0, label="correct", rasterized=True)
     if not right.all():
         color = INK if len(occurring) <= _COLORED else ORANGE
-        axes.scatter(
-            places[~right, 0], places[~right, 1], s=34, color=color, marker="x", lw=1.1, label="answered wrongly"
-        )
+        axes.scatter(places[~right, 0], places[~right, 1], s=34, color=color, marker="x", lw=1.1, label="misclassified")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set(xlabel=f"t-SNE of what the head sees, {len(places):,} test images")
+    axes.set(xlabel=f"t-SNE of the features of {len(places):,} test images")
     axes.spines[:].set_visible(False)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, markerscale=1.4)
+    figure.legend(frameon=False, loc="outside lower center", ncols=3, markerscale=1.4)
     return figure

@@ -80,7 +80,8 @@ def draw_pictures(record: RunRecord, looker: Looker | None, *, split: str = "tes
     if kept is not None and kept.splits:
         split = split if split in kept.splits else next(iter(kept.splits))
         yield from _of_answers(record, kept, split, looker)
-    if record.plan is not None and record.stages:
+    begun = record.plan.stages[: len(record.stages)] if record.plan is not None else ()
+    if record.plan is not None and any(stage.solver is None for stage in begun):
         yield Picture(
             "rates",
             "Learning rates",
@@ -109,8 +110,8 @@ def _of_answers(record: RunRecord, kept: KeptPredictions, split: str, looker: Lo
         yield Picture(
             f"reliability{suffix}",
             f"Reliability{_of(suffix)}",
-            "How often answers of like confidence are right; on the dashed line a model is as right as it says. "
-            "Larger marks stand for more answers.",
+            "Accuracy of the predictions by their confidence; on the dashed line the two are equal. Larger marks stand "
+            "for more predictions.",
             partial(plot_reliability, _said(task), None if after is None else _said(after), temperature=temperature),
         )
         if looker is not None:
@@ -122,8 +123,8 @@ def _of_answers(record: RunRecord, kept: KeptPredictions, split: str, looker: Lo
 def _confusion(task: TaskAnswers, suffix: str) -> Picture:
     return Picture(
         f"confusion{suffix}",
-        f"Confusion{_of(suffix)}",
-        "Each row is a true class, in shares of its images; the diagonal is right.",
+        f"Confusion matrix{_of(suffix)}",
+        "Images per true class (rows) and predicted class (columns); the colour is the share of the true class.",
         partial(plot_confusion, count_confusions(task), task.classes),
     )
 
@@ -131,7 +132,7 @@ def _confusion(task: TaskAnswers, suffix: str) -> Picture:
 def _per_class(figures: Mapping[str, Any], suffix: str) -> Picture:
     return Picture(
         f"per_class{suffix}",
-        f"Each class{_of(suffix)}",
+        f"F1, precision and recall per class{_of(suffix)}",
         "F1 as bars, recall and precision as marks, the weakest class first; in brackets, how many images it has.",
         partial(plot_per_class, figures_by_class(dict(figures))),
     )
@@ -147,7 +148,7 @@ def _label_reliability(kept: KeptPredictions, predictions: Predictions) -> Pictu
     return Picture(
         "reliability",
         "Reliability",
-        "How often answers of like confidence are right, of all labels together.",
+        "Accuracy of the predictions by their confidence, of all labels together.",
         partial(
             plot_reliability,
             said(predictions.logits),
@@ -214,8 +215,8 @@ def _of_images(task: TaskAnswers, predictions: Predictions, looker: Looker, suff
     if explained := _explained(task, predictions, looker, rows):
         yield Picture(
             "saliency",
-            "What answers rest on",
-            "Grad-CAM: bright places speak for the answer that was given, right or wrong.",
+            "Saliency",
+            "Grad-CAM: bright areas raised the score of the predicted class, right or wrong.",
             partial(plot_photos, explained, with_heat=True),
             explained,
         )
@@ -224,12 +225,12 @@ def _of_images(task: TaskAnswers, predictions: Predictions, looker: Looker, suff
 def _explained(
     task: TaskAnswers, predictions: Predictions, looker: Looker, rows: NDArray[np.int64]
 ) -> list[Photo] | None:
-    """Return images with what their answers rest on; None where the network does not tell."""
+    """Return images with their saliency; None where the network has no gradients to show."""
     try:
         photos = photos_of(task, predictions, looker, rows, heat=True)
     except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError) as error:
         # Captum asks networks for gradients in ways that not every network of a person's own takes.
-        log.info(f"  {'':<13} no picture of what answers rest on ({type(error).__name__}: {error})")
+        log.info(f"  {'':<13} no saliency ({type(error).__name__}: {error})")
         return None
     return photos if photos and photos[0].heat is not None else None
 
@@ -247,7 +248,7 @@ def _feature_map(task: TaskAnswers, predictions: Predictions, looker: Looker) ->
     places = map_features(looker.features(predictions.indices[rows]))
     yield Picture(
         "feature_map",
-        "Map of the features",
+        "Features (t-SNE)",
         "Images that look alike to the head lie near each other; a class that lies apart is easy to tell. "
         "Distances between groups mean little.",
         partial(plot_feature_map, places, task.truth[rows], task.right[rows], task.classes),

@@ -25,17 +25,17 @@ def plot_per_class(figures: Mapping[str, Mapping[str, Any]]) -> Figure:
     present = {name: own for name, own in figures.items() if own["support"]}
     ordered = sorted(present, key=lambda name: present[name]["f1"])
     if len(ordered) <= ALL_SHOWN:
-        figure = new_figure(8, max(2.2, 0.9 + 0.3 * len(ordered)))
+        figure = new_figure(max(2.2, 1.0 + 0.27 * len(ordered)))
         _bars(figure.subplots(), ordered, present)
         return figure
-    figure = new_figure(9, 9.5)
+    figure = new_figure(9.5)
     spread, bars = figure.subplots(2, 1, height_ratios=(1, 3.6))
     spread.hist([own["f1"] for own in present.values()], bins=np.linspace(0, 1, 41).tolist(), color=BLUE)
     spread.set(xlabel="F1", ylabel=f"classes (of {len(ordered):,})", xlim=(0, 1))
     tidy(spread)
     _bars(bars, ordered[:_WEAKEST] + ordered[-_STRONGEST:], present)
     bars.axhline(_WEAKEST - 0.5, color=GREY, lw=1, ls="--")
-    bars.set_title(f"the {_WEAKEST} weakest and the {_STRONGEST} strongest", fontsize=10, pad=24)
+    bars.set_title(f"the {_WEAKEST} weakest and the {_STRONGEST} strongest", pad=24)
     return figure
 
 
@@ -47,6 +47,7 @@ def _bars(axes: Axes, names: list[str], figures: Mapping[str, Mapping[str, Any]]
     axes.plot(precision, rows, ls="", marker="d", ms=5, color=GREY, label="precision")
     labels = [f"{shown(name)}  ({figures[name]['support']:,})" for name in names]
     axes.set_yticks(rows, labels, fontsize=9)
+    axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.set(xlim=(0, 1.02), xlabel="share (class name and its images)")
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0))

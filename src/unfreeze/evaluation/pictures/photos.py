@@ -49,7 +49,7 @@ def plot_photos(photos: Sequence[Photo], *, with_heat: bool = False) -> Figure:
     wide = 2 if with_heat else 1
     columns = min(COLUMNS // wide, len(photos))
     rows = -(-len(photos) // columns)
-    figure = new_figure(1.75 * columns * wide, 2.25 * rows)
+    figure = new_figure(2.25 * rows, width_in=1.75 * columns * wide)
     axes = figure.subplots()  # one for all: each costs as much as a chart
     axes.set_axis_off()
     for number, photo in enumerate(photos):

@@ -1,4 +1,4 @@
-"""Whether answers are as often right as they say."""
+"""Reliability: the accuracy of predictions by their confidence."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,11 +20,11 @@ def plot_reliability(before: Said, after: Said | None = None, *, temperature: fl
         after: The same with the logits divided by the temperature; None to leave it out.
         temperature: What validation found, for the legend.
     """
-    figure = new_figure(5.6, 5.4)
+    figure = new_figure(5.2)
     axes, counts = figure.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
-    axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label="as right as it says")
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label="perfectly calibrated")
     scaled = f"divided by temperature {temperature:.2f}" if temperature is not None else "after temperature scaling"
-    for said, color, marker, label in ((before, BLUE, "o", "as it is"), (after, ORANGE, "s", scaled)):
+    for said, color, marker, label in ((before, BLUE, "o", "as predicted"), (after, ORANGE, "s", scaled)):
         if said is None:
             continue
         bins = reliability_bins(*said)
@@ -34,9 +34,9 @@ def plot_reliability(before: Said, after: Said | None = None, *, temperature: fl
             bins.confidence[some], bins.accuracy[some], s=area, color=color, marker=marker, label=label, alpha=0.85
         )
         counts.stairs(bins.count, np.linspace(0, 1, BINS + 1), color=color, lw=1.4)
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="share that is right")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="accuracy")
     axes.legend(frameon=False, loc="upper left", markerscale=0.7)
-    counts.set(xlabel="confidence of the answer", ylabel="answers")
+    counts.set(xlabel="confidence", ylabel="predictions")
     for each in (axes, counts):
         tidy(each)
     return figure

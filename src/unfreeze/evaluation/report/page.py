@@ -18,7 +18,7 @@ from PIL import Image
 from unfreeze.evaluation.cautions import Caution
 from unfreeze.evaluation.pictures.gallery import Picture
 from unfreeze.evaluation.pictures.photos import Photo
-from unfreeze.evaluation.pictures.style import to_svg
+from unfreeze.evaluation.pictures.style import WIDTH_IN, to_svg
 from unfreeze.evaluation.record import RunRecord, data_name
 from unfreeze.evaluation.report.sections import (
     class_tables,
@@ -28,6 +28,7 @@ from unfreeze.evaluation.report.sections import (
     headline_note,
     model_of,
     reproduction_rows,
+    stage_advice,
     stage_rows,
     stages_note,
     status_lines,
@@ -64,7 +65,7 @@ class Content:
     Args:
         record: The run.
         verdict: Its first sentence.
-        cautions: What could make that untrue, the worst first.
+        cautions: Warnings, the worst first.
         pictures: As they were drawn.
         kept_pictures: Files of earlier pictures, of images that can't be had now.
         mistakes: Wrong answers, the most confident first.
@@ -131,6 +132,7 @@ def build_page(content: Content) -> str:
         evaluated=bool(result.get("evaluated")),
         stages=list(stage_rows(record)),
         stages_note=stages_note(record),
+        stage_advice=stage_advice(record),
         data=list(data_rows(record)),
         command=command_of(result),
         reproduction=list(reproduction_rows(record)),
@@ -139,8 +141,14 @@ def build_page(content: Content) -> str:
 
 
 def _not_listed(content: Content) -> list[Picture]:
-    """Return the pictures but for the one of which the list of mistakes shows more."""
-    return [picture for picture in content.pictures if not (picture.name == "mistakes" and content.mistakes)]
+    """Return the pictures but for the one of which the list of mistakes shows more, charts first."""
+    listed = [picture for picture in content.pictures if not (picture.name == "mistakes" and content.mistakes)]
+    return sorted(listed, key=_is_wide)
+
+
+def _is_wide(picture: Picture) -> bool:
+    """Return whether a picture takes the whole width of a page."""
+    return bool(picture.photos) or picture.figure.get_figwidth() > WIDTH_IN
 
 
 def _shown_pictures(pictures: Sequence[Picture]) -> Iterator[dict[str, Any]]:
@@ -153,6 +161,7 @@ def _shown_pictures(pictures: Sequence[Picture]) -> Iterator[dict[str, Any]]:
             "photos": picture.photos,
             "svg": svg,
             "png": None,
+            "wide": _is_wide(picture),
         }
 
 
@@ -161,7 +170,15 @@ def _shown_files(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
         uri = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
         caption = "As it was drawn when the run ended: its images could not be read for this page."
         title = path.stem.replace("_", " ").capitalize()
-        yield {"name": path.stem, "title": title, "caption": caption, "photos": (), "svg": None, "png": uri}
+        yield {
+            "name": path.stem,
+            "title": title,
+            "caption": caption,
+            "photos": (),
+            "svg": None,
+            "png": uri,
+            "wide": True,
+        }
 
 
 def _mistakes_note(content: Content) -> str:

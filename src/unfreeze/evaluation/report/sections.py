@@ -1,7 +1,7 @@
 """What the parts of a page say of a run, as rows of text."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from unfreeze.evaluation.confusions import commonest_confusions, count_confusions
@@ -9,6 +9,7 @@ from unfreeze.evaluation.predictions import answers_by_task
 from unfreeze.evaluation.record import RunRecord
 from unfreeze.rundir import last_of
 from unfreeze.text import format_seconds
+from unfreeze.training.monitors import mode_of
 
 _HEADLINE = {
     "acc": "accuracy",
@@ -24,6 +25,9 @@ _HEADLINE = {
     "ece": "calibration error",
     "brier": "Brier score",
 }
+_OVERFIT = 0.05
+"""Accuracy in training above that in validation from which a stage is said to overfit."""
+
 _OF_TASK = ("acc", "acc_balanced", "f1_macro", "auroc_macro", "ece")
 _COLUMNS = ("precision", "recall", "f1", "ap", "auroc")
 _COLUMN_NAMES = {"f1": "F1", "ap": "average precision", "auroc": "ROC AUC"}
@@ -114,7 +118,7 @@ def class_tables(record: RunRecord) -> Iterator[dict[str, Any]]:
         columns = [key for key in _COLUMNS if any(key in own for own in rows.values())]
         confusions = commonest_confusions(count_confusions(tasks[number]), 8) if tasks else []
         yield {
-            "title": f"Each {'label' if by_label else 'class'}{f', {task}' if task else ''}",
+            "title": f"Metrics per {'label' if by_label else 'class'}{f', {task}' if task else ''}",
             "confusions": [
                 {"true": tasks[number].classes[true], "said": tasks[number].classes[said], "count": count}
                 for true, said, count in confusions
@@ -175,6 +179,60 @@ def stages_note(record: RunRecord) -> str:
     parts.append(f"{', '.join(cached)} trained on cached features" if cached else "")
     parts.append("gain is over the stage before, in validation")
     return "; ".join(part for part in parts if part) + "."
+
+
+def stage_advice(record: RunRecord) -> str:
+    """Return what to try where no stage is better than an earlier one; empty where the last one is the best.
+
+    The reason is read from the last stage's best epoch: the gap between training and validation accuracy.
+    """
+    monitor = str(record.result.get("monitor", "val/acc"))
+    scored = [stage for stage in record.stages if stage.get(monitor) is not None]
+    best, later = _best_stage(scored, monitor)
+    if best is None or not later:
+        return ""
+    told = ", ".join(f"{stage['name']} {_figure(stage[monitor])}" for stage in later)
+    parts = [f"No later stage improves on {best['name']} ({monitor} {_figure(best[monitor])}): {told}."]
+    count = (record.result.get("data") or {}).get("val")
+    if count and monitor == "val/acc" and _is_within_chance(best[monitor], later, count):
+        parts.append(f"With {count:,} validation images such differences may be chance.")
+    fewer = f"only the stages up to {best['name']}" if best is not scored[0] else "strategy=feature_extraction"
+    images = (record.result.get("data") or {}).get("train")
+    overfit = _overfit(record, later[-1])
+    if overfit is not None:
+        train, val = overfit
+        more = f"more than the {images:,} training images" if images else "more training images"
+        parts.append(f"{later[-1]['name']} overfits (accuracy {train:.3f} in training, {val:.3f} in validation).")
+        parts.append(f"Try {more}, augment=strong, or fewer stages: {fewer}.")
+    else:
+        rate = ((record.config.get("strategy") or {}).get("lr") or {}).get("head")
+        lower = f" (strategy.lr.head={rate / 3:.1g}, from {rate:g})" if rate else ""
+        parts.append(f"Try a lower rate in the later stages{lower}, or fewer stages: {fewer}.")
+    return " ".join(parts)
+
+
+def _best_stage(
+    stages: Sequence[Mapping[str, Any]], monitor: str
+) -> tuple[Mapping[str, Any] | None, Sequence[Mapping[str, Any]]]:
+    """Return the first stage with the best monitored value, and those after it."""
+    if not stages:
+        return None, ()
+    sign = 1 if mode_of(monitor) == "max" else -1
+    index = max(range(len(stages)), key=lambda number: (sign * stages[number][monitor], -number))
+    return stages[index], stages[index + 1 :]
+
+
+def _is_within_chance(best: float, later: Sequence[Mapping[str, Any]], count: int) -> bool:
+    """Return whether the best of some accuracies lies within two standard errors below another."""
+    nearest = max(stage["val/acc"] for stage in later)
+    return bool(best - nearest <= 2 * (nearest * (1 - nearest) / count) ** 0.5)
+
+
+def _overfit(record: RunRecord, stage: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return a stage's accuracy in training and in validation at its best epoch where they lie far apart."""
+    row = next((row for row in record.history if row["epoch"] == stage.get("best_epoch")), {})
+    train, val = row.get("train/acc"), row.get("val/acc")
+    return (train, val) if train is not None and val is not None and train - val >= _OVERFIT else None
 
 
 def data_rows(record: RunRecord) -> Iterator[tuple[str, str]]:
