@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from unfreeze.config import Config
 from unfreeze.errors import UnfreezeError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from unfreeze.data.sources.source import Task
@@ -28,6 +27,8 @@ def answers_of(config: Config, tasks: "Sequence[Task]") -> "tuple[Outputs, NDArr
     Raises:
         UnfreezeError: If the objective and the head do not go with the labels.
     """
+    import numpy as np
+
     from unfreeze.models.outputs import Outputs, TaskClasses
 
     names = ", ".join(task.name for task in tasks)

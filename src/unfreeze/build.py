@@ -4,8 +4,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from unfreeze.answers import answers_of
 from unfreeze.cachefolder import cache_root
 from unfreeze.config import CacheConfig, Config, DataConfig
@@ -15,6 +13,7 @@ from unfreeze.terminal import counting_bar
 from unfreeze.training.precision import AUTO, FLOAT32
 
 if TYPE_CHECKING:
+    import numpy as np
     from lightning import Trainer
     from numpy.typing import NDArray
 
@@ -73,6 +72,8 @@ def count_images(config: Config) -> "tuple[Outputs, int]":
 
     Splits of many images are counted, not cut: it takes longer to import what cuts them than to make a plan.
     """
+    import numpy as np
+
     from unfreeze.data.sources.builtin import counts_of_builtin
     from unfreeze.data.sources.source import Task
 
@@ -93,6 +94,8 @@ def count_images(config: Config) -> "tuple[Outputs, int]":
 
 def _count_train(data: DataConfig, counts: "NDArray[np.int64]", *, has_test: bool, has_val: bool = False) -> int:
     """Return how many images would train, from those of each class before the splits that are missing are cut."""
+    import numpy as np
+
     total = int(counts.sum())
     if data.folds is not None:
         held_out = (0 if has_test else round(total * data.test_fraction)) / total
@@ -354,6 +357,8 @@ def decode(data: "ImageDataModule", preprocessing: "Preprocessing") -> None:
 
 def audit_data(config: Config, *, min_per_class: int, near: bool) -> "AuditReport":
     """Look at the images of a configuration; what is decoded for it is there for a run of the same configuration."""
+    import numpy as np
+
     from unfreeze.data.audit.audit import audit
     from unfreeze.data.store.framing import Resize
     from unfreeze.data.store.store import build_store
