@@ -1,5 +1,6 @@
 """Learning curves and rates over the epochs, with the stage changes marked."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,12 +125,12 @@ def _rate_curve(plan: Plan, epochs: Sequence[int], group: str) -> tuple[np.ndarr
 
 def _mark_stages(axes: Axes, history: Sequence[dict[str, Any]], *, named: bool = True) -> None:
     begins = [
-        (row["epoch"], row["stage"], previous is None)
+        (math.ceil(row["epoch"]), row["stage"], previous is None)
         for previous, row in zip([None, *history], history, strict=False)
         if previous is None or previous["stage"] != row["stage"]
     ]
-    ends = [*(epoch for epoch, *_ in begins[1:]), history[-1]["epoch"] + 1 if history else 1]
-    width = max(1, len(history))
+    ends = [*(epoch for epoch, *_ in begins[1:]), math.ceil(history[-1]["epoch"]) + 1 if history else 1]
+    width = max(1, ends[-1] - 1)
     for (epoch, name, is_first), end in zip(begins, ends[: len(begins)], strict=True):
         if not is_first:
             axes.axvline(epoch - 0.5, color=ORANGE, lw=1, ls="--")
