@@ -27,8 +27,9 @@ log = logging.getLogger("unfreeze.judging")
 def load_weights(module: "ImageClassifier", checkpoint: Path) -> None:
     """Give a module the weights of a checkpoint; not by ckpt_path, which would also set the callbacks back."""
     from unfreeze.inference.checkpoint import read_checkpoint
+    from unfreeze.models.state_dicts import load_state
 
-    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+    load_state(module, read_checkpoint(checkpoint)["state_dict"])
 
 
 def predict_splits(

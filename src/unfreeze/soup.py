@@ -165,11 +165,12 @@ class _Kitchen:
         import torch
 
         from unfreeze.models.groups import BATCH_NORMS
+        from unfreeze.models.state_dicts import load_state
 
         states = [each.classifier.network.state_dict() for each in ingredients]
         first = ingredients[0].classifier
         network = copy.deepcopy(first.network)
-        network.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
+        load_state(network, {key: _mean([state[key] for state in states]) for key in states[0]})
         classifier = replace(first, network=network)
         counting = [name for name, module in network.named_modules() if isinstance(module, BATCH_NORMS)]
         moved = [
@@ -244,8 +245,9 @@ def _serve(place: Path, module: "ImageClassifier", first: Ingredient, result: di
     for name in ("config.yaml", "splits.json", "overrides.yaml", COMPUTE_FILE):
         if (first.run_dir / name).is_file():
             shutil.copyfile(first.run_dir / name, place / name)
-    network = {f"{NETWORK_PREFIX}{key}": value.cpu() for key, value in module.network.state_dict().items()}
-    checkpoint: dict[str, Any] = {"state_dict": network}
+    state = module.network.state_dict(prefix=NETWORK_PREFIX)
+    state.update({key: value.cpu() for key, value in state.items()})
+    checkpoint: dict[str, Any] = {"state_dict": state}
     module.on_save_checkpoint(checkpoint)
     with replacing(best_of(place), sum(weight.nbytes for weight in network.values())) as building:
         torch.save(checkpoint, building)

@@ -5,6 +5,7 @@ from typing import Any
 
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, rebuild_classifier
+from unfreeze.models.state_dicts import entries_under
 from unfreeze.models.weights import CHECKPOINT_KEY, NETWORK_PREFIX, load_plain
 from unfreeze.rundir import best_of, check_checkpoint
 
@@ -41,11 +42,7 @@ def load_classifier(path: str | Path, *, trust_repo: bool = False) -> Classifier
         raise UnfreezeError(
             f"{file}: not a checkpoint of this version of unfreeze (schema {CHECKPOINT_SCHEMA}); want one of a run"
         )
-    state = {
-        key.removeprefix(NETWORK_PREFIX): value
-        for key, value in checkpoint["state_dict"].items()
-        if key.startswith(NETWORK_PREFIX)
-    }
+    state = entries_under(checkpoint["state_dict"], NETWORK_PREFIX)
     model = record["classifier"]["model"]
     if model["source"] == "hub" and not trust_repo:
         raise UntrustedRepoError(

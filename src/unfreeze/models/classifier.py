@@ -11,6 +11,7 @@ from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups, choose
 from unfreeze.models.outputs import Outputs
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import HeadSpec, ModelSpec
+from unfreeze.models.state_dicts import load_state
 from unfreeze.models.weights import WeightsReport
 
 FrozenNorm = Literal["eval", "train"]
@@ -209,7 +210,7 @@ def rebuild_classifier(record: Mapping[str, Any], state: Mapping[str, Tensor], *
         head=HeadSpec(**record["head"]),
         load=False,
     )
-    classifier.network.load_state_dict(state)
+    load_state(classifier.network, state)
     classifier.network.eval()
     thresholds, native_px = record.get("thresholds"), record.get("native_px")
     return replace(

@@ -20,6 +20,7 @@ from unfreeze.models.architecture import Architecture
 from unfreeze.models.channels import PRETRAINED, adapt_state, find_first_convolution, replace_first_convolution
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
+from unfreeze.models.state_dicts import load_state
 from unfreeze.models.weight_names import find_weights
 from unfreeze.models.weights import WeightsReport, load_backbone, read_file
 
@@ -78,7 +79,7 @@ class TorchvisionModel(Architecture):
         name, weights = next(iter(self._published.items()))
         network, state = self.build(), self._read(name)
         load_backbone(network, state, heads=self.find_heads(network), source=name)
-        network.load_state_dict({key: state[key] for key in network.state_dict() if key in state}, strict=False)
+        load_state(network, {key: state[key] for key in network.state_dict() if key in state}, strict=False)
         return network, tuple(weights.meta["categories"])
 
     @property

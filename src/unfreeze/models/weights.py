@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unfreeze.errors import UnfreezeError, first_line
+from unfreeze.models.state_dicts import load_state
 
 CHECKPOINT_KEY = "unfreeze"
 """Where a checkpoint of this project keeps the record of its classifier."""
@@ -92,7 +93,7 @@ def load_backbone(
             f"{len(backbone)} entries are missing): {told}. Type the model.name that it was saved from"
         )
     matched = {key: state[key] for key in backbone if key in state}
-    network.load_state_dict(matched, strict=False)
+    load_state(network, matched, strict=False)
     rest = [key for key in state if key not in backbone and not key.startswith(_AUXILIARY)]
     return WeightsReport(
         matched=len(matched),

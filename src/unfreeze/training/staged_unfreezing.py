@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from unfreeze.data.augment.presets import Augmentation, AugmentName
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.groups import count_chosen
+from unfreeze.models.state_dicts import load_state
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.monitors import Mode, Score, is_better
 from unfreeze.training.param_groups import drop_frozen_state
@@ -329,7 +330,7 @@ class StagedUnfreezing(L.Callback):
 
     def _restore_snapshot(self, optimizer: Optimizer, snapshot: Snapshot) -> None:
         network = self._attached.network
-        network.load_state_dict(snapshot["weights"], strict=False)
+        load_state(network, snapshot["weights"], strict=False)
         for key, moments in snapshot["moments"].items():
             parameter = network.get_parameter(key)
             state = optimizer.state.get(parameter, {})

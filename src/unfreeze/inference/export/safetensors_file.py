@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unfreeze.inference.export.stock import Stock
 from unfreeze.models.classifier import Classifier, rebuild_classifier
+from unfreeze.models.state_dicts import load_state
 
 
 def write_safetensors(classifier: Classifier, file: Path, metadata: Mapping[str, str]) -> None:
@@ -30,7 +31,7 @@ def open_safetensors(file: Path, classifier: Classifier, stock: Stock | None) ->
     """Return the network with a file's weights: the stock one where it takes all of them, else the run's own."""
     state = load_file(file)
     if stock is not None and stock.takes_head:
-        stock.network.load_state_dict(state, strict=True)
+        load_state(stock.network, state)
         network = stock.network.eval()
     else:
         network = rebuild_classifier(classifier.to_record(), state, trust_repo=True).network

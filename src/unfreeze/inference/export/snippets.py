@@ -65,13 +65,16 @@ def _with_weights(name: str, classifier: Classifier, signature: Signature, stock
             load,
             "",
             f"network = {stock.call}",
-            f"state = load_file({name!r})",
-            f"backbone = {{key: value for key, value in state.items() if not key.startswith({heads!r})}}",
-            "print(network.load_state_dict(backbone, strict=False))  # the stock head keeps random weights",
+            f"saved = load_file({name!r})",
+            "state = network.state_dict()  # has the versions of its modules, which the file does not",
+            f"state.update({{key: value for key, value in saved.items() if not key.startswith({heads!r})}})",
+            "network.load_state_dict(state)  # the stock head keeps random weights",
         ]
     opened = [
         f"network = {stock.call}.eval()",
-        f"network.load_state_dict(load_file({name!r}))",
+        "state = network.state_dict()  # has the versions of its modules, which the file does not",
+        f"state.update(load_file({name!r}))",
+        "network.load_state_dict(state)",
         f"with safe_open({name!r}, 'pt') as file:",
         "    classes = json.loads(file.metadata()['classes'])",
     ]
