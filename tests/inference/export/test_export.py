@@ -320,11 +320,14 @@ def test_the_lines_of_other_cards_run(
     assert capsys.readouterr().out
 
 
-def run_snippet(exported: Exported) -> None:
+def script_of(exported: Exported) -> str:
     text = exported.card.read_text()
     section = text.split(f"<!-- file: {exported.file.name} -->")[1].split("<!-- end of file -->")[0]
-    script = section.split("```python\n")[1].split("```")[0]
-    Path("script.py").write_text(script)
+    return section.split("```python\n")[1].split("```")[0]
+
+
+def run_snippet(exported: Exported) -> None:
+    Path("script.py").write_text(script_of(exported))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         runpy.run_path("script.py")

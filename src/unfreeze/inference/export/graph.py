@@ -19,7 +19,7 @@ from unfreeze.models.preprocessing import Preprocessing
 INPUT = "images"
 """What the input is called."""
 
-_GREY = (0.2989, 0.587, 0.114)
+GREY = (0.2989, 0.587, 0.114)
 """Shares of red, green and blue, as torchvision has them."""
 
 
@@ -176,7 +176,7 @@ def _to_grey(pixels: Tensor) -> Tensor:
 
     float64 holds such a product whole, so that its rounding to float32 is that of a fused multiply-add.
     """
-    red, green, blue = (torch.tensor(share).double().item() for share in _GREY)
+    red, green, blue = (torch.tensor(share).double().item() for share in GREY)
     colours = pixels.double()
     grey = (colours[:, 0:1] * red).float().double()
     grey = (grey + colours[:, 1:2] * green).float().double()

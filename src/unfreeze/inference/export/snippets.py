@@ -1,7 +1,7 @@
 """A few lines of Python that use an exported file, as its model card shows them."""
 
 from unfreeze.data.sources.bands import RGB
-from unfreeze.inference.export.graph import INPUT, Signature
+from unfreeze.inference.export.graph import GREY, INPUT, Signature
 from unfreeze.inference.export.stock import Stock
 from unfreeze.inference.export.torch_file import METADATA
 from unfreeze.models.classifier import Classifier
@@ -24,6 +24,16 @@ def snippet(to: str, name: str, classifier: Classifier, signature: Signature, st
         lines = _whole(running, classifier, signature)
     return "\n".join(lines) + "\n"
 
+
+_READ = (
+    "image = ImageOps.exif_transpose(Image.open('photo.jpg'))",
+    "if image.mode.startswith('I'):  # 16 bits",
+    "    image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))",
+    "if image.has_transparency_data:",
+    "    image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image.convert('RGBA'))",
+    "image = image.convert('RGB')",
+)
+"""Read a photo as `data.sources.decoding.as_seen` does."""
 
 Running = tuple[list[str], list[str], list[str]]
 """What is imported, what opens a file, and what runs it."""
@@ -85,7 +95,7 @@ def _with_weights(name: str, classifier: Classifier, signature: Signature, stock
 
 def _whole(running: Running, classifier: Classifier, signature: Signature) -> list[str]:
     imports, opened, ran = running
-    pillow = ["from PIL import Image"] if _is_photo(signature) else []
+    pillow = ["from PIL import Image, ImageOps"] if _is_photo(signature) else []
     return [
         "import json",
         "",
@@ -113,11 +123,9 @@ def _images(classifier: Classifier, signature: Signature) -> list[str]:
     if not _is_photo(signature):
         lines = [f"images = np.zeros((1, {channels}, {height}, {width}), dtype=np.uint8)  # yours, in this size"]
     else:
-        lines = [
-            f"image = Image.open('photo.jpg').convert({'L' if channels == 1 else 'RGB'!r})",
-            *_sized(classifier, signature),
-        ]
-        lines.append("images = np.atleast_3d(np.array(image)).transpose(2, 0, 1)[None]")
+        lines = [*_READ, *_sized(classifier, signature), "images = np.array(image).transpose(2, 0, 1)[None]"]
+        if channels == 1:
+            lines.append(f"images = np.floor(np.tensordot({list(GREY)}, images, (0, 1)))[:, None]  # grey")
     if not signature.inside:
         lines += [
             f"mean = np.array({list(seen.mean)}).reshape(-1, 1, 1)",
@@ -133,15 +141,20 @@ def _sized(classifier: Classifier, signature: Signature) -> list[str]:
     side, how = seen.resize_px, f"Image.Resampling.{seen.interpolation.upper()}"
     if signature.inside and classifier.native_px is not None:
         return [f"image = image.resize(({width}, {height}), {how})  # the size of the images it learnt from"]
-    lines = [f"image = image.resize(({side}, {side}), {how})"]
-    if not seen.squash:
+    if seen.squash:
+        lines = [f"image = image.resize(({side}, {side}), {how})"]
+    else:
         lines = [
             "short = min(image.size)",
             f"image = image.resize([{side} * length // short for length in image.size], {how})",
         ]
     if not (seen.squash and side == width):
+        # Margins are rounded as in training: to the square that the network sees, and from it to what the file takes.
+        inner = f"round((length - {seen.crop_px}) / 2)"
+        beyond = round((width - seen.crop_px) / 2)
+        margin = f"{inner} - {beyond}" if beyond else inner
         lines += [
-            f"left, top = (image.width - {width}) // 2, (image.height - {height}) // 2",
+            f"left, top = [{margin} for length in image.size]",
             f"image = image.crop((left, top, left + {width}, top + {height}))",
         ]
     return lines
