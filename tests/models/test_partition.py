@@ -12,7 +12,6 @@ from tests.models.families import FAMILIES
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.models.groups import LayerGroup, build_layer_groups
 from unfreeze.models.partition import (
-    CannotPartitionError,
     Partition,
     activations_of,
     bridge_network,
@@ -20,16 +19,30 @@ from unfreeze.models.partition import (
     check_partition,
     partition_network,
 )
+from unfreeze.models.traces import CannotPartitionError
+from unfreeze.training.feature_keys import digest_of
 
 CLASSES = ["a", "b", "c"]
 SIZES = {"inception_v3": 96, "maxvit_t": 224, "vit_b_32": 224}
+
+
+def parts_of(classifier: Classifier, live: list[str]) -> Partition | None:
+    shape = classifier.preprocessing.shape
+    return partition_network(classifier.network, classifier.groups, live, image_shape=shape)
+
+
+def bridge_of(classifier: Classifier, live: list[str], *, start: list[str]) -> nn.Module:
+    shape = classifier.preprocessing.shape
+    return bridge_network(classifier.network, classifier.groups, live, start=start, image_shape=shape)
 
 
 def edges(classifier: Classifier) -> Iterator[tuple[list[str], Partition]]:
     names = [group.name for group in classifier.groups]
     for depth in range(1, len(names)):
         live = names[:depth]
-        partition = partition_network(classifier.network, classifier.groups, live)
+        partition = partition_network(
+            classifier.network, classifier.groups, live, image_shape=classifier.preprocessing.shape
+        )
         assert partition is not None
         assert partition.groups == tuple(names[depth:])
         yield live, partition
@@ -67,7 +80,9 @@ def test_a_bridge_gives_the_bits_of_the_later_edge(name: str) -> None:
     images = torch.randn(2, 3, size, size)
     found = list(edges(classifier))
     for (live, later), (start, deeper) in itertools.combinations(found, 2):
-        bridge = bridge_network(classifier.network, classifier.groups, live, start=start)
+        bridge = bridge_network(
+            classifier.network, classifier.groups, live, start=start, image_shape=classifier.preprocessing.shape
+        )
         check_bridge(deeper, bridge, later, images)
         with torch.no_grad():
             direct = activations_of(later.prefix, images)
@@ -80,7 +95,9 @@ def test_a_bridge_to_another_place_is_refused() -> None:
     classifier = build_classifier("tiny", classes=CLASSES, weights=None, image_size=32)
     classifier.network.eval()
     (_, later), (middle, _), (deep, deeper) = list(edges(classifier))[:3]
-    bridge = bridge_network(classifier.network, classifier.groups, middle, start=deep)
+    bridge = bridge_network(
+        classifier.network, classifier.groups, middle, start=deep, image_shape=classifier.preprocessing.shape
+    )
     with pytest.raises(CannotPartitionError, match="do not give the activations"):
         check_bridge(deeper, bridge, later, torch.randn(2, 3, 32, 32))
 
@@ -88,19 +105,23 @@ def test_a_bridge_to_another_place_is_refused() -> None:
 def test_the_whole_network_is_not_cut() -> None:
     classifier = build_classifier("tiny", classes=CLASSES, weights=None)
     names = [group.name for group in classifier.groups]
-    assert partition_network(classifier.network, classifier.groups, names) is None
+    assert partition_network(classifier.network, classifier.groups, names, image_shape=(3, 64, 64)) is None
 
 
 def test_the_edge_is_below_the_deepest_live_group() -> None:
     classifier = build_classifier("resnet18", classes=CLASSES, weights=None)
-    partition = partition_network(classifier.network, classifier.groups, ["head", "layer2"])
+    partition = partition_network(
+        classifier.network, classifier.groups, ["head", "layer2"], image_shape=classifier.preprocessing.shape
+    )
     assert partition is not None
     assert (partition.name, partition.groups) == ("layer1", ("layer1", "stem"))
 
 
 def test_gradients_reach_the_network_itself() -> None:
     classifier = build_classifier("tiny", classes=CLASSES, weights=None, image_size=32)
-    partition = partition_network(classifier.network, classifier.groups, ["head"])
+    partition = partition_network(
+        classifier.network, classifier.groups, ["head"], image_shape=classifier.preprocessing.shape
+    )
     assert partition is not None
     activations = activations_of(partition.prefix, torch.randn(2, 3, 32, 32))
     partition.suffix(*(value.detach() for value in activations)).sum().backward()
@@ -130,9 +151,19 @@ class Branches(Net):
         return maps if maps.sum() > 0 else -maps
 
 
-class DropsInForward(Net):
+class DropsBeforeHead(Net):
     def between(self, maps: Tensor, images: Tensor) -> Tensor:
         return F.dropout(maps, 0.5, self.training)
+
+
+class DropsInFrozenPart(Net):
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.second(F.dropout(self.first(images), 0.5, self.training)).mean((2, 3)))
+
+
+class MakesConstants(Net):
+    def between(self, maps: Tensor, images: Tensor) -> Tensor:
+        return maps * torch.tensor([0.5, 1.0, 1.5, 2.0]).view(4, 1, 1)
 
 
 class MixesBatch(Net):
@@ -158,15 +189,42 @@ class DrawsInFrozenPart(Net):
 
 
 def cut(network: nn.Module, live: list[str]) -> Partition:
-    partition = partition_network(network, build_layer_groups(network, "fc"), live)
+    partition = partition_network(network, build_layer_groups(network, "fc"), live, image_shape=(3, 8, 8))
     assert partition is not None
     return partition
 
 
-@pytest.mark.parametrize(("kind", "told"), [(Branches, "traced"), (DropsInForward, "in training")])
+@pytest.mark.parametrize(("kind", "told"), [(Branches, "traced"), (DropsInFrozenPart, "in training")])
 def test_what_can_not_be_traced_is_told(kind: type[Net], told: str) -> None:
     with pytest.raises(CannotPartitionError, match=told):
         cut(kind(), ["head"])
+
+
+def test_what_the_forward_itself_drops_before_the_head_is_dropped_in_training_alone() -> None:
+    network = DropsBeforeHead().train()
+    partition, images = cut(network, ["head"]), torch.randn(2, 3, 8, 8)
+    activations = check_partition(network, partition, images)
+    assert torch.equal(activations[0], network.second(network.first(images)))
+    for mode in (True, False):
+        network.train(mode)
+        torch.manual_seed(1)
+        parts = partition.suffix(*activations)
+        torch.manual_seed(1)
+        assert torch.equal(parts, network(images)), "training" if mode else "evaluation"
+    assert not torch.equal(network.train()(images), network(images)), "dropout draws"
+    assert {id(each) for each in partition.suffix.parameters()} <= {id(each) for each in network.parameters()}
+
+
+def test_tensors_that_the_forward_makes_stay_off_the_network_and_have_the_same_names_each_time() -> None:
+    network = MakesConstants().eval()
+    before, images = set(vars(network)), torch.randn(2, 3, 8, 8)
+    partitions = [cut(network, ["head"]) for _ in range(2)]
+    assert set(vars(network)) == before
+    names = [[name for name, _ in each.prefix.named_buffers()] for each in partitions]
+    assert names[0] == names[1] == ["_constant0"]
+    assert digest_of(partitions[0].prefix) == digest_of(partitions[1].prefix)
+    for partition in partitions:
+        check_partition(network, partition, images)
 
 
 def test_values_without_a_row_per_image_are_refused() -> None:
@@ -227,7 +285,9 @@ def test_timm_modules_are_cut_as_well(name: str) -> None:
     groups = [LayerGroup(f"group{number}", tuple(keys), ()) for number, keys in sorted(by_group.items(), reverse=True)]
     images = torch.randn(2, 3, 224, 224)
     for depth in range(1, len(groups)):
-        partition = partition_network(network, groups, [group.name for group in groups[:depth]])
+        partition = partition_network(
+            network, groups, [group.name for group in groups[:depth]], image_shape=(3, 224, 224)
+        )
         assert partition is not None
         with torch.no_grad():
             parts = partition.suffix(*activations_of(partition.prefix, images))

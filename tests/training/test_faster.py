@@ -21,7 +21,9 @@ def make_partition(live: list[str]) -> Partition:
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2.0)
     classifier.network.eval()
-    partition = partition_network(classifier.network, classifier.groups, live)
+    partition = partition_network(
+        classifier.network, classifier.groups, live, image_shape=classifier.preprocessing.shape
+    )
     assert partition is not None
     return partition
 

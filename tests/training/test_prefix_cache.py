@@ -66,9 +66,8 @@ def test_logits_on_features_are_those_of_the_network_bit_for_bit() -> None:
     module = ImageClassifier(classifier).eval()
     images = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     for depth in range(1, len(classifier.groups)):
-        partition = partition_network(
-            module.network, classifier.groups, [group.name for group in classifier.groups[:depth]]
-        )
+        live = [group.name for group in classifier.groups[:depth]]
+        partition = partition_network(module.network, classifier.groups, live, image_shape=(3, 32, 32))
         assert partition is not None
         with torch.no_grad():
             assert torch.equal(partition.suffix(*partition.prefix(images)), module.network(images))

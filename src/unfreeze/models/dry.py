@@ -12,8 +12,9 @@ from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.groups import LayerGroup, build_layer_groups, count_chosen
 from unfreeze.models.outline import Edge, Outline
-from unfreeze.models.partition import CannotPartitionError, activations_of, keeps_statistics, partition_network
+from unfreeze.models.partition import activations_of, keeps_statistics, partition_network
 from unfreeze.models.spec import HeadSpec, ModelSpec
+from unfreeze.models.traces import CannotPartitionError
 
 
 def describe_groups(model: str | ModelSpec, num_classes: int) -> tuple[LayerGroup, ...]:
@@ -67,7 +68,7 @@ def find_edge(model: str | ModelSpec, num_classes: int, *, size_px: int, live: t
     skeleton = _skeleton(spec, num_classes, size_px)
     images = torch.empty(2, spec.in_chans, size_px, size_px, device="meta")
     try:
-        partition = partition_network(skeleton.network.eval(), skeleton.groups, live)
+        partition = partition_network(skeleton.network.eval(), skeleton.groups, live, image_shape=images.shape[1:])
         values = activations_of(partition.prefix, images) if partition is not None else ()
     except CannotPartitionError:
         return None

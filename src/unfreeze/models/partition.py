@@ -4,9 +4,7 @@ Both parts call the modules of the network itself, so they share its weights, it
 state_dict stays what it was.
 """
 
-import inspect
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +12,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from unfreeze.models.groups import LayerGroup
+from unfreeze.models.traces import CannotPartitionError, Traces
 
 Activations = tuple[Tensor, ...]
 
+_IN_TRAINING = "its forward itself, not a layer of it, does in training more than in evaluation before what trains"
 _BESIDE_OTHERS = 1e-2
 """Of the largest value: more than batches of other sizes round, less than a batch's own statistics make."""
-
-
-class CannotPartitionError(Exception):
-    """A network can't be cut there; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +43,9 @@ class Partition:
         return " + ".join(self.boundary)
 
 
-def partition_network(network: nn.Module, groups: Collection[LayerGroup], live: Collection[str]) -> Partition | None:
+def partition_network(
+    network: nn.Module, groups: Collection[LayerGroup], live: Collection[str], *, image_shape: Sequence[int]
+) -> Partition | None:
     """Cut a network before the deepest group that trains.
 
     Only modules that lie on both sides are looked into; all others are called as they are. What has no parameters and
@@ -57,30 +55,41 @@ def partition_network(network: nn.Module, groups: Collection[LayerGroup], live: 
         network: A classifier of images.
         groups: Its layer groups, from the head down.
         live: Names of those that train.
+        image_shape: Channels, height and width of the images, for which alone the parts hold.
 
     Returns:
         The parts; None where no group is frozen below the deepest live one.
 
     Raises:
-        CannotPartitionError: If the network can't be traced, does in training what it does not in evaluation, or
-            passes on something else than tensors with a row per image.
+        CannotPartitionError: If the network can't be traced, or its own code, outside its modules, does before the
+            boundary in training what it does not in evaluation.
     """
     above, below = _around(groups, live)
     if not below:
         return None
     sides = _Sides(network, above)
-    graph = _trace(network, sides.spanning)
-    crossing = _crossing(graph, sides)
+    traces = Traces(network, sides.spanning, image_shape)
+    crossing, in_training = (_crossing(graph, sides, traces) for graph in (traces.evaluation, traces.training))
+    suffix: nn.Module = traces.build(_suffix_graph(traces.evaluation, crossing, traces))
+    if traces.differ:
+        if [traces.keys[node] for node in crossing] != [traces.keys[node] for node in in_training]:
+            raise CannotPartitionError(_IN_TRAINING)
+        suffix = _OfMode(network, traces.build(_suffix_graph(traces.training, in_training, traces)), suffix)
     return Partition(
-        prefix=fx.GraphModule(network, _prefix_graph(crossing)),
-        suffix=fx.GraphModule(network, _suffix_graph(graph, crossing)),
+        prefix=traces.build(_prefix_graph(crossing)),
+        suffix=suffix,
         boundary=tuple(_name_of(node) for node in crossing),
         groups=tuple(group.name for group in below),
     )
 
 
 def bridge_network(
-    network: nn.Module, groups: Collection[LayerGroup], live: Collection[str], *, start: Collection[str]
+    network: nn.Module,
+    groups: Collection[LayerGroup],
+    live: Collection[str],
+    *,
+    start: Collection[str],
+    image_shape: Sequence[int],
 ) -> fx.GraphModule:
     """Return what lies between two edges: it takes the activations at the deeper one, and returns those at the other.
 
@@ -89,14 +98,31 @@ def bridge_network(
         groups: Its layer groups, from the head down.
         live: Names of those that train above the later edge.
         start: Names of those that would train above the edge to start from, which lies deeper.
+        image_shape: As for `partition_network`.
 
     Raises:
         CannotPartitionError: If the network can't be cut at both.
     """
     ends = _Sides(network, _around(groups, live)[0])
     starts = _Sides(network, _around(groups, start)[0])
-    graph = _trace(network, ends.spanning | starts.spanning)
-    return fx.GraphModule(network, _suffix_graph(graph, _crossing(graph, starts), ends=_crossing(graph, ends)))
+    traces = Traces(network, ends.spanning | starts.spanning, image_shape)
+    begin, end = (_crossing(traces.evaluation, sides, traces) for sides in (starts, ends))
+    return traces.build(_suffix_graph(traces.evaluation, begin, traces, ends=end))
+
+
+class _OfMode(nn.Module):
+    """The suffix of a network whose own code does something else in training, such as a dropout before its head."""
+
+    def __init__(self, network: nn.Module, training: nn.Module, evaluation: nn.Module) -> None:
+        super().__init__()
+        self.in_training = training
+        self.in_evaluation = evaluation
+        self._network = (network,)  # no child: of its modules those that the graphs call are there already
+
+    def forward(self, *activations: Tensor) -> Tensor:
+        """Return logits, as the network's present mode has them."""
+        logits: Tensor = (self.in_training if self._network[0].training else self.in_evaluation)(*activations)
+        return logits
 
 
 def _around(groups: Collection[LayerGroup], live: Collection[str]) -> tuple[list[LayerGroup], list[LayerGroup]]:
@@ -112,7 +138,7 @@ class _Sides:
     def __init__(self, network: nn.Module, after: Collection[LayerGroup]) -> None:
         self._parameters = {key for group in after for key in group.parameters}
         owned = {key for group in after for key in group.modules}
-        every = [key for key, _ in network.named_parameters()]
+        self._every = every = [key for key, _ in network.named_parameters()]
         self._after: dict[str, bool] = {}
         self.spanning: set[str] = set()
         for name, module in network.named_modules(remove_duplicate=False):
@@ -130,58 +156,12 @@ class _Sides:
             return self._after[str(node.target)]
         return node.op == "get_attr" and str(node.target) in self._parameters
 
-
-class _Tracer(fx.Tracer):
-    def __init__(self, spanning: Collection[str]) -> None:
-        super().__init__()
-        self._spanning = spanning
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self._spanning
-
-
-def _trace(network: nn.Module, spanning: Collection[str]) -> fx.Graph:
-    """Return the graph of a network, which must be the same in training and in evaluation.
-
-    Args:
-        network: What is traced.
-        spanning: Names of the modules that are looked into.
-    """
-    graphs = []
-    for mode in (True, False):
-        with _modes_set(network, spanning, mode):
-            try:
-                graphs.append(_Tracer(spanning).trace(network, concrete_args=_defaults(network)))
-            except Exception as error:  # tracing runs the network's own code, which may raise anything
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                raise CannotPartitionError(f"it can't be traced ({reason})") from None
-    training, evaluation = ([_fingerprint(node) for node in graph.nodes] for graph in graphs)
-    if training != evaluation:
-        raise CannotPartitionError("outside its modules it does in training what it does not in evaluation")
-    return graphs[1]
-
-
-def _defaults(network: nn.Module) -> dict[str, Any]:
-    """Return the values of the arguments that a network takes beside the images."""
-    parameters = list(inspect.signature(network.forward).parameters.values())[1:]
-    return {each.name: each.default for each in parameters if each.default is not each.empty}
-
-
-@contextmanager
-def _modes_set(network: nn.Module, names: Collection[str], mode: bool) -> Iterator[None]:
-    modules = [network.get_submodule(name) for name in names]
-    before = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = mode
-        yield
-    finally:
-        for module, kept in zip(modules, before, strict=True):
-            module.training = kept
-
-
-def _fingerprint(node: fx.Node) -> tuple[str, ...]:
-    return node.op, str(node.target), str(node.args), str(node.kwargs)
+    def is_before(self, node: fx.Node) -> bool:
+        """Return whether a node uses parameters that lie before the boundary."""
+        used = str(node.target)
+        here = used if node.op == "get_attr" else f"{used}."
+        is_of_network = node.op in ("call_module", "get_attr") and any(key.startswith(here) for key in self._every)
+        return is_of_network and not self.is_after(node)
 
 
 def _draws(module: nn.Module) -> bool:
@@ -191,19 +171,27 @@ def _draws(module: nn.Module) -> bool:
     return is_leaf and (isinstance(module, nn.modules.dropout._DropoutNd) or "drop" in kind or "stochastic" in kind)
 
 
-def _nodes_after(graph: fx.Graph, sides: _Sides) -> set[fx.Node]:
+def _nodes_after(graph: fx.Graph, is_after: Callable[[fx.Node], bool]) -> set[fx.Node]:
+    """Return the nodes that lie after the boundary themselves, and those that use what they compute."""
     after: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "output" or sides.is_after(node) or any(used in after for used in node.all_input_nodes):
+        if node.op == "output" or is_after(node) or any(used in after for used in node.all_input_nodes):
             after.add(node)
     return after
 
 
-def _crossing(graph: fx.Graph, sides: _Sides) -> list[fx.Node]:
+def _crossing(graph: fx.Graph, sides: _Sides, traces: Traces) -> list[fx.Node]:
     """Return the nodes before the boundary whose values are used after it, in the order of the graph."""
-    after = _nodes_after(graph, sides)
+    after = _nodes_after(graph, sides.is_after)
+    if traces.differ:
+        moved = _nodes_after(graph, lambda node: sides.is_after(node) or traces.is_of_one_mode(node)) - after
+        if any(sides.is_before(node) for node in moved):
+            raise CannotPartitionError(_IN_TRAINING)
+        after |= moved
     used = {value for node in after for value in node.all_input_nodes}
-    crossing = [node for node in graph.nodes if node in used and node not in after and node.op != "get_attr"]
+    passed = [node for node in graph.nodes if node in used and node not in after and node.op != "get_attr"]
+    # What does not depend on the images is computed anew.
+    crossing = [node for node in passed if traces.sees_images(node)]
     if not crossing or any(node.op == "placeholder" for node in crossing):
         raise CannotPartitionError("what trains sees the images themselves")
     return crossing
@@ -219,13 +207,19 @@ def _prefix_graph(crossing: list[fx.Node]) -> fx.Graph:
     return graph
 
 
-def _suffix_graph(whole: fx.Graph, crossing: list[fx.Node], ends: list[fx.Node] | None = None) -> fx.Graph:
+def _suffix_graph(
+    whole: fx.Graph, crossing: list[fx.Node], traces: Traces, ends: list[fx.Node] | None = None
+) -> fx.Graph:
     """Return what comes after some nodes: up to the output, or to the values of other nodes."""
-    graph, copied = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph, copied = fx.Graph(), dict[fx.Node, Any]()
     for node in crossing:
         copied[node] = graph.placeholder(node.name)
     output = [node for node in whole.nodes if node.op == "output"]
-    wanted = _with_ancestors(output if ends is None else ends, stop=set(crossing))
+    batch = [node for node in whole.nodes if traces.is_batch(node)]
+    wanted = _with_ancestors(output if ends is None else ends, stop={*crossing, *batch})
+    for node in batch:
+        if not wanted.isdisjoint(node.users):
+            copied[node] = graph.call_method("size", (copied[crossing[0]], 0))
     for node in whole.nodes:
         if node in wanted and node not in copied:
             if node.op == "placeholder":

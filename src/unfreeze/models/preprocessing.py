@@ -52,6 +52,11 @@ class Preprocessing:
         turns = [channel % len(self.mean) for channel in range(in_chans)]
         return replace(self, mean=tuple(self.mean[i] for i in turns), std=tuple(self.std[i] for i in turns))
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the backbone sees."""
+        return len(self.mean), self.crop_px, self.crop_px
+
     def resize(self, images: Tensor) -> Tensor:
         """Return images whose shorter side is `resize_px`, both where they are squashed; (N, C, H, W), uint8."""
         sides = images.shape[-2:] if self.squash else (min(images.shape[-2:]),)

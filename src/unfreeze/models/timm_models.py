@@ -100,10 +100,10 @@ class TimmModel(Architecture):
         """Return timm's own groups, coarse, from the input to just before the heads."""
         from timm.models import group_parameters
 
-        matcher = getattr(network, "group_matcher", None)
-        if matcher is None:
+        try:
+            grouped = group_parameters(network, network.group_matcher(coarse=True))  # type: ignore[operator]
+        except (AttributeError, AssertionError):  # some networks have no groups, or no coarse ones
             return super().parts(network, heads)
-        grouped = group_parameters(network, matcher(coarse=True))
         of_heads = tuple(f"{head}." for head in heads)
         parts = [[key for key in grouped[number] if not key.startswith(of_heads)] for number in sorted(grouped)]
         joined = _join([part for part in parts if part])

@@ -4,7 +4,8 @@ from contextlib import suppress
 
 import lightning as L
 
-from unfreeze.models.partition import CannotPartitionError, partition_network
+from unfreeze.models.partition import partition_network
+from unfreeze.models.traces import CannotPartitionError
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, data_of, is_whole
 from unfreeze.training.features import CachedPrefix
 from unfreeze.training.module import ImageClassifier
@@ -45,7 +46,7 @@ class JudgeByKeptFeatures(L.Callback):
 
     def _feed(self, trainer: L.Trainer, module: ImageClassifier) -> None:
         data, groups = data_of(trainer), module.classifier.groups
-        partition = partition_network(module.network, groups, [groups[0].name])
+        partition = partition_network(module.network, groups, [groups[0].name], image_shape=module.preprocessing.shape)
         if partition is None:
             return
         features = StageFeatures(trainer, module, partition, self._options)

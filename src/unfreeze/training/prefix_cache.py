@@ -1,7 +1,7 @@
 """A callback that computes what a stage keeps frozen once, and trains the stage on that."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 
 from unfreeze.cachefolder import size_text
 from unfreeze.data.datamodule import ImageDataModule
-from unfreeze.models.partition import CannotPartitionError, keeps_statistics, partition_network
+from unfreeze.models.partition import Partition, keeps_statistics, partition_network
+from unfreeze.models.traces import CannotPartitionError
 from unfreeze.text import format_seconds
 from unfreeze.training.demand import JUDGED, Demand, PrefixCacheOptions, data_of, is_whole
 from unfreeze.training.extraction import Kind
@@ -119,7 +120,7 @@ class FrozenPrefixCache(L.Callback):
         plan, planned = self._stages.plan, self._stages.plan.stages[self._stages.stage]
         self._fed_splits, self._reported = [], None
         try:
-            partition = partition_network(module.network, module.classifier.groups, planned.groups)
+            partition = _partition(module, planned.groups)
             if partition is None:
                 return None
             if plan.frozen_norm == "train" and keeps_statistics(partition.prefix):
@@ -187,7 +188,7 @@ class FrozenPrefixCache(L.Callback):
         if "train" not in self._fed_splits or not same_images or views >= planned.epochs:
             return None
         try:
-            partition = partition_network(module.network, module.classifier.groups, planned.groups)
+            partition = _partition(module, planned.groups)
             if partition is None or any(set(stage.groups) & set(partition.groups) for stage in meanwhile):
                 return None
             ahead = StageFeatures(trainer, module, partition, self._options)
@@ -278,6 +279,11 @@ class FrozenPrefixCache(L.Callback):
 def _train_demand(data: ImageDataModule, kind: Kind, epochs: range) -> Demand:
     images = data.train_images_of(epochs)
     return Demand(kind, images, len(images) * len(epochs))
+
+
+def _partition(module: ImageClassifier, live: Collection[str]) -> Partition | None:
+    shape = module.preprocessing.shape
+    return partition_network(module.network, module.classifier.groups, live, image_shape=shape)
 
 
 def _say(trainer: L.Trainer, text: str) -> None:

@@ -100,7 +100,8 @@ class StageFeatures:
             CannotPartitionError: If the way from there does not give the same.
         """
         groups = self._module.classifier.groups
-        bridge = bridge_network(self._module.network, groups, live, start=deeper_live)
+        shape = self._module.preprocessing.shape
+        bridge = bridge_network(self._module.network, groups, live, start=deeper_live, image_shape=shape)
         check_bridge(deeper.partition, bridge, self.partition, self._prepared(2))
         self._start = deeper, bridge
 
