@@ -99,10 +99,18 @@ def test_equal_images_in_two_splits_are_told(photos: Path, tmp_path: Path) -> No
     (root / "test" / "ant").mkdir(parents=True)
     shutil.copy(root / "train" / "ant" / "0.png", root / "test" / "ant" / "again.png")
     shutil.copy(root / "train" / "ant" / "1.png", root / "test" / "ant" / "too.png")
+    shutil.copy(root / "train" / "ant" / "2.png", root / "train" / "bee" / "ant.png")
+    shutil.copytree(root / "train" / "cat", root / "train" / "Cat")
+    for image in (root / "train" / "Cat").iterdir():
+        image.write_bytes(image.read_bytes() + b"another")
+    (root / "train" / "bee" / "up").symlink_to("../..", target_is_directory=True)
     got = run(tmp_path, "run", "data=imagefolder", f"data.root={root}")
     assert got["data"]["also_in_train"]["test"] == 2
     assert "! 2 test images are also in train, byte for byte" in got["out"]
-    assert "! no test images of bee, cat" in got["out"]
+    assert "! no test images of Cat, bee, cat" in got["out"]
+    assert "! 2 images have an equal one, byte for byte, with another label; unfreeze audit names them" in got["out"]
+    assert "! classes 'Cat' and 'cat' differ in case or Unicode form alone" in got["out"]
+    assert "or to images of other classes or splits: train/bee/up/" in got["out"]
 
 
 def test_rare_classes_weigh_more_or_are_seen_more(photos: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def announce(
         log.info(f"  {'':<13} {len(unexpected)} entries of the weights had no place, such as {unexpected[0]}")
     log.info(forecast(config, plan, num_classes=len(classifier.classes), images=len(splits.train)))
     log.info(f"  {'device':<13} {trainer.num_devices} x {trainer.strategy.root_device.type} · {verdict}")
-    _warn_of_overlap(data)
+    _warn_of_equal_images(data)
 
 
 def describe_pixels(store: "ImageStore") -> str:
@@ -67,12 +67,16 @@ def describe_pixels(store: "ImageStore") -> str:
 
 def _report_data(data: "ImageDataModule") -> None:
     """Say what was left out, and which class has nothing to be judged by."""
+    from unfreeze.data.sources.source import describe_alike
+
     source, unreadable = data.source, data.store.facts.unreadable
     if source.ignored:
         shown = ", ".join(source.ignored[:3]) + (", ..." if len(source.ignored) > 3 else "")
         log.info(f"  {'':<13} left out by name: {len(source.ignored):,}, {shown}")
     for note in source.notes:
         log.info(f"  {'':<13} {note}")
+    for names in source.alike:
+        log.warning(f"  ! {describe_alike(names)}")
     if unreadable:
         log.warning(f"  ! {len(unreadable):,} images can't be read and are left out; splits.json lists them")
     for split in ("val", "test"):
@@ -82,10 +86,19 @@ def _report_data(data: "ImageDataModule") -> None:
             log.warning(f"  ! no {split} images of {shown}: nothing will be known of how these are recognised")
 
 
-def _warn_of_overlap(data: "ImageDataModule") -> None:
-    from unfreeze.data.store.store import shared_images
+def _warn_of_equal_images(data: "ImageDataModule") -> None:
+    import numpy as np
+
+    from unfreeze.data.store.store import contradicting_images, shared_images
 
     splits = data.splits
+    used = np.concatenate(list(splits.parts.values()))
+    contradicting = contradicting_images(data.store, used, data.labels.numpy())
+    if contradicting:
+        log.warning(
+            f"  ! {contradicting:,} images have an equal one, byte for byte, with another label; "
+            "unfreeze audit names them"
+        )
     for split in ("test", "val"):
         overlap = shared_images(data.store, splits.train, getattr(splits, split))
         if overlap:

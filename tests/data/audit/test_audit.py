@@ -85,6 +85,17 @@ def test_labels_that_contradict_are_problems(clean: Path) -> None:
     assert report.problems == ["1 pair of equal images with different labels"]
 
 
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [("Cat", "classes 'Cat' and 'cat' differ in case"), ("c\uff41t", "classes 'cat' and 'c\\uff41t' differ in case")],
+)
+def test_class_names_that_look_alike_are_problems(clean: Path, other: str, told: str) -> None:
+    shutil.move(clean / "train/dog", clean / "train" / other)
+    shutil.rmtree(clean / "val")
+    shutil.rmtree(clean / "test")
+    assert report_of(clean).problems[0].startswith(told)
+
+
 def test_bad_files_and_missing_classes_are_problems(clean: Path) -> None:
     shutil.rmtree(clean / "val/dog")
     (clean / "train/cat/bad.png").write_bytes(b"")

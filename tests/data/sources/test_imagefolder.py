@@ -190,6 +190,54 @@ def test_linked_class_folders_are_followed(photo_folder: MakeFolder, tmp_path: P
     assert counts(folder_source(root)) == {"train": {"cat": 1, "dog": 2}}
 
 
+LINKS_LEFT_OUT = "links left out, as they lead back, or to images of other classes or splits: "
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../../..", "../cat", "../cat/old", "../../val/dog"])
+def test_a_link_to_what_another_class_or_split_has_is_left_out_and_named(photo_folder: MakeFolder, target: str) -> None:
+    layout = {"train/cat": 2, "train/cat/old": 2, "train/dog": 1, "val/cat": 1, "val/dog": 1}
+    root = photo_folder(layout)
+    (root / "train" / "dog" / "up").symlink_to(target, target_is_directory=True)
+    source = folder_source(root)
+    assert counts(source) == {"train": {"cat": 4, "dog": 1}, "val": {"cat": 1, "dog": 1}}
+    assert source.notes == (f"{LINKS_LEFT_OUT}train/dog/up/",)
+
+
+def test_a_class_folder_that_is_a_link_to_another_or_upwards_is_left_out_and_named(photo_folder: MakeFolder) -> None:
+    root = photo_folder({"cat": 2, "dog": 1})
+    (root / "hound").symlink_to("dog", target_is_directory=True)
+    (root / "up").symlink_to("..", target_is_directory=True)
+    source = folder_source(root)
+    assert source.classes == ("cat", "dog")
+    assert source.notes == (f"{LINKS_LEFT_OUT}hound/, up/",)
+
+
+def test_links_below_a_class_to_other_places_are_followed(photo_folder: MakeFolder, tmp_path: Path) -> None:
+    elsewhere = photo_folder({"dogs": 2}, name="elsewhere")
+    root = photo_folder({"cat": 1, "dog": 1})
+    (root / "dog" / "more").symlink_to(elsewhere / "dogs", target_is_directory=True)
+    source = folder_source(root)
+    assert counts(source) == {"train": {"cat": 1, "dog": 3}}
+    assert source.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("Cat", "cat", "dog"), (("Cat", "cat"),)),
+        (("caf\u00e9", "cafe\u0301", "tea"), (("cafe\u0301", "caf\u00e9"),)),
+        (("cat", "cats"), ()),
+    ],
+)
+def test_classes_whose_names_look_alike_are_found(
+    photo_folder: MakeFolder, names: tuple[str, ...], told: tuple[tuple[str, ...], ...]
+) -> None:
+    source = folder_source(photo_folder(dict.fromkeys(names, 1)))
+    if len(source.classes) < len(names):
+        pytest.skip("this file system takes such names for one")
+    assert source.alike == told
+
+
 @pytest.mark.parametrize(
     ("layout", "told"),
     [

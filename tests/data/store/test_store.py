@@ -16,7 +16,7 @@ from unfreeze.data.sources.imagefolder import folder_source
 from unfreeze.data.sources.images import ArrayImages
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.data.store.framing import Resize
-from unfreeze.data.store.store import ImageStore, StoreOptions, build_store, shared_images
+from unfreeze.data.store.store import ImageStore, StoreOptions, build_store, contradicting_images, shared_images
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture
 
@@ -171,3 +171,15 @@ def test_a_folder_of_turned_photos_is_kept_upright(tmp_path: Path) -> None:
             (tmp_path / folder).mkdir(exist_ok=True)
             photo(f"{folder}{number}", (14, 8)).save(tmp_path / folder / f"{number}{suffix}", exif=exif)
     assert images_of(store_of(folder_source(tmp_path))).shape == (6, 3, 14, 8)
+
+
+@pytest.mark.parametrize(
+    ("labels", "count"), [([0, 1, 1, 2], 2), ([0, 0, 1, 2], 0), ([[0, 1], [0, 0], [1, 1], [2, 2]], 2)]
+)
+def test_equal_images_with_different_labels_are_counted(labels: list, count: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    pixels[1] = pixels[0]
+    source = ImageSource("noise", tuple("abc"), ArrayImages(pixels), np.array([0, 1, 1, 2]), np.full(4, "train"))
+    store = build_store(source, Resize(8))
+    assert contradicting_images(store, np.arange(4), np.array(labels)) == count
+    assert contradicting_images(store, np.array([0, 2, 3]), np.array(labels)) == 0

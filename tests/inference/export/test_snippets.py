@@ -62,6 +62,7 @@ def sensitive_classifier(folder: Path, names: list[str], *, squash: bool = False
         factor = 2 / logits.std(dim=0).mean()
         head.weight *= factor
         head.bias.copy_(-factor * logits.mean(dim=0))
+    classifier.network.to(memory_format=torch.contiguous_format)
     return classifier
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from unfreeze.data.audit.duplicates import Pairs, build_thumbnails, exact_pairs, near_pairs
 from unfreeze.data.sources.images import Indices
-from unfreeze.data.sources.source import SPLIT_NAMES, ImageSource
+from unfreeze.data.sources.source import SPLIT_NAMES, ImageSource, describe_alike
 from unfreeze.data.splits.splits import Splits, missing_classes
 from unfreeze.data.store.store import ImageStore
 
@@ -54,6 +54,7 @@ class AuditReport:
         unreadable: Reasons, by the name of a file that can't be read.
         ignored: Files left out by their names.
         notes: What else there is to know of how the data was read.
+        alike: Names of classes that differ in case or Unicode form alone, together.
         exact: Images of equal content.
         near: Images that look the same, mirrored or not, equal content left out; None where nobody looked.
         test_in_train: Share of the test images that also stand in train, exactly or nearly, in [0, 1].
@@ -72,6 +73,7 @@ class AuditReport:
     unreadable: dict[str, str]
     ignored: tuple[str, ...]
     notes: tuple[str, ...]
+    alike: tuple[tuple[str, ...], ...]
     exact: Twins
     near: Twins | None
     test_in_train: float
@@ -82,6 +84,7 @@ class AuditReport:
         lines = []
         if self.unreadable:
             lines.append(f"{len(self.unreadable):,} file{'s' * (len(self.unreadable) > 1)} can't be read")
+        lines += map(describe_alike, self.alike)
         for split, classes in self.missing.items():
             lines.append(f"{split} has no images of {', '.join(classes[:_EXAMPLES])}")
         for twins, kind in ((self.exact, "equal"), (self.near, "near-equal")):
@@ -147,6 +150,7 @@ def audit(
         unreadable={source.images.name(index): why for index, why in sorted(store.facts.unreadable.items())},
         ignored=source.ignored,
         notes=source.notes,
+        alike=source.alike,
         exact=_describe_pairs(exact, source, parts),
         near=_describe_pairs(alike, source, parts) if near else None,
         test_in_train=_share_in_train(np.concatenate([exact, alike]), parts),

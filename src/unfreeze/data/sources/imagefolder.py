@@ -1,7 +1,7 @@
 """Folders of class folders, as people have them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ def folder_source(root: str | os.PathLike[str], *, bands: int = RGB) -> ImageSou
     base = base.resolve()
     walk = FolderWalk(str(base), image_suffixes(bands), asked="data.root")
     folders = _split_folders(walk)
-    found = {split: _class_folders(walk, folder) for split, folder in folders.items()}
+    found = _class_folders(walk, folders)
     label_of = {name: label for label, name in enumerate(found["train"])}
     paths: list[str] = []
     labels: list[int] = []
@@ -56,6 +56,7 @@ def folder_source(root: str | os.PathLike[str], *, bands: int = RGB) -> ImageSou
         labels=np.repeat(np.asarray(labels, dtype=np.int64), sizes),
         splits=np.repeat(splits, sizes),
         ignored=tuple(sorted(printable(name) for name in walk.ignored)),
+        notes=_notes_on_links(walk),
     )
 
 
@@ -81,11 +82,24 @@ def _split_folders(walk: FolderWalk) -> dict[str, str]:
     return {"train": ""}
 
 
-def _class_folders(walk: FolderWalk, folder: str) -> dict[str, list[str]]:
-    """Return the images of each class folder, by the name of the class."""
-    names = walk.folders(folder)
-    walk.strays(folder, beside=set(names))
-    return {name.rpartition("/")[2]: list(walk.images(name)) for name in names}
+def _class_folders(walk: FolderWalk, folders: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+    """Return the images of each split's class folders, by the name of the class."""
+    names = {split: walk.folders(folder) for split, folder in folders.items()}
+    for split, folder in folders.items():
+        walk.strays(folder, beside=set(names[split]))
+    kept = set(walk.own([name for members in names.values() for name in members]))
+    return {
+        split: {name.rpartition("/")[2]: list(walk.images(name)) for name in members if name in kept}
+        for split, members in names.items()
+    }
+
+
+def _notes_on_links(walk: FolderWalk) -> tuple[str, ...]:
+    names = sorted(printable(name) for name in walk.strange_links)
+    if not names:
+        return ()
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return (f"links left out, as they lead back, or to images of other classes or splits: {shown}",)
 
 
 def _check_classes(base: Path, split: str, folder: str, members: dict[str, list[str]], classes: Sequence[str]) -> None:

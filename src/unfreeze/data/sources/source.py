@@ -1,5 +1,7 @@
 """Labelled images: what each kind of data ends as."""
 
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +80,15 @@ class ImageSource:
         return (Task(self.task, self.classes, self.labels), *self.more_tasks)
 
     @property
+    def alike(self) -> tuple[tuple[str, ...], ...]:
+        """Names of classes that differ in case or Unicode form alone, such as Cat and cat, together."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for task in self.tasks:
+            for name in task.classes:
+                found.setdefault((task.name, unicodedata.normalize("NFKC", name).casefold()), []).append(name)
+        return tuple(tuple(names) for names in found.values() if len(names) > 1)
+
+    @property
     def strata(self) -> NDArray[np.int64]:
         """What splits are stratified by: the labels of all tasks jointly, int64 from 0, shape (N,).
 
@@ -91,3 +102,9 @@ class ImageSource:
         alone = np.bincount(joint)[joint] == 1
         _, strata = np.unique(np.where(alone, joint.max() + 1 + self.labels, joint), return_inverse=True)
         return strata.astype(np.int64)
+
+
+def describe_alike(names: Sequence[str]) -> str:
+    """Return in a line that classes have names which a person may take for one."""
+    shown = " and ".join(map(ascii, names) if len({name.casefold() for name in names}) > 1 else map(repr, names))
+    return f"classes {shown} differ in case or Unicode form alone; one class should have one name"

@@ -39,6 +39,19 @@ class FolderWalk:
         self.suffixes = suffixes
         self._asked = asked
         self.ignored: set[str] = set()
+        self.strange_links: set[str] = set()
+        self._links: set[str] = set()
+        self._owned: dict[str, str] = {}
+
+    def own(self, folders: Collection[str]) -> list[str]:
+        """Return the folders whose images are to be told apart, without links to others of them or to what holds them.
+
+        Links below them that lead there are passed over as well; `strange_links` has all such.
+        """
+        self._owned = {name: self._real(name) for name in folders if name not in self._links}
+        kept = [name for name in folders if name in self._owned or not self._leads_astray(name, within=name)]
+        self.strange_links |= {f"{name}/" for name in folders if name not in kept}
+        return kept
 
     def folders(self, folder: str) -> list[str]:
         """Return the visible folders right in a folder, sorted."""
@@ -61,6 +74,9 @@ class FolderWalk:
             if not is_folder:
                 yield name
                 continue
+            if name != folder and name in self._links and self._leads_astray(name, within=folder):
+                self.strange_links.add(f"{name}/")
+                continue
             identity = Path(self.root, name).stat()
             if (identity.st_dev, identity.st_ino) in seen:
                 continue
@@ -73,6 +89,16 @@ class FolderWalk:
                 pending += sorted([*((file, False) for file in images), *((name, True) for name in folders)])[::-1]
             else:
                 yield from sorted(images)
+
+    def _leads_astray(self, link: str, *, within: str) -> bool:
+        """Return whether a link leads to images of other folders, or to what holds the folder that it is in."""
+        target = self._real(link)
+        others = [real for name, real in self._owned.items() if name != within]
+        own = self._real(within) if link != within else str(Path(self.root, link).parent)
+        return _holds(target, own) or any(_holds(target, other) or _holds(other, target) for other in others)
+
+    def _real(self, name: str) -> str:
+        return os.path.realpath(os.path.join(self.root, name))
 
     def _entries(self, folder: str) -> tuple[list[str], list[str]]:
         """Return the visible files and folders right in a folder, by their relative names."""
@@ -88,12 +114,19 @@ class FolderWalk:
                         self.ignored.add(f"{prefix}{name}/" if is_folder else prefix + name)
                     else:
                         (folders if is_folder else files).append(prefix + name)
+                        if is_folder and entry.is_symlink():
+                            self._links.add(prefix + name)
         except OSError as error:
             raise UnfreezeError(
                 f"{self._asked}: can't look into {printable(os.path.join(self.root, folder))!r} "
                 f"({(error.strerror or str(error)).lower()}); make it readable, or move it elsewhere"
             ) from None
         return files, folders
+
+
+def _holds(folder: str, other: str) -> bool:
+    """Return whether a folder is another one, or contains it; both are absolute."""
+    return Path(other).is_relative_to(folder)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -126,6 +126,20 @@ def shared_images(store: ImageStore, first: Indices, second: Indices) -> int:
     return int(np.isin(store.facts.digests[second], store.facts.digests[first]).sum())
 
 
+def contradicting_images(store: ImageStore, indices: Indices, labels: NDArray[np.int64]) -> int:
+    """Return how many of some images have an equal one, byte for byte, with other labels.
+
+    Args:
+        store: Of all images of a source.
+        indices: Which images.
+        labels: Of all images of the source, shape (N,) or (N, T).
+    """
+    _, contents = np.unique(store.facts.digests[indices], return_inverse=True)
+    _, answers = np.unique(labels[indices], axis=0, return_inverse=True)
+    kinds = np.unique(np.stack([contents, answers.reshape(-1)]), axis=1)[0]
+    return int(np.isin(contents, np.flatnonzero(np.bincount(kinds) > 1)).sum())
+
+
 @dataclass(frozen=True, eq=False)
 class _Build:
     name: str
