@@ -72,6 +72,8 @@ def test_equal_runs_do_not_differ() -> None:
     told = compare_predictions(kept(TRUTH, BETTER), kept(TRUTH, BETTER), "test")
     assert told.p_value == 1.0
     assert told.differences == ()
+    unseen = 1 - 0.025 ** (1 / len(TRUTH))
+    assert told.interval == pytest.approx((-unseen, unseen)), "the next image may be one on which they differ"
 
 
 def test_equal_images_are_told_apart_by_their_turn() -> None:

@@ -71,3 +71,32 @@ def test_labels_have_intervals_of_their_own() -> None:
     }.items():
         low, high = told[key]
         assert low < value < high < low + 0.12
+
+
+def test_figures_that_no_resample_moves_have_an_exact_interval_or_none() -> None:
+    truth = np.arange(24) % 3
+    right = class_intervals(truth, truth, num_classes=3)
+    assert right.keys() == {"acc", "acc_balanced", "recall_macro"}
+    assert right["acc_balanced"] == right["recall_macro"] == pytest.approx(right["acc"])
+    assert right["acc"] == pytest.approx((0.858, 1), abs=5e-4)
+    wrong = class_intervals(truth, (truth + 1) % 3, num_classes=3)
+    assert wrong.keys() == right.keys()
+    assert wrong["acc_balanced"] == pytest.approx(wrong["acc"])
+    assert wrong["acc"] == pytest.approx((0, 0.142), abs=5e-4)
+    constant = class_intervals(np.repeat([0, 1], 500), np.zeros(1000, dtype=np.int64), num_classes=2)
+    assert all(low < high for low, high in constant.values())
+    assert "acc_balanced" not in constant
+
+
+def test_a_small_class_leaves_more_room_for_the_balanced_accuracy() -> None:
+    truth = np.repeat([0, 1], [20, 4])
+    told = class_intervals(truth, truth, num_classes=2)
+    assert told["acc_balanced"][0] < told["acc"][0]
+    recalls = np.random.default_rng(0).uniform(size=(200_000, 2))
+    as_likely = recalls[(recalls ** [20, 4]).prod(axis=1) >= 0.025]
+    assert told["acc_balanced"][0] == pytest.approx(as_likely.mean(axis=1).min(), abs=0.01)
+
+
+def test_labels_that_are_all_right_have_an_exact_interval_of_that_alone() -> None:
+    truth = (np.arange(60).reshape(20, 3) % 2).astype(np.int64)
+    assert label_intervals(truth, truth) == {"acc_exact": share_interval(20, 20)}

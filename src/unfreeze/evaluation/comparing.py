@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.evaluation.intervals import LEVEL
+from unfreeze.evaluation.intervals import LEVEL, share_interval
 from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions, Predictions, answers_by_task
 from unfreeze.evaluation.record import read_record
 from unfreeze.files import write_csv
@@ -149,6 +149,9 @@ def _shared(first: Predictions, second: Predictions) -> tuple[Predictions, Predi
 
 
 def _interval(gains: NDArray[np.float64]) -> tuple[float, float]:
+    if len(set(gains.tolist())) == 1:  # which no resample would change
+        unseen = 1 - share_interval(len(gains), len(gains))[0]
+        return max(-1.0, gains[0] - unseen), min(1.0, gains[0] + unseen)
     draw = np.random.default_rng(_SEED)
     # What is resampled is how many images gain, lose, or stay as they were.
     shares = [float((gains == value).mean()) for value in (1.0, -1.0)]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from scipy.stats import binomtest
 
@@ -29,7 +30,9 @@ def class_intervals(truth: NDArray[np.int64], predicted: NDArray[np.int64], *, n
         num_classes: Of labels and answers.
 
     Returns:
-        Lower and upper end for acc, acc_balanced, precision_macro, recall_macro and f1_macro.
+        Lower and upper end for acc, acc_balanced, precision_macro, recall_macro and f1_macro. Where all or no images
+        are right, resampling has nothing to draw from: the first two and recall_macro are exact then, and the others,
+        as any that is the same in each resample, are left out.
     """
     images = len(truth)
     said = _one_hot(predicted, num_classes)
@@ -41,7 +44,13 @@ def class_intervals(truth: NDArray[np.int64], predicted: NDArray[np.int64], *, n
         figures.append(
             {"acc": hits.sum(axis=1) / images, **_macro(hits, weights @ said, weights @ true, balanced=True)}
         )
-    return _ends(figures) | {"acc": share_interval(int((truth == predicted).sum()), images, _column(figures, "acc"))}
+    count = int((truth == predicted).sum())
+    found = _ends(figures) | {"acc": share_interval(count, images, _column(figures, "acc"))}
+    if count in (0, images):
+        low = _least_mean_recall(np.bincount(truth))
+        exact = (low, 1.0) if count else (0.0, 1 - low)
+        found |= {"acc_balanced": exact, "recall_macro": exact}
+    return found
 
 
 def label_intervals(truth: NDArray[np.int64], given: NDArray[np.int64]) -> dict[str, Interval]:
@@ -52,7 +61,8 @@ def label_intervals(truth: NDArray[np.int64], given: NDArray[np.int64]) -> dict[
         given: 0 or 1, shape (N, L).
 
     Returns:
-        Lower and upper end for acc, acc_exact, precision_macro, recall_macro and f1_macro.
+        Lower and upper end for acc, acc_exact, precision_macro, recall_macro and f1_macro; of those that are the same
+        in each resample, acc_exact alone.
     """
     right, exact = (truth == given).mean(axis=1), (truth == given).all(axis=1).astype(np.float64)
     said, true, hits = (csr_array(values.astype(np.float64)) for values in (given, truth, truth * given))
@@ -76,6 +86,25 @@ def share_interval(right: int, count: int, resampled: NDArray[np.float64] | None
         return _quantiles(resampled)
     found = binomtest(right, count).proportion_ci(LEVEL, method="exact")
     return float(found.low), float(found.high)
+
+
+def _least_mean_recall(support: NDArray[np.int64]) -> float:
+    """Return the lower end of the mean recall where all images are right: below it, that is too unlikely (2.5 %).
+
+    Of all recalls p with sum(n * log(p)) = log(0.025) these are the ones with the least mean: p = min(1, c * n). For
+    classes of one size it is the exact end for the accuracy.
+
+    Args:
+        support: Images per class, shape (C,); classes without images do not count.
+    """
+    counts = support[support > 0].astype(np.float64)
+    least = np.log((1 - LEVEL) / 2)
+
+    def excess(log_c: float) -> float:
+        return float((counts * np.minimum(0, log_c + np.log(counts))).sum() - least)
+
+    log_c = brentq(excess, least / counts.sum() - np.log(counts.max()), -np.log(counts.min()))
+    return float(np.minimum(1, np.exp(log_c) * counts).mean())
 
 
 def _one_hot(classes: NDArray[np.int64], num_classes: int) -> csr_array:
@@ -122,7 +151,8 @@ def _column(figures: list[Mapping[str, NDArray[np.float64]]], key: str) -> NDArr
 
 
 def _ends(figures: list[Mapping[str, NDArray[np.float64]]]) -> dict[str, Interval]:
-    return {key: _quantiles(_column(figures, key)) for key in figures[0]}
+    columns = {key: _column(figures, key) for key in figures[0]}
+    return {key: _quantiles(values) for key, values in columns.items() if np.ptp(values) > 0}
 
 
 def _quantiles(values: NDArray[np.float64]) -> Interval:
