@@ -249,6 +249,6 @@ def _serve(place: Path, module: "ImageClassifier", first: Ingredient, result: di
     state.update({key: value.cpu() for key, value in state.items()})
     checkpoint: dict[str, Any] = {"state_dict": state}
     module.on_save_checkpoint(checkpoint)
-    with replacing(best_of(place), sum(weight.nbytes for weight in network.values())) as building:
+    with replacing(best_of(place), sum(weight.nbytes for weight in state.values())) as building:
         torch.save(checkpoint, building)
     write_json(place / "result.json", result)

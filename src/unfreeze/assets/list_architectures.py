@@ -23,9 +23,10 @@ from unfreeze.models.dry import check_image_size, count_flops, find_edge
 from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups
 from unfreeze.models.heads import find_head, replace_head
 from unfreeze.models.outline import Growth
-from unfreeze.models.partition import CannotPartitionError, Partition, keeps_statistics, partition_network
+from unfreeze.models.partition import Partition, keeps_statistics, partition_network
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.torchvision_models import TorchvisionModel, classifier_names
+from unfreeze.models.traces import CannotPartitionError
 
 _SIZES = (33, 64, 65, 96, *range(192, 224), 299, 384)
 """Sides in px at which activations are measured."""
@@ -124,16 +125,16 @@ def _edge(
 ) -> list[Any] | None:
     """Return the boundary below a group: name, whether norms before it count, growth with the size, share of work."""
     live = [group.name for group in groups[: deepest + 1]]
+    size = _STOCK_SIZE if _is_sized(architecture) else architecture.preprocessing().crop_px
+    image = torch.empty(1, 3, size, size, device="meta")
     try:
-        partition = partition_network(network, groups, live)
+        partition = partition_network(network, groups, live, image_shape=image.shape[1:])
     except CannotPartitionError:
         return None
     assert partition is not None
     growth = _growth(architecture, live, partition)
     if growth is None:
         raise RuntimeError(f"{architecture.name}: {partition.name} grows by no rule")
-    size = _STOCK_SIZE if _is_sized(architecture) else architecture.preprocessing().crop_px
-    image = torch.empty(1, 3, size, size, device="meta")
     share = count_flops(partition.prefix, image) / count_flops(network, image)
     return [partition.name, keeps_statistics(partition.prefix), *growth, round(share, 4)]
 
@@ -142,25 +143,27 @@ def _growth(architecture: Architecture, live: Sequence[str], partition: Partitio
     """Return how the values of an image at a boundary follow from its size."""
     if _is_sized(architecture):
         sizes = [size for size in (64, 96, 128, 160, 224, 288, 384, 448) if _takes(architecture, size)]
-        edges = {size: find_edge(architecture.name, _CLASSES, size_px=size, live=tuple(live)) for size in sizes}
-        measured = {size: edge.row_bytes // 4 for size, edge in edges.items() if edge is not None}
+        measured = _values_at(architecture, live, sizes)
     else:
-        measured = _values(architecture, partition)
+        measured = _values(architecture, live, partition)
     return next((growth for growth in _candidates(measured) if _holds(growth, measured)), None)
 
 
-def _values(architecture: Architecture, partition: Partition) -> dict[int, int]:
+def _values(architecture: Architecture, live: Sequence[str], partition: Partition) -> dict[int, int]:
     """Return the values of an image that pass a boundary, by the size of the image."""
     by_size = _outputs(architecture.name)
     largest = max(by_size)
-    if sum(by_size[largest].get(name, 0) for name in partition.boundary) == _values_at(partition, largest):
+    of_modules = sum(by_size[largest].get(name, 0) for name in partition.boundary)
+    if of_modules == _values_at(architecture, live, [largest]).get(largest):
         return {size: sum(values[name] for name in partition.boundary) for size, values in by_size.items()}
     # It is no module's output that passes, but what a function makes of it, such as a mean.
-    return {size: _values_at(partition, size) for size in by_size}
+    return _values_at(architecture, live, list(by_size))
 
 
-def _values_at(partition: Partition, size: int) -> int:
-    return int(sum(value.numel() for value in partition.prefix(torch.empty(1, 3, size, size, device="meta"))))
+def _values_at(architecture: Architecture, live: Sequence[str], sizes: Sequence[int]) -> dict[int, int]:
+    """Return the values of an image that pass a boundary at some sizes; a network is traced for each."""
+    edges = {size: find_edge(architecture.name, _CLASSES, size_px=size, live=tuple(live)) for size in sizes}
+    return {size: edge.row_bytes // 4 for size, edge in edges.items() if edge is not None}
 
 
 @cache
