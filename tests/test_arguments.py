@@ -17,6 +17,7 @@ from unfreeze.arguments import (
     _UNSWEPT_KEYS,
     PATH_KEYS,
     AlreadyCompletedError,
+    check_not_empty,
     expand_arguments,
     override_key,
 )
@@ -192,13 +193,15 @@ def test_the_key_of_an_override(override: str, key: str) -> None:
     assert override_key(override) == key
 
 
-@pytest.mark.parametrize(
-    "argument", ["resume=", "data.root=", "model.name=''", "data=", "+experiment= ", 'cache.dir=""']
-)
+@pytest.mark.parametrize("argument", ["resume=", "hydra.run.dir=''", "data.root=", "model.name=''", 'cache.dir=""'])
 def test_an_empty_value_is_refused(argument: str) -> None:
     key = argument.partition("=")[0]
-    with pytest.raises(UnfreezeError, match=f"^{re.escape(key)}: the value is empty; type one, as in"):
-        expand_arguments(["data=digits", argument])
+    told = f"^{re.escape(key)}: the value is empty; type one, as in"
+    with pytest.raises(UnfreezeError, match=told):
+        check_not_empty(["data=digits", argument])
+    if key in ("resume", "hydra.run.dir"):
+        with pytest.raises(UnfreezeError, match=told):
+            expand_arguments(["data=digits", argument])
 
 
 def make_run(folder: Path, overrides: Sequence[str], status: str | None = "stopped") -> Path:

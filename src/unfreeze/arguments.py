@@ -21,6 +21,8 @@ _MAYBE_PATH_KEYS: dict[str, Callable[[str], bool]] = {
 }
 """Keys whose value may be a path, and whether it is one, `~` being expanded."""
 
+_HYDRA_PATH_KEYS = ("hydra.run.dir", "hydra.sweep.dir")
+
 _SIGN_KEYS = ("data.columns.separator",)
 """Keys whose value may be a sign that Hydra's grammar has a use for."""
 
@@ -64,7 +66,7 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """
     # Flags first, wherever they were typed: argparse takes overrides in one piece only.
     flags, overrides = split_arguments(arguments)
-    _check_not_empty(overrides)
+    check_not_empty([each for each in overrides if override_key(each) in ("resume", *_HYDRA_PATH_KEYS)])
     sweeps = _is_multirun(flags, overrides)
     overrides = [_with_quoted_value(override, sweeps=sweeps) for override in overrides]
     resume = next((_unquote(each.partition("=")[2]) for each in overrides if each.startswith("resume=")), None)
@@ -81,8 +83,12 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     return [*flags, *chosen.values()]
 
 
-def _check_not_empty(overrides: Sequence[str]) -> None:
-    """Refuse an override without a value: most are of a shell variable that is not set."""
+def check_not_empty(overrides: Sequence[str]) -> None:
+    """Refuse an override without a value: most are of a shell variable that is not set.
+
+    Raises:
+        UnfreezeError: Naming the key.
+    """
     for override in overrides:
         key, separator, value = override.partition("=")
         if separator and not key.startswith("~") and not _unquote(value).strip():

@@ -332,7 +332,7 @@ def cut_to_limits(config: Config, plan: "Plan", images: int) -> "Plan":
     epochs = config.trainer.get("max_epochs") or plan.epochs
     steps = config.trainer.get("max_steps")
     if steps is not None:
-        from unfreeze.data.loader import steps_per_epoch
+        from unfreeze.data.order import steps_per_epoch
 
         ranks, limit = count_ranks(config), config.trainer.get("limit_train_batches") or 1.0
         batches = steps_per_epoch(images, min(config.data.batch_size, -(-images // ranks)), ranks, limit=limit)

@@ -101,11 +101,12 @@ def describe_ranks(config: Config, images: int) -> str:
         images: To train on.
     """
     from unfreeze.build import count_ranks
-    from unfreeze.data.loader import steps_per_epoch
 
     ranks, each = count_ranks(config), config.data.batch_size
     if ranks == 1:
         return ""
+    from unfreeze.data.order import steps_per_epoch
+
     per_rank = min(each, -(-images // ranks))
     alone = steps_per_epoch(images, min(each, images))
     together = steps_per_epoch(images, per_rank, ranks)

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unfreeze.announce import announce, log_hyperparameters, log_layout, log_pictures, shown_path
 from unfreeze.answers import answers_of
-from unfreeze.arguments import override_key
+from unfreeze.arguments import check_not_empty, override_key
 from unfreeze.build import (
     build_data,
     build_module,
@@ -64,6 +64,7 @@ def check_values(raw: DictConfig, typed: Sequence[str]) -> Config:
     Raises:
         UnfreezeError: Naming each value that is wrong.
     """
+    check_not_empty(typed)
     try:
         values = OmegaConf.to_container(raw, resolve=True)
     except OmegaConfBaseException as error:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfreeze.data.order import epoch_order
+from unfreeze.data.order import epoch_order, step_bounds, steps_per_epoch
 from unfreeze.data.sources.images import Indices
 from unfreeze.data.store.pixels import Pixels
 
@@ -84,7 +84,7 @@ class TrainLoader:
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
-        self._bounds = _step_bounds(len(indices), batch_size, world_size)
+        self._bounds = step_bounds(len(indices), batch_size, world_size)
         self._steps = steps_per_epoch(len(indices), batch_size, world_size, limit=limit)
         self._epoch = 0
         self._position = 0
@@ -207,29 +207,3 @@ def _copies(order: Indices) -> Indices:
     copies = np.empty(len(order), dtype=np.int64)
     copies[by_image] = np.arange(len(order)) - starts
     return copies
-
-
-def steps_per_epoch(images: int, batch_size: int, world_size: int = 1, *, limit: float = 1.0) -> int:
-    """Return the number of batches of an epoch, as each rank has them.
-
-    Args:
-        images: To train on.
-        batch_size: Images per batch and rank.
-        world_size: The number of ranks.
-        limit: The most batches, or their share, as the Trainer's `limit_train_batches`.
-    """
-    batches = len(_step_bounds(images, batch_size, world_size)) - 1
-    return min(limit, batches) if isinstance(limit, int) else int(limit * batches)
-
-
-def _step_bounds(count: int, batch_size: int, world_size: int) -> list[int]:
-    """Return where each step begins and ends in an epoch's order, over all ranks."""
-    per_rank = -(-count // world_size)
-    sizes = [batch_size] * (per_rank // batch_size)
-    rest = per_rank % batch_size
-    if rest == 1 and sizes:
-        # BatchNorm can't learn from one image.
-        sizes = [*sizes[:-1], *([batch_size - 1, 2] if batch_size > 2 else [batch_size + 1])]
-    elif rest:
-        sizes.append(rest)
-    return [0, *(np.cumsum(sizes) * world_size).tolist()]

@@ -53,3 +53,29 @@ def _quotas(count: int, ranks: Indices, epoch: int) -> tuple[Indices, Indices]:
     share, rest = divmod(count, len(ranks))
     before, after = (((epoch + more) * rest - ranks + len(ranks) - 1) // len(ranks) for more in (0, 1))
     return epoch * share + before, share + after - before
+
+
+def steps_per_epoch(images: int, batch_size: int, world_size: int = 1, *, limit: float = 1.0) -> int:
+    """Return the number of batches of an epoch, as each rank has them.
+
+    Args:
+        images: To train on.
+        batch_size: Images per batch and rank.
+        world_size: The number of ranks.
+        limit: The most batches, or their share, as the Trainer's `limit_train_batches`.
+    """
+    batches = len(step_bounds(images, batch_size, world_size)) - 1
+    return min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+
+
+def step_bounds(count: int, batch_size: int, world_size: int) -> list[int]:
+    """Return where each step begins and ends in an epoch's order, over all ranks."""
+    per_rank = -(-count // world_size)
+    sizes = [batch_size] * (per_rank // batch_size)
+    rest = per_rank % batch_size
+    if rest == 1 and sizes:
+        # BatchNorm can't learn from one image.
+        sizes = [*sizes[:-1], *([batch_size - 1, 2] if batch_size > 2 else [batch_size + 1])]
+    elif rest:
+        sizes.append(rest)
+    return [0, *(np.cumsum(sizes) * world_size).tolist()]
