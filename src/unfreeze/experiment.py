@@ -1,6 +1,7 @@
 """One run: what it consists of, what it writes down before it starts, and what a resume must find unchanged."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,10 @@ def check_resumable(experiment: Experiment, raw: DictConfig, run_dir: Path) -> i
     last = last_of(run_dir)
     if not last.is_file():
         return 0
-    checkpoint = read_checkpoint(last)
+    try:
+        checkpoint = read_checkpoint(last)
+    except UnfreezeError as error:
+        raise UnfreezeError(f"resume: {error}; {_other_checkpoint(last)}") from None
     callbacks = checkpoint["callbacks"]
     check_identity(callbacks["RunRecorder"]["identity"], identity_of(experiment))
     saved = Plan.from_dict(callbacks["StagedUnfreezing"]["plan"])
@@ -133,6 +137,21 @@ def check_resumable(experiment: Experiment, raw: DictConfig, run_dir: Path) -> i
         )
     check_unchanged(run_dir, _resolved_request(experiment, raw))
     return int(checkpoint["global_step"])
+
+
+def _other_checkpoint(last: Path) -> str:
+    """Return how to go on where the last checkpoint is broken: from the newest other one that is whole."""
+    from unfreeze.inference.checkpoint import read_checkpoint
+
+    others = [file for file in last.parent.glob("*.ckpt") if file != last]
+    for file in sorted(others, key=lambda each: -each.stat().st_mtime):
+        with suppress(UnfreezeError, KeyError):
+            checkpoint = read_checkpoint(file)
+            return (
+                f"{file.name} beside it is whole, of epoch {checkpoint['epoch'] + 1}: copy it to {last} and type "
+                f"resume={last.parents[1]} again, which repeats what came after it"
+            )
+    return "no other checkpoint is whole; start a new run"
 
 
 def identity_of(experiment: Experiment) -> dict[str, Any]:

@@ -22,6 +22,7 @@ BUILDING = ".building-"
 """What the names of files begin with that are being written."""
 
 _LONGEST_WORD = 80
+_LFS = b"version https://git-lfs"
 
 
 def refuse_occupied(folder: Path, *, verb: str) -> None:
@@ -73,6 +74,20 @@ def replacing(path: Path, nbytes: int | None = None) -> Iterator[Path]:
             os.replace(building, path)
         finally:
             building.unlink(missing_ok=True)
+
+
+def strange_content(path: Path) -> str | None:
+    """Return in a few words what a file holds that is neither an image nor weights; None where nothing is known.
+
+    What a server answers in place of a file that needs a login or is gone, and what Git keeps of a large file.
+    """
+    with path.open("rb") as file:
+        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "an empty file"
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+        return "a web page"
+    return "a pointer of Git LFS, for which git lfs pull gets the file" if start.startswith(_LFS) else None
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -268,6 +268,13 @@ def test_a_prefix_that_wants_more_than_one_image_is_refused() -> None:
         check_partition(network, partition, torch.randn(2, 3, 8, 8))
 
 
+def test_a_prefix_whose_values_are_not_finite_is_refused() -> None:
+    network = Net().eval()
+    nn.init.constant_(network.second.weight, float("nan"))
+    with pytest.raises(CannotPartitionError, match="not finite"):
+        check_partition(network, cut(network, ["head"]), torch.randn(2, 3, 8, 8))
+
+
 def test_a_prefix_is_passed_once_more_where_something_in_it_trains() -> None:
     network, seen = Net(), []
     network.first.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))

@@ -152,20 +152,23 @@ class TestFiles:
         assert torch.equal(read(tmp_path / "last.pth.tar")["fc.weight"], stock["fc.weight"])
 
     @pytest.mark.parametrize(
-        ("name", "content"),
+        ("name", "content", "told"),
         [
-            ("page.pth", b"<!DOCTYPE html><html>404</html>"),
-            ("empty.pth", b""),
-            ("short.pth", b"PK\x03\x04"),
-            ("junk.pth", b"hello"),
-            ("junk.ckpt", b"\x80\x02}q\x00."),
-            ("page.safetensors", b"<!DOCTYPE html><html>404</html>"),
-            ("empty.safetensors", b""),
+            ("page.pth", b"<!DOCTYPE html><html>404</html>", "it is a web page"),
+            ("empty.pth", b"", "it is an empty file"),
+            ("pointer.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "it is a pointer of Git LFS"),
+            ("short.pth", b"PK\x03\x04", "it is not whole: its end is missing"),
+            ("junk.pth", b"hello", "it is no file of torch.save, or not whole"),
+            ("junk.ckpt", b"\x80\x02}q\x00.", ""),
+            ("page.safetensors", b"\n<html>404</html>", "it is a web page"),
+            ("empty.safetensors", b"", "it is an empty file"),
         ],
     )
-    def test_what_is_no_weights_file_is_refused_in_a_line(self, tmp_path: Path, name: str, content: bytes) -> None:
+    def test_what_is_no_weights_file_is_refused_in_a_line(
+        self, tmp_path: Path, name: str, content: bytes, told: str
+    ) -> None:
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UnfreezeError, match="can't be read as weights") as refusal:
+        with pytest.raises(UnfreezeError, match=rf"can't be read as weights \({told}") as refusal:
             read(tmp_path / name)
         assert str(tmp_path / name) in str(refusal.value)
         assert "\n" not in str(refusal.value)
@@ -178,6 +181,17 @@ class TestFiles:
         torch.save(content, tmp_path / "odd.pth")
         with pytest.raises(UnfreezeError, match="not a state_dict"):
             read(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float, suffix: str) -> None:
+    state = {"conv1.0.weight": torch.ones(4), "fc.bias": torch.tensor([0.0, value])}
+    file = tmp_path / f"diverged{suffix}"
+    save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
+    told = r"diverged\.\w+ has NaN or infinite values in 1 of 2 entries, such as fc\.bias; want weights of a training"
+    with pytest.raises(UnfreezeError, match=told):
+        read(file)
 
 
 class Malicious:

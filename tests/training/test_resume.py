@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,25 @@ def test_killed_with_limited_epochs_and_resumed_elsewhere(tmp_path: Path) -> Non
     resumed = train(["resume=run", "callbacks.kill=null"], tmp_path / "moved")
     assert resumed.code == 0, resumed.err
     assert_same_run(tmp_path / "moved", tmp_path / "whole")
+
+
+def test_a_broken_last_checkpoint_names_one_that_is_whole(uninterrupted: Path, tmp_path: Path) -> None:
+    run(tmp_path, *KILL, "+callbacks.kill.step=23", "+callbacks.kill.name=SIGTERM")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-100])
+    refused = train(["resume=run", "callbacks.kill=null"], tmp_path)
+    assert refused.code == 2
+    assert refused.err.count("\n") == 1
+    assert "last.ckpt: can't be read as a checkpoint (it is not whole: its end is missing)" in refused.err
+    epoch = torch.load(last.with_name("best.ckpt"), weights_only=True)["epoch"] + 1
+    assert f"best.ckpt beside it is whole, of epoch {epoch}: copy it to {last} and type resume=" in refused.err
+    shutil.copyfile(last.with_name("best.ckpt"), last)
+    resumed = train(["resume=run", "callbacks.kill=null"], tmp_path)
+    assert resumed.code == 0, resumed.err
+    assert result(tmp_path)["status"] == "completed"
+    for name in ("last.ckpt", "best.ckpt"):
+        got, want = weights(tmp_path, name), weights(uninterrupted, name)
+        assert all(torch.equal(got[key], want[key]) for key in want), name
 
 
 def test_killed_on_cached_views(tmp_path: Path) -> None:

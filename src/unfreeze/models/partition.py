@@ -287,6 +287,8 @@ def check_partition(network: nn.Module, partition: Partition, images: Tensor) ->
     """
     modes = {module: module.training for module in network.modules()}
     in_training = activations_of(partition.prefix, images)
+    if not all(value.isfinite().all() for value in in_training if value.is_floating_point()):
+        raise CannotPartitionError("its frozen part gives values that are not finite")
     network.eval()
     try:
         in_evaluation = activations_of(partition.prefix, images) if _trains(partition.prefix, modes) else in_training

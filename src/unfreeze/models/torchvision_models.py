@@ -16,6 +16,7 @@ from torchvision.transforms.functional import InterpolationMode
 
 from unfreeze.assets import TINY_ARCHITECTURE, TINY_PREPROCESSING, TINY_WEIGHTS
 from unfreeze.errors import UnfreezeError, first_line, suggest
+from unfreeze.files import strange_content
 from unfreeze.models.architecture import Architecture
 from unfreeze.models.channels import PRETRAINED, adapt_state, find_first_convolution, replace_first_convolution
 from unfreeze.models.preprocessing import Preprocessing
@@ -108,8 +109,9 @@ class TorchvisionModel(Architecture):
                     f"model.weights: {weights} of {self.name} could not be had from {url} ({reason}). "
                     f"Put the file at {kept}, or type model.weights=path/to/file.pth, model.weights=null or model=tiny"
                 ) from None
+            content = strange_content(kept) if kept.is_file() else None
             raise UnfreezeError(
-                f"model.weights: what came from {url} is not {weights} ({first_line(error)}); "
+                f"model.weights: what came from {url} is not {weights} ({content or first_line(error)}); "
                 f"delete {kept} if it is there and try again"
             ) from None
 

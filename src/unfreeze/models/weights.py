@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unfreeze.errors import UnfreezeError, first_line
+from unfreeze.files import strange_content
 from unfreeze.models.state_dicts import load_state
 
 CHECKPOINT_KEY = "unfreeze"
@@ -24,6 +26,9 @@ NETWORK_PREFIX = "network."
 
 _HOLDERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module")
 """Where checkpoints keep a state_dict, the first that is there; an average is what was judged."""
+
+_ARCHIVE = b"PK\x03\x04"
+"""What a file of torch.save begins with."""
 
 _COMPILED = "_orig_mod."
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
@@ -54,13 +59,14 @@ def read_file(path: Path, *, wanted: Collection[str]) -> dict[str, Tensor]:
         wanted: Names of the network's entries.
 
     Raises:
-        UnfreezeError: If it is not a state_dict.
+        UnfreezeError: If it is not a state_dict, or has values that are not finite.
     """
     state = {
         key.replace(_COMPILED, ""): value.float() if value.is_floating_point() else value
         for key, value in _entries(path).items()
         if isinstance(value, Tensor)
     }
+    _check_finite(path, state)
     return _unwrap(state, set(wanted))
 
 
@@ -114,18 +120,44 @@ def load_plain(path: Path) -> Any:
     except OSError as error:
         raise UnfreezeError(error.strerror or first_line(error)) from None
     except Exception as error:  # what is no such file, or a broken one, fails in every way there is
-        if "weights_only" in str(error):
-            raise UnfreezeError("it holds more than tensors and plain values") from None
-        is_told = isinstance(error, RuntimeError | pickle.UnpicklingError)
-        raise UnfreezeError(first_line(error) if is_told else "it is no file of torch.save, or not whole") from None
+        raise UnfreezeError(_why_not(path, error)) from None
+
+
+def _why_not(path: Path, error: Exception) -> str:
+    """Return in a few words why a file can't be read as one of torch.save."""
+    content = strange_content(path)
+    if content is not None:
+        return f"it is {content}"
+    with path.open("rb") as file:
+        is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
+    if is_archive and not zipfile.is_zipfile(path):
+        return "it is not whole: its end is missing"
+    if "weights_only" in str(error) and (is_archive or _is_pickle(path)):
+        return "it holds more than tensors and plain values"
+    return "it is no file of torch.save, or not whole"
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO
+
+
+def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UnfreezeError(
+            f"model.weights: {path} has NaN or infinite values in {len(broken)} of {len(state)} entries, such as "
+            f"{broken[0]}; want weights of a training that did not diverge"
+        )
 
 
 def _entries(path: Path) -> Mapping[str, Tensor]:
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else load_plain(path)
     except (UnfreezeError, SafetensorError, OSError, ValueError) as error:
+        content = strange_content(path) if path.is_file() else None
         raise UnfreezeError(
-            f"model.weights: {path} can't be read as weights ({first_line(error)}); "
+            f"model.weights: {path} can't be read as weights ({f'it is {content}' if content else first_line(error)}); "
             "want a state_dict saved by torch.save or safetensors, which runs no code when loaded"
         ) from None
     if isinstance(content, Mapping):

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from unfreeze.files import strange_content
+
 if TYPE_CHECKING:
     from unfreeze.data.sources.bands import Bands
 
@@ -185,7 +187,8 @@ def _grey_to_rgb(values: NDArray[np.float64]) -> Image.Image:
 def _reason(error: Exception, path: Path) -> str:
     match error:
         case UnidentifiedImageError():
-            return "a web page, not an image" if _looks_like_markup(path) else "not an image"
+            content = strange_content(path)
+            return f"{content}, not an image" if content else "not an image"
         case FileNotFoundError():
             return "broken link" if path.is_symlink() else "no such file"
         case Image.DecompressionBombError():
@@ -193,9 +196,3 @@ def _reason(error: Exception, path: Path) -> str:
         case OSError() if error.strerror:
             return error.strerror.lower()
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _looks_like_markup(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))
