@@ -33,6 +33,19 @@ def empty_folder(folder: Path) -> None:
     (folder / "photos").mkdir()
 
 
+def no_class_folders(folder: Path) -> None:
+    write_images(folder / "photos", 3)
+
+
+def deeper_folders(folder: Path) -> None:
+    for name in "ab":
+        write_images(folder / "photos" / "inner" / name, 3)
+
+
+def table_of_missing_files(folder: Path) -> None:
+    (folder / "photos.csv").write_text("image,label\n" + "".join(f"gone/{i}.png,{'xy'[i % 2]}\n" for i in range(4)))
+
+
 def one_class(folder: Path) -> None:
     write_images(folder / "photos" / "a", 3)
 
@@ -90,7 +103,7 @@ REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["trainer.max_time=5", *QUICK], nothing, "trainer: max_time: got 5, want days, hours, minutes and seconds"),
     (["hydra.run.dir=/proc/nothing", *QUICK], nothing, "hydra.run.dir: can't write in '/proc/nothing'"),
     (["trainer.accelerator=warp", *QUICK], nothing, "trainer: "),
-    (["trainer.accelerator=tpu", *QUICK], nothing, "trainer: "),
+    (["trainer.accelerator=tpu", *QUICK], nothing, "; type trainer.accelerator=auto to use what this machine has"),
     (["trainer.precision=64-true", *QUICK], nothing, "trainer.precision: got '64-true', want one of auto, 32"),
     (["trainer.accumulate_grad_batches=0", *QUICK], nothing, "trainer.accumulate_grad_batches: got 0"),
     (["trainer.limit_val_batches=0", *QUICK], nothing, "trainer.limit_val_batches: got 0"),
@@ -116,6 +129,17 @@ REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["data=imagefolder", "data.root=photo", "model=tiny"], nothing, "data.root: no folder"),
     (["data=imagefolder", "model=tiny"], nothing, "data.root: missing; type data.root="),
     (PHOTOS, empty_folder, "data.root: no images"),
+    (PHOTOS, no_class_folders, "3 images lie right in"),
+    (PHOTOS, no_class_folders, "no folder per class. Put each class in a folder of its own"),
+    (PHOTOS, deeper_folders, "photos/inner has a, b: type data.root="),
+    (PHOTOS, one_class, "to tell apart. Want a folder per class, with its images in it"),
+    (TABLE, table_of_missing_files, "none of the 4 images is there, such as 'gone/0.png' in"),
+    (
+        ["callbacks=ema", "callbacks.average.decay=2", *QUICK],
+        nothing,
+        "callbacks.average.decay: got 2, want a",
+    ),
+    (["+callbacks.x={_target_: lightning.pytorch.callbacks.Timer, interval: 3}", *QUICK], nothing, "can't be made (Un"),
     (PHOTOS, one_class, "has one class of 'label', 'a'; want two or more to tell apart"),
     (PHOTOS, one_class_in_two_splits, "has one class of 'label', 'a'; want two or more to tell apart"),
     (TABLE, one_class_in_a_table, "has one class of 'label', 'x'; want two"),

@@ -8,7 +8,7 @@ from unfreeze.answers import answers_of
 from unfreeze.cachefolder import cache_root
 from unfreeze.config import CacheConfig, Config, DataConfig
 from unfreeze.cores import allowed_cores
-from unfreeze.errors import UnfreezeError
+from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.terminal import counting_bar
 from unfreeze.training.precision import AUTO, FLOAT32
 
@@ -65,6 +65,19 @@ def build_source(config: Config) -> "ImageSource":
             return cifar10_source(data.root or "data", download=data.download)
         case "digits":
             return digits_source()
+
+
+def _hint_at_folder(data: DataConfig, only: str) -> str:
+    """Return what to type where class folders lie deeper than where they were looked for."""
+    from unfreeze.data.sources.source import SPLIT_NAMES
+
+    if data.name != "imagefolder" or data.root is None:
+        return ""
+    inner = Path(data.root).expanduser() / only
+    folders = [each.name for each in sorted(inner.iterdir()) if each.is_dir()] if inner.is_dir() else []
+    if len(folders) > 1 or set(folders) & set(SPLIT_NAMES):
+        return f"; {inner} has {', '.join(folders[:5])}: type data.root={inner}"
+    return ". Want a folder per class, with its images in it"
 
 
 def count_images(config: Config) -> "tuple[Outputs, int]":
@@ -137,23 +150,29 @@ def build_splits(data: DataConfig, source: "ImageSource") -> "Splits":
     Raises:
         UnfreezeError: If there are not enough images for them, or nothing to tell apart.
     """
+    from unfreeze.data.sources.images import FileImages
     from unfreeze.data.splits.splits import split_source
 
     for task in source.tasks:
         if len(task.classes) < 2:
             raise UnfreezeError(
                 f"data: {source.name} has one class of {task.name!r}, {task.classes[0]!r}; want two or more to tell "
-                "apart"
+                f"apart{_hint_at_folder(data, task.classes[0])}"
             )
-    return split_source(
-        source,
-        val_fraction=data.val_fraction,
-        test_fraction=data.test_fraction,
-        fraction=data.fraction,
-        folds=data.folds,
-        fold=data.fold,
-        seed=data.seed,
-    )
+    try:
+        return split_source(
+            source,
+            val_fraction=data.val_fraction,
+            test_fraction=data.test_fraction,
+            fraction=data.fraction,
+            folds=data.folds,
+            fold=data.fold,
+            seed=data.seed,
+        )
+    except UnfreezeError:
+        if isinstance(source.images, FileImages):
+            source.images.check_some_are_there()
+        raise
 
 
 def store_options(config: Config) -> "StoreOptions":
@@ -403,7 +422,9 @@ def check_trainer(config: Config) -> "Trainer":
         parse_max_time(config.trainer.get("max_time"))
         trainer = _bare_trainer(config)
     except Exception as error:
-        raise UnfreezeError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+        accelerator = config.trainer.get("accelerator", "auto")
+        hint = "" if accelerator in ("auto", "cpu") else "; type trainer.accelerator=auto to use what this machine has"
+        raise UnfreezeError(f"trainer: {first_line(error).rstrip('.!')}{hint}") from None
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > allowed_cores():
         raise UnfreezeError(
             f"trainer.devices: got {trainer.num_devices}, but this process may use {allowed_cores()} cores, and each "

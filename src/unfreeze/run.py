@@ -408,7 +408,10 @@ def _check_nodes(raw: DictConfig) -> None:
                 # A logger may reach for a server when it is made: that it can be imported is enough here.
                 made = instantiate(node) if group == "callbacks" else resolve_name(node["_target_"])
             except Exception as error:
-                raise UnfreezeError(f"{group}.{name}: can't be made ({str(error).strip().splitlines()[0]})") from None
+                cause = error.__cause__ or error  # Hydra puts its own words around what the callback raised
+                if isinstance(cause, UnfreezeError):
+                    raise cause from None
+                raise UnfreezeError(f"{group}.{name}: can't be made ({first_line(cause)})") from None
             if group == "callbacks" and not isinstance(made, Callback):
                 raise UnfreezeError(f"callbacks.{name}: {node._target_} is no lightning.Callback")
 

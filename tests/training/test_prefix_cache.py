@@ -225,7 +225,7 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
 
 
 def test_rows_that_no_file_can_take_stay_in_memory_where_they_fit(
-    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(descriptor: int, offset: int, length: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -233,6 +233,10 @@ def test_rows_that_no_file_can_take_stay_in_memory_where_they_fit(
     monkeypatch.setattr("os.posix_fallocate", full)
     run = Run(fit, [HEAD], options=PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0)))
     assert run.reports[0]["place"] == "in RAM"
+    assert f"! features are not kept for later runs: can't write to {tmp_path / 'cache'} (No space left" in caplog.text
+    (tmp_path / "file").touch()
+    Run(fit, [HEAD], options=PrefixCacheOptions(folder=CacheFolder(tmp_path / "file" / "cache", 1.0)))
+    assert f"can't write to {tmp_path / 'file' / 'cache'} (Not a directory)" in caplog.text
     assert equal(state_of(run.module), state_of(Run(fit, [HEAD]).module))
 
 

@@ -1,5 +1,6 @@
 """The features at one edge of a network, for the images of a run: looked up, or computed and kept."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from contextlib import nullcontext
@@ -27,6 +28,8 @@ from unfreeze.training.feature_keys import digest_of, feature_facts, features_ke
 from unfreeze.training.features import FeatureFiles, FeatureTable, RowLayout, are_pooled
 from unfreeze.training.interruption import STOP
 from unfreeze.training.module import ImageClassifier
+
+log = logging.getLogger(__name__)
 
 _FETCHED_BYTES_PER_S = 2e9
 """How fast rows are fetched at least, from memory or from the page cache."""
@@ -190,7 +193,10 @@ class StageFeatures:
         try:
             self._make_room()
         except (NoRoomError, OSError) as problem:
-            return None if fits_in_memory else str(problem)
+            if not fits_in_memory:
+                return str(problem)
+            self._say_not_kept(problem)
+            return None
         self._place = "files"
         return None
 
@@ -216,10 +222,18 @@ class StageFeatures:
             return self._in_memory(kind, wanted)
         try:
             return self._in_files(kind, wanted)
-        except OSError:  # a folder that may only be read, a full disk
+        except OSError as error:  # a folder that may only be read, a full disk
             if self._trainer.world_size > 1 or self.nbytes > free_memory_bytes() // 2:
                 raise
+            self._say_not_kept(error)
             return self._in_memory(kind, wanted)
+
+    def _say_not_kept(self, problem: Exception) -> None:
+        reason = str(problem)
+        if isinstance(problem, OSError):
+            root = "the cache" if self._options.folder is None else self._options.folder.root
+            reason = f"can't write to {root} ({problem.strerror or problem})"
+        log.warning(f"  ! features are not kept for later runs: {reason}; type another cache.dir")
 
     def close(self) -> None:
         """Let go of all rows, and remove those that nobody will use again."""

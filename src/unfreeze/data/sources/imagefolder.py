@@ -119,6 +119,13 @@ def _check_classes(base: Path, split: str, folder: str, members: dict[str, list[
 
 def _check_has_images(walk: FolderWalk, paths: Sequence[str]) -> None:
     if not paths:
+        alone = sorted(name for name in walk.ignored if name[name.rfind(".") :].lower() in walk.suffixes)
+        if alone:
+            raise UnfreezeError(
+                f"data.root: {len(alone):,} image{'s' * (len(alone) > 1)} lie right in {walk.root!r}, such as "
+                f"{printable(alone[0])}, but there is no folder per class. Put each class in a folder of its own, or "
+                "name the classes in a table: data=manifest data.csv=..."
+            )
         raise UnfreezeError(
             f"data.root: no images in {walk.root!r}. Want a folder of class folders, or one with train/ "
             f"(and val/, test/) in it; images end in {' '.join(sorted(walk.suffixes))}"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from unfreeze.data.sources.bands import RGB, check_readable, decode_bands
 from unfreeze.data.sources.decoding import DecodedImage, content_digest, decode_file
+from unfreeze.errors import UnfreezeError
 
 Indices = NDArray[np.int64]
 
@@ -73,6 +74,18 @@ class FileImages:
     def name(self, index: int) -> str:
         """Return the path as it was given, printable in one line whatever its bytes."""
         return printable(self.paths[index])
+
+    def check_some_are_there(self) -> None:
+        """Refuse paths of which none leads to a file: then it is the folder that is wrong.
+
+        Raises:
+            UnfreezeError: Naming the folder, and what to type.
+        """
+        if len(self) and not any(os.path.lexists(os.path.join(self.root, path)) for path in self.paths):
+            raise UnfreezeError(
+                f"data: none of the {len(self):,} images is there, such as {self.name(0)!r} in "
+                f"{printable(self.root)!r}; type data.root=<the folder that the paths start from>"
+            )
 
     def read(self, index: int) -> DecodedImage:
         """Return the decoded file."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from unfreeze.cachefolder import CacheFolder, NoRoomError
 from unfreeze.cores import MOST_WORKERS, usable_cores
 from unfreeze.data.sources.decoding import UnreadableImageError, quiet_decoders
-from unfreeze.data.sources.images import ArrayImages, Images, Indices
+from unfreeze.data.sources.images import ArrayImages, FileImages, Images, Indices
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.data.store.entry import StoreFiles, store_key
 from unfreeze.data.store.facts import ImageFacts
@@ -311,6 +311,8 @@ class _Build:
         if not facts.unreadable:
             return
         every = len(facts.unreadable) == len(self.images)
+        if every and isinstance(self.images, FileImages):
+            self.images.check_some_are_there()
         if self.on_error == "raise" or every:
             hint = "" if every else ", or type data.on_error=skip to leave them out"
             # Where nothing can be read, it is the place that is wrong, and a few names tell it.
