@@ -1,6 +1,7 @@
 """This machine's memory: what is free, and what training on a CPU frees in one step and wants in the next."""
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -25,13 +26,25 @@ def keep_freed_pages() -> None:
 
 
 def free_memory_bytes() -> int:
-    """Return what the kernel could give, or 16 GB where it does not say; less where a container's limit is closer."""
+    """Return what the kernel could give; less where a container's limit is closer.
+
+    Where the kernel does not say, as on macOS, it is half of the machine's memory, or 4 GB where that is not known.
+    """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
-        return 16 << 30
-    machine = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 16 << 30)
+        return _half_of_memory()
+    machine = next(
+        (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), _half_of_memory()
+    )
     return max(0, min([machine, *_free_in_groups()]))
+
+
+def _half_of_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, OSError, ValueError):
+        return 4 << 30
 
 
 def _free_in_groups() -> list[int]:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unfreeze.announce import shown_path
 from unfreeze.build import build_data, build_module, build_source, check_trainer, decode, prefix_cache_options
-from unfreeze.compute import read_verdict
+from unfreeze.compute import allow_tf32, read_verdict, with_verdict
 from unfreeze.config import Config
 from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.files import read_json
@@ -52,9 +52,11 @@ class Reopened:
         kept = prefix_cache_options(config.cache, sweep=None)
         judging = [JudgeByKeptFeatures(kept)] if config.cache.enabled else []
         trainer = build_trainer(config, OmegaConf.create({"callbacks": None, "logger": None}), run_dir, judging)
+        verdict = read_verdict(run_dir)
+        if verdict is not None:
+            allow_tf32(with_verdict(config, verdict), trainer.strategy.root_device)
         if trainer.strategy.root_device.type == "cpu" and data.store.pixels.fits_in_memory:
             keep_freed_pages()
-        verdict = read_verdict(run_dir)
         return cls(config, data, trainer, verdict is None or verdict.channels_last)
 
     def module_of(self, classifier: "Classifier") -> "ImageClassifier":

@@ -13,7 +13,13 @@ MAY_CHANGE = (
     *("resume", "logger", "report", "test", "experiment", "sweep", "hydra"),
     *("cache.dir", "cache.gb", "data.root", "data.csv", "data.download"),
     *("data.num_workers", "data.store", "data.store_gb"),
-    *("trainer.accelerator", "trainer.max_time", "trainer.log_every_n_steps", "trainer.limit_test_batches"),
+    *(
+        "trainer.accelerator",
+        "trainer.strategy",
+        "trainer.max_time",
+        "trainer.log_every_n_steps",
+        "trainer.limit_test_batches",
+    ),
     *("trainer.profiler", "trainer.detect_anomaly"),
 )
 """Keys and sections. Images are compared by content, wherever they lie; a limit of time counts anew."""

@@ -136,6 +136,7 @@ def prepare(config: Config, raw: DictConfig, typed: Sequence[str], run_dir: Path
     classifier = replace(classifier, native_px=data.store.frame.native_px)
     teacher = build_teacher(config, source, data, outputs) if config.objective.name == "distill" else None
     device = trainer.strategy.root_device
+    allow_tf32(config, device)  # as a probe in float32 and a run that it chooses for compute
     verdict = settle_compute(config, plan=plan, classifier=classifier, batch_size=data.batch_size, device=device)
     config = with_verdict(config, verdict)
     experiment = Experiment(config, tuple(typed), plan, classifier, data, verdict, teacher=teacher)
@@ -217,13 +218,12 @@ def _begin_result(experiment: Experiment, raw: DictConfig, run_dir: Path) -> "Ru
 
 
 def _prepare_process(experiment: Experiment, trainer: "Trainer") -> None:
-    """Set what holds for this process and the ranks that it starts: memory, arithmetic, precision."""
+    """Set what holds for this process and the ranks that it starts: memory and precision."""
     device = trainer.strategy.root_device
     if device.type == "cpu":
         ask_for_gpus_cheaply()
         if experiment.data.store.pixels.fits_in_memory:
             keep_freed_pages()
-    allow_tf32(experiment.config, device)
     if trainer.world_size > 1:
         bequeath(experiment.verdict)
 
@@ -356,7 +356,7 @@ def run_job(
 def build_trainer(
     config: Config, raw: DictConfig, run_dir: Path, callbacks: Sequence["Callback"], *, start_step: int = 0
 ) -> "Trainer":
-    """Return a Trainer that writes into a run's directory."""
+    """Return a Trainer that writes into a run's directory, and set the arithmetic of its device."""
     from hydra.utils import instantiate
     from lightning import Trainer
 
@@ -369,12 +369,14 @@ def build_trainer(
     max_time = parse_max_time(config.trainer.get("max_time"))
     extra = [instantiate(node) for node in (raw.callbacks or {}).values() if node is not None]
     best = BestCheckpoint(folder, monitor=config.monitor, mode=config.monitor_mode, keep=config.keep_best)
-    return Trainer(
+    trainer = Trainer(
         **{"profiler": Unprofiled(), "plugins": [CheckpointFiles()], **trainer_arguments(config)},
         callbacks=[*callbacks, SeededSteps(config.seed), *extra, best, LastCheckpoint(folder, max_time=max_time)],
         logger=_build_loggers(raw, run_dir, start_step),
         default_root_dir=run_dir,
     )
+    allow_tf32(config, trainer.strategy.root_device)
+    return trainer
 
 
 def _without_weights_from_scratch(values: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A training step: what it augments, mixes, weighs and counts."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchmetrics import CatMetric
 
 from tests.data.augment.noise import smooth_noise
 from tests.training.conftest import Probe, make_classifier, quiet_trainer
@@ -16,9 +18,10 @@ from unfreeze.data.augment.mixing import mix_batch, mix_targets
 from unfreeze.data.augment.presets import Augmentation, augmentation
 from unfreeze.data.loader import Batch, EvalLoader, TrainLoader
 from unfreeze.data.store.pixels import ResidentPixels
+from unfreeze.models.outputs import Outputs, TaskClasses
 from unfreeze.training.losses import class_weights
 from unfreeze.training.module import ImageClassifier
-from unfreeze.training.objectives import Classify
+from unfreeze.training.objectives import Classify, Multitask
 
 CLASSES = 3
 NAMES = ("class0", "class1", "class2")
@@ -165,3 +168,36 @@ def test_losses_are_means_over_images_not_over_batches() -> None:
     with torch.no_grad():
         logits = module.eval()(module.preprocessing(images))
     assert seen == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+def test_ranks_gather_what_a_test_has_found_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards Lightning has moved the module to the CPU, where NCCL gathers nothing."""
+    gathered_while: list[bool] = []
+    compute = CatMetric.compute
+
+    def noted(metric: CatMetric) -> Tensor:
+        gathered_while.append(trainer.testing)
+        return compute(metric)
+
+    module, trainer = ImageClassifier(make_classifier(CLASSES, dropout=None)), quiet_trainer()
+    for metric in (module.test_logits, module.test_labels, module.test_indices):
+        monkeypatch.setattr(metric, "compute", partial(noted, metric))
+    images = smooth_noise(COUNT, 36, 36)
+    pixels = ResidentPixels(images.permute(0, 2, 3, 1).contiguous())
+    loader = EvalLoader(pixels, LABELS, np.arange(COUNT)[::-1].copy(), batch_size=3)
+    trainer.test(module, loader, verbose=False)
+    logits, labels, indices = module.test_answers()
+    assert gathered_while == [True] * 3
+    assert torch.equal(indices, torch.arange(COUNT))
+    assert torch.equal(labels, LABELS)
+    with torch.no_grad():
+        direct = module.eval()(module.preprocessing(images))
+    torch.testing.assert_close(logits, direct)
+
+
+def test_what_tasks_count_stays_on_the_device_of_the_network() -> None:
+    outputs = Outputs((TaskClasses("tone", ("dark", "bright")), TaskClasses("hue", ("blue", "red", "green"))))
+    objective = Multitask(outputs, task_weights={"tone": 3.0})
+    assert objective.shares.tolist() == [0.75, 0.25]
+    assert objective.to("meta").shares.is_meta
+    assert not objective.state_dict()

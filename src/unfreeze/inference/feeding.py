@@ -16,6 +16,7 @@ from unfreeze.data.store.blocks import BlockDecoder, DecodedBlock
 from unfreeze.data.store.framing import Frame, Resize
 from unfreeze.inference.given import Part
 from unfreeze.models.classifier import Classifier
+from unfreeze.system.accelerator import to_device
 
 BATCH_SIZE = 64
 _FEW_PARTS = 2
@@ -79,7 +80,7 @@ class Feeder:
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return uint8 images, shape (N, C, H, W), as the network sees them, on the device."""
-        prepared = self.classifier.preprocessing(images.to(self.device, non_blocking=True))
+        prepared = self.classifier.preprocessing(to_device(images, self.device))
         return prepared.contiguous(memory_format=torch.channels_last)
 
     def _decoder(self, *, workers: int) -> BlockDecoder:

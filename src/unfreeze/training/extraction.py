@@ -13,6 +13,7 @@ from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.loader import Batch
 from unfreeze.data.sources.images import Indices
 from unfreeze.models.partition import Activations, activations_of
+from unfreeze.system.accelerator import synchronize, to_device
 from unfreeze.training.features import FeatureTable
 from unfreeze.training.module import ImageClassifier
 
@@ -102,7 +103,7 @@ class Extractor:
     def activations(self, images: Tensor, index: Tensor) -> Activations:
         """Return the activations of uint8 images, shape (n, 3, H, W), that stand at some positions of the source."""
         device = self.module.device
-        batch = Batch(images.to(device, non_blocking=True), index, index)
+        batch = Batch(to_device(images, device), index, index)
         if self.kind.epoch is None:
             prepared = self.module.prepared_for_evaluation(batch)
         else:
@@ -117,12 +118,15 @@ class Extractor:
         return self.autocast()
 
     def seconds_per_image(self, indices: Indices) -> float:
-        """Return what one image costs, by a batch of them."""
+        """Return what one image costs, by a batch of them; on an accelerator by the second, which finds it warm."""
         chunk = np.resize(indices, self.batch_size)
         images = self.data.store.read(chunk)
         index = torch.from_numpy(np.ascontiguousarray(chunk))
+        device = self.module.device
+        if device.type != "cpu":
+            self.activations(images, index)
+            synchronize(device)
         started = time.perf_counter()
-        activations = self.activations(images, index)
-        if activations[0].is_cuda:
-            torch.cuda.synchronize()
+        self.activations(images, index)
+        synchronize(device)
         return (time.perf_counter() - started) / len(chunk)

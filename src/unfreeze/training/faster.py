@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from unfreeze.system.accelerator import synchronize
+
 log = logging.getLogger(__name__)
 
 _CLEARLY = 0.9
@@ -118,8 +120,7 @@ def _seconds(module: nn.Module, images: Tensor) -> float:
     for _ in range(2):
         started = time.perf_counter()
         module(images)
-        if images.is_cuda:
-            torch.cuda.synchronize()
+        synchronize(images.device)
         taken.append(time.perf_counter() - started)
     return min(taken)
 

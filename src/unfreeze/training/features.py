@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from unfreeze.cachefolder import CacheEntry
-from unfreeze.data.augment.draws import beside
 from unfreeze.data.sources.images import Indices
 from unfreeze.models.partition import Activations
+from unfreeze.system.accelerator import to_device
 
 _DONE = "done.npy"
 
@@ -111,7 +111,7 @@ class FeatureTable:
     def put(self, indices: Tensor, activations: Activations) -> None:
         """Keep the activations of some images."""
         for rows, layout, activation in zip(self._rows, self.layouts, activations, strict=True):
-            slots = self._slots_of(indices).to(rows.device)
+            slots = to_device(self._slots_of(indices), rows.device)
             rows.index_copy_(0, slots, layout.to_rows(activation.detach()).to(rows.device, layout.dtype))
 
     def gather(self, indices: Tensor, device: torch.device) -> Activations:
@@ -124,10 +124,8 @@ class FeatureTable:
         slots = self._slots_of(indices)
         gathered = []
         for rows, layout in zip(self._rows, self.layouts, strict=True):
-            chosen = rows.index_select(0, beside(slots, rows))
-            if device.type == "cuda" and rows.device.type == "cpu":
-                chosen = chosen.pin_memory().to(device, non_blocking=True)
-            gathered.append(layout.from_rows(chosen.to(device)))
+            chosen = rows.index_select(0, to_device(slots, rows.device))
+            gathered.append(layout.from_rows(to_device(chosen, device)))
         return tuple(gathered)
 
     def _slots_of(self, indices: Tensor) -> Tensor:

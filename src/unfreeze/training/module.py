@@ -22,6 +22,7 @@ from unfreeze.models.groups import BATCH_NORMS
 from unfreeze.models.heads import head_inputs
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.weights import CHECKPOINT_KEY
+from unfreeze.system.accelerator import to_device
 from unfreeze.training.features import CachedPrefix
 from unfreeze.training.objectives import Classify, Multilabel, Objective
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups, only_live_groups
@@ -91,6 +92,7 @@ class ImageClassifier(L.LightningModule):
         self.test_logits = CatMetric(nan_strategy="disable")
         self.test_labels = CatMetric(nan_strategy="disable")
         self.test_indices = CatMetric(nan_strategy="disable")
+        self._tested: tuple[Tensor, ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; the name of the running hook, which is set 20 times a step, as a plain one."""
@@ -265,16 +267,20 @@ class ImageClassifier(L.LightningModule):
             return
         self.test_logits.update(self._logits_in_float32(batch))
         self.test_labels.update(batch.labels)
-        self.test_indices.update(batch.indices.to(self.device))
+        self.test_indices.update(to_device(batch.indices, self.device))
+
+    def on_test_epoch_end(self) -> None:
+        """Gather what all ranks have found while their devices are there: after the test it is on the CPU."""
+        found = self.test_logits.compute(), self.test_labels.compute(), self.test_indices.compute()
+        self._tested = tuple(values.cpu() for values in found)
 
     def test_answers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the test of all ranks has had, on the CPU, ordered by the images' indices.
+        """Return what the last test of all ranks has found, on the CPU, ordered by the images' indices.
 
         Returns:
             Logits, float32, shape (N, C); labels, int64, shape (N,) or (N, T); and indices in the source, shape (N,).
         """
-        found = self.test_logits.compute(), self.test_labels.compute(), self.test_indices.compute()
-        logits, labels, indices = (values.cpu() for values in found)
+        logits, labels, indices = self._tested
         logits, indices = logits.view(-1, len(self.classifier.outputs)), indices.long().view(-1)
         order = indices.argsort()
         return logits[order], labels.long().view(len(logits), *labels.shape[1:])[order], indices[order]

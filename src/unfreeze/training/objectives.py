@@ -194,6 +194,8 @@ class Multitask(Objective):
         weights: For each task what an image of each class counts, as for `Classify`; None for all alike.
     """
 
+    shares: Tensor
+
     def __init__(
         self,
         outputs: Outputs,
@@ -207,6 +209,7 @@ class Multitask(Objective):
         given = task_weights or {}
         shares = [given.get(task.name, 1.0) for task in outputs.tasks]
         self.task_weights = tuple(share / sum(shares) for share in shares)
+        self.register_buffer("shares", torch.tensor(self.task_weights), persistent=False)
         self.parts = nn.ModuleList(
             Classify(
                 Outputs((task,)),
@@ -244,7 +247,7 @@ class Multitask(Objective):
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the weighted means of cross entropies."""
         losses = [part.losses(own, of) for part, own, of in self._by_task(logits, labels)]
-        return torch.stack(losses, dim=1) @ torch.tensor(self.task_weights, device=logits.device)
+        return torch.stack(losses, dim=1) @ self.shares
 
     def note(self, logits: Tensor, labels: Tensor) -> None:
         """Count for each task."""

@@ -13,6 +13,9 @@ from unfreeze.models.classifier import Classifier
 
 OptimizerName = Literal["adamw", "adam", "sgd"]
 
+_FUSED = ("cpu", "cuda", "mps")
+"""Kinds of devices for which PyTorch has optimizers whose step is one kernel."""
+
 
 @dataclass(frozen=True)
 class OptimizerSpec:
@@ -57,7 +60,7 @@ def build_optimizer(spec: OptimizerSpec, groups: list[dict[str, Any]], *, fused:
         groups: All of them, frozen ones too.
         fused: Whether a step may be one kernel, where the device has such; else PyTorch's default.
     """
-    kernel = True if fused and groups[0]["params"][0].device.type in ("cpu", "cuda") else None
+    kernel = True if fused and groups[0]["params"][0].device.type in _FUSED else None
     match spec.name:
         case "adamw":
             return AdamW(groups, lr=0.0, betas=(spec.momentum, 0.999), fused=kernel)

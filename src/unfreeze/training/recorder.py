@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -241,4 +242,5 @@ def _peak_memory_mb() -> int:
         return round(torch.cuda.max_memory_allocated() / 1e6)
     import resource
 
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    per_mb = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mb)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unfreeze.models.classifier import Classifier, FrozenNorm
+from unfreeze.system.accelerator import synchronize
 from unfreeze.training.precision import BASELINE, BFLOAT16, CANDIDATES, Candidate
 
 BUDGET_S = 2.0
@@ -219,6 +220,10 @@ class _Steps:
     def make_ready(self) -> None:
         """Do what the first step should not be charged with."""
         self._copy(channels_last=True)
+        if self._device.type != "cpu":
+            for candidate in CANDIDATES:
+                if candidate.precision != BFLOAT16 or has_bfloat16(self._device):
+                    self(candidate, 2)  # loads the libraries of its kernels, which takes seconds
         self._wait()
 
     def __call__(self, candidate: Candidate, size: int) -> None:
@@ -255,8 +260,7 @@ class _Steps:
         return self._copies[channels_last]
 
     def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -26,6 +26,7 @@ from unfreeze.models.heads import head_inputs
 from unfreeze.models.outputs import Outputs
 from unfreeze.models.partition import Partition
 from unfreeze.rundir import run_dir_of
+from unfreeze.system.accelerator import to_device
 from unfreeze.text import format_seconds
 from unfreeze.training.demand import Demand, PrefixCacheOptions, data_of
 from unfreeze.training.extraction import Kind
@@ -222,7 +223,7 @@ class TeacherAnswers(L.Callback):
             return self._table.gather(batch.indices, device)[0]
         images = batch.images
         if self._data is not self._student_data or images.ndim == 1:
-            images = self._data.store.read(batch.indices.numpy()).to(device, non_blocking=True)
+            images = to_device(self._data.store.read(batch.indices.numpy()), device)
         drawn_in = epoch if self._drawn_in is None else self._drawn_in
         prepared = module.prepared_for_training(batch._replace(images=images), drawn_in)
         with self._context():

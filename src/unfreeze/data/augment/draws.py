@@ -9,6 +9,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from unfreeze.system.accelerator import to_device
+
 # More than there are names for, so that a new name changes nothing that is drawn under the others.
 DRAWS = 32
 _MASK = (1 << 64) - 1
@@ -68,9 +70,7 @@ def between(low: float, high: float, draws: Tensor) -> Tensor:
 
 def beside(numbers: Tensor, images: Tensor) -> Tensor:
     """Return numbers of the host on the device of the images, without waiting for it."""
-    if images.device.type != "cuda":
-        return numbers.to(images.device)
-    return numbers.pin_memory().to(images.device, non_blocking=True)
+    return to_device(numbers, images.device)
 
 
 def per_image(numbers: Tensor) -> Tensor:
