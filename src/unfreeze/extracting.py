@@ -20,7 +20,7 @@ from unfreeze.inference.device import claim_device
 from unfreeze.inference.feature_file import Described, check_file, write_features
 from unfreeze.inference.feeding import Feeder
 from unfreeze.inference.layers import FeatureTap
-from unfreeze.inference.meant import is_run, published_spec
+from unfreeze.inference.meant import check_weights_file, is_run, published_spec
 from unfreeze.inference.naming import find_classifier
 from unfreeze.inference.predicting import names_of
 from unfreeze.models.classifier import Classifier, build_classifier
@@ -69,6 +69,7 @@ def extract_features(
     out: Path,
     device: str,
     batch_size: int,
+    weights: Path | None = None,
     trust_repo: bool = False,
 ) -> tuple[int, ...]:
     """Write the features of images into a file, and return their shape.
@@ -83,6 +84,7 @@ def extract_features(
         out: The file.
         device: Where the network computes.
         batch_size: Images that pass through it together.
+        weights: As `find_classifier` has it; those of the backbone do.
         trust_repo: Whether the code of the repository that a hub's network comes from may run.
 
     Raises:
@@ -90,7 +92,7 @@ def extract_features(
     """
     where = claim_device(device)
     config = check_values(raw, typed) if raw is not None else None
-    classifier = _classifier(model, config, trust_repo=trust_repo)
+    classifier = _classifier(model, config, weights, trust_repo=trust_repo)
     tap = FeatureTap(classifier, layer, pool=pool)
     feeder = Feeder(classifier, device=where, batch_size=batch_size)
     data, outputs = _images(model, config, classifier)
@@ -108,11 +110,13 @@ def extract_features(
         return write_features(out, _rows(feeder, tap, data, indices, progress), about)
 
 
-def _classifier(model: str, config: Config | None, *, trust_repo: bool) -> Classifier:
+def _classifier(model: str, config: Config | None, weights: Path | None, *, trust_repo: bool) -> Classifier:
+    check_weights_file(model, weights)
     if config is None or is_run(model):
         return find_classifier(model, trust_repo=trust_repo)
     # What it was published to tell apart does not matter, and is not always known.
-    classifier = build_classifier(published_spec(model), classes=("none",), image_size=config.data.image_size)
+    size, source = config.data.image_size, "DEFAULT" if weights is None else str(weights)
+    classifier = build_classifier(published_spec(model), classes=("none",), weights=source, image_size=size)
     classifier.network.eval()
     return classifier
 

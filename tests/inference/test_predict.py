@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from tests.digits_run import REQUEST, save_digits
@@ -342,3 +343,38 @@ def test_repositories_are_trusted_by_a_flag(
     torch.save(content, checkpoint)
     assert unfreeze(["predict", str(checkpoint), "."], monkeypatch) == 2
     assert "whose code would run; if you trust it, type --trust-repo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["", "timm/"])
+def test_weights_from_a_file_are_those_of_the_head_too(
+    source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    network = torchvision.models.resnet18(num_classes=1000)
+    if source:
+        network = pytest.importorskip("timm", reason="timm is not installed").create_model("resnet18")
+    torch.nn.init.zeros_(network.fc.weight)
+    torch.nn.init.constant_(network.fc.bias, 0.0)
+    network.fc.bias.data[7] = 9.0
+    torch.save(network.state_dict(), tmp_path / "resnet18.pth")
+    save_photo(tmp_path / "photo.png", size=(40, 30))
+    words = ["predict", f"{source}resnet18", str(tmp_path / "photo.png"), "--weights", str(tmp_path / "resnet18.pth")]
+    assert unfreeze([*words, "--format", "csv"], monkeypatch) == 0
+    (row,) = csv.DictReader(capsysbinary.readouterr().out.decode().splitlines())
+    assert row["class"].startswith("cock")
+    assert float(row["probability"]) == pytest.approx(float(np.exp(9) / (np.exp(9) + 999)), rel=1e-4)
+
+
+def test_weights_that_can_not_be_used_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "run").mkdir()
+    torch.save(torchvision.models.resnet18(num_classes=5).state_dict(), tmp_path / "five.pth")
+    five, gone = str(tmp_path / "five.pth"), str(tmp_path / "gone.pth")
+    for model, file, told in (
+        ("resnet18", gone, "error: --weights: no file"),
+        (str(tmp_path / "run"), five, "error: --weights: goes with the name of a network"),
+        ("resnet18", five, f"error: --weights: {five} has another head than the published one"),
+        ("mobilenet_v2", five, f"error: --weights: {five} does not fit the backbone"),
+    ):
+        assert unfreeze(["predict", model, "photo.png", "--weights", file], monkeypatch) == 2
+        assert capsys.readouterr().err.startswith(told)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from unfreeze.commands.options import Batch, ConfigDir, Device, Model, TrustRepo, console, print_json
+from unfreeze.commands.options import Batch, ConfigDir, Device, Model, TrustRepo, Weights, console, print_json
 from unfreeze.composing import compose_config
 
 
@@ -36,6 +36,7 @@ def predict(
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Classes per image, the likeliest first")] = None,
     out: Annotated[Path | None, typer.Option(help="A file for the rows, in place of standard output")] = None,
     null: Annotated[bool, typer.Option("--null", "-0", help="A zero byte ends each listed path, not a line")] = False,
+    weights: Weights = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode; else one per core")] = None,
     batch_size: Batch = 64,
     device: Device = "auto",
@@ -50,7 +51,9 @@ def predict(
     from unfreeze.inference.command import format_of, open_feeder, predict_files
 
     form = format_of(form, out)
-    feeder = open_feeder(model, device=device, batch_size=batch_size, workers=workers, trust_repo=trust_repo)
+    feeder = open_feeder(
+        model, weights=weights, device=device, batch_size=batch_size, workers=workers, trust_repo=trust_repo
+    )
     if predict_files(paths, feeder, form=form, top_k=top_k, out=out, is_null=null):
         raise SystemExit(1)
 
@@ -65,6 +68,7 @@ def features(
     layer: Annotated[str | None, typer.Option(help="A layer group or a module; else what the head sees")] = None,
     pool: Annotated[str, typer.Option(metavar="avg|none", help="The mean over positions, or all of them")] = "avg",
     split: Annotated[str, typer.Option(metavar="train|val|test|all", help="Of these images")] = "all",
+    weights: Weights = None,
     config_dir: ConfigDir = None,
     batch_size: Batch = 64,
     device: Device = "auto",
@@ -89,6 +93,7 @@ def features(
         pool=pool,
         split=split,
         out=out,
+        weights=weights,
         device=device,
         batch_size=batch_size,
         trust_repo=trust_repo,

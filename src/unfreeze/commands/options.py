@@ -20,6 +20,7 @@ Run = Annotated[Path, typer.Argument(help="A run's directory")]
 Model = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's directory, a .ckpt file, or a name")]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images that pass through the network together")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where it computes; auto is a GPU if there is")]
+Weights = Annotated[Path | None, typer.Option(help="A file of the named network's published weights")]
 TrustRepo = Annotated[bool, typer.Option("--trust-repo", help="Let code of a hub's repository run")]
 
 

@@ -34,10 +34,18 @@ def format_of(asked: str | None, out: Path | None) -> str:
     return form if form in FORMATS else "table"
 
 
-def open_feeder(model: str, *, device: str, batch_size: int, workers: int | None, trust_repo: bool = False) -> Feeder:
+def open_feeder(
+    model: str,
+    *,
+    weights: Path | None,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    trust_repo: bool = False,
+) -> Feeder:
     """Return what brings images to the classifier that a person names; see `find_classifier` and `Feeder`."""
     where = claim_device(device)
-    classifier = find_classifier(model, trust_repo=trust_repo)
+    classifier = find_classifier(model, weights=weights, trust_repo=trust_repo)
     return Feeder(classifier, device=where, batch_size=batch_size, workers=workers)
 
 

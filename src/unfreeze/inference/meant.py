@@ -45,3 +45,17 @@ def check_model(given: str) -> None:
 def as_no_model(given: str, error: UnfreezeError) -> UnfreezeError:
     """Return the refusal of a name that is no network either."""
     return UnfreezeError(f"{given!r}: no run, no checkpoint, and as a model: {error}")
+
+
+def check_weights_file(given: str, weights: Path | None) -> None:
+    """Refuse a file of weights that is not there, or beside a run, which has its own.
+
+    Raises:
+        UnfreezeError: Saying which.
+    """
+    if weights is None:
+        return
+    if is_run(given):
+        raise UnfreezeError(f"--weights: goes with the name of a network; {given} has weights of its own")
+    if not weights.expanduser().is_file():
+        raise UnfreezeError(f"--weights: no file {str(weights)!r}; want a .pth or .safetensors file")

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -61,8 +62,11 @@ class Architecture(ABC):
             UnfreezeError: If they can't be had, or do not fit.
         """
 
-    def published(self) -> tuple[nn.Module, tuple[str, ...]]:
+    def published(self, file: Path | None = None) -> tuple[nn.Module, tuple[str, ...]]:
         """Return the stock module with its default weights, head included, and the names of its classes.
+
+        Args:
+            file: Of these weights; None to take them from a cache, or to download them.
 
         Raises:
             UnfreezeError: If they can't be had, or are not known.

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -173,14 +174,18 @@ def assemble(
     )
 
 
-def published_classifier(model: str | ModelSpec) -> Classifier:
+def published_classifier(model: str | ModelSpec, *, file: Path | None = None) -> Classifier:
     """Return a stock network as it is published, with its own head and the names of its own classes, in eval mode.
+
+    Args:
+        model: A spec, or the name of a classifier of torchvision.
+        file: Of its published weights; None to take them from a cache, or to download them.
 
     Raises:
         UnfreezeError: If there is no such network, or its weights or classes can't be had.
     """
     architecture = find_architecture(model)
-    network, classes = architecture.published()
+    network, classes = architecture.published(file)
     heads = architecture.find_heads(network)
     return Classifier(
         network=network.eval(),
@@ -188,7 +193,7 @@ def published_classifier(model: str | ModelSpec) -> Classifier:
         preprocessing=architecture.preprocessing(),
         outputs=Outputs.of(classes),
         spec=architecture.spec,
-        weights="DEFAULT",
+        weights="DEFAULT" if file is None else str(file),
         heads=heads,
         head=HeadSpec(),
     )

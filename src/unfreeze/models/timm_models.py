@@ -65,14 +65,15 @@ class TimmModel(Architecture):
         network = self._downloaded(image_size, drop_rate=dropout)
         return network, WeightsReport(matched=len(network.state_dict()), old_head=(), unexpected=())
 
-    def published(self) -> tuple[nn.Module, tuple[str, ...]]:
+    def published(self, file: Path | None = None) -> tuple[nn.Module, tuple[str, ...]]:
         """Return timm's module with its default weights, and the classes of ImageNet that its head tells."""
         from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
         subset = infer_imagenet_subset(self._config)
         if not self.weight_names or subset is None:
-            return super().published()
-        return self._downloaded(None), tuple(ImageNetInfo(subset).label_descriptions())
+            return super().published(file)
+        network = self._downloaded(None) if file is None else self._from_file(file, None, None, with_head=True)[0]
+        return network, tuple(ImageNetInfo(subset).label_descriptions())
 
     def find_heads(self, network: nn.Module) -> tuple[str, ...]:
         """Return the names of what timm calls the classifier: one module, or several whose logits are averaged."""
@@ -116,7 +117,8 @@ class TimmModel(Architecture):
         except (OSError, RuntimeError, ValueError) as error:
             raise UnfreezeError(
                 f"model.weights: the weights of {self.name} could not be had ({first_line(error)}). Let timm download "
-                "them where there is a network, or type model.weights=path/to/file or model.weights=null"
+                "them where there is a network, or type model.weights=path/to/file (--weights path/to/file with "
+                "unfreeze predict) or model.weights=null"
             ) from None
 
     def _create(self, image_size: int | None, **options: Any) -> nn.Module:
@@ -131,7 +133,9 @@ class TimmModel(Architecture):
         except TypeError:  # counts no positions: any size will do
             return _created(create_model(self.name, **options))
 
-    def _from_file(self, path: Path, image_size: int | None, dropout: float | None) -> tuple[nn.Module, WeightsReport]:
+    def _from_file(
+        self, path: Path, image_size: int | None, dropout: float | None, *, with_head: bool = False
+    ) -> tuple[nn.Module, WeightsReport]:
         stock = self._create(None)
         state = read_file(path, wanted=stock.state_dict())
         heads = self.find_heads(stock)
@@ -139,7 +143,11 @@ class TimmModel(Architecture):
         old_head = tuple(key for key in state if key.startswith(of_heads))
         backbone = {key: value for key, value in state.items() if key not in old_head}
         own = {key: value for key, value in stock.state_dict().items() if key.startswith(of_heads)}
-        overlay = {"state_dict": {**backbone, **own}, "num_classes": stock.num_classes, "label_offset": 0}
+        overlay = {
+            "state_dict": state if with_head else {**backbone, **own},
+            "num_classes": stock.num_classes,
+            "label_offset": 0,
+        }
         try:
             network = self._create(image_size, pretrained=True, drop_rate=dropout, pretrained_cfg_overlay=overlay)
         except RuntimeError as error:

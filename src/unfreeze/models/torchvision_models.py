@@ -21,9 +21,8 @@ from unfreeze.models.architecture import Architecture
 from unfreeze.models.channels import PRETRAINED, adapt_state, find_first_convolution, replace_first_convolution
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
-from unfreeze.models.state_dicts import load_state
 from unfreeze.models.weight_names import find_weights
-from unfreeze.models.weights import WeightsReport, load_backbone, read_file
+from unfreeze.models.weights import WeightsReport, load_backbone, load_heads, read_file
 
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")
 
@@ -73,14 +72,16 @@ class TorchvisionModel(Architecture):
             state = adapt_state(state, first, self.spec.in_chans)
         return network, load_backbone(network, state, heads=self.find_heads(network), source=weights)
 
-    def published(self) -> tuple[nn.Module, tuple[str, ...]]:
+    def published(self, file: Path | None = None) -> tuple[nn.Module, tuple[str, ...]]:
         """Return the stock module with its default weights, and the categories that these were trained for."""
         if not self._published:
-            return super().published()
+            return super().published(file)
         name, weights = next(iter(self._published.items()))
-        network, state = self.build(), self._read(name)
-        load_backbone(network, state, heads=self.find_heads(network), source=name)
-        load_state(network, {key: state[key] for key in network.state_dict() if key in state}, strict=False)
+        network = self.build()
+        state = self._read(name) if file is None else read_file(file, wanted=network.state_dict())
+        heads, source = self.find_heads(network), name if file is None else str(file)
+        load_backbone(network, state, heads=heads, source=source)
+        load_heads(network, state, heads=heads, source=source)
         return network, tuple(weights.meta["categories"])
 
     @property
@@ -107,7 +108,8 @@ class TorchvisionModel(Architecture):
                 reason = getattr(error, "reason", None) or error
                 raise UnfreezeError(
                     f"model.weights: {weights} of {self.name} could not be had from {url} ({reason}). "
-                    f"Put the file at {kept}, or type model.weights=path/to/file.pth, model.weights=null or model=tiny"
+                    f"Put the file at {kept}, or type model.weights=path/to/file.pth (--weights path/to/file.pth with "
+                    "unfreeze predict), model.weights=null or model=tiny"
                 ) from None
             content = strange_content(kept) if kept.is_file() else None
             raise UnfreezeError(

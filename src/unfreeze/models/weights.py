@@ -108,6 +108,22 @@ def load_backbone(
     )
 
 
+def load_heads(network: nn.Module, state: Mapping[str, Tensor], *, heads: Sequence[str], source: str) -> None:
+    """Load a state_dict into the heads of a stock classifier; see `load_backbone`.
+
+    Raises:
+        UnfreezeError: If they are missing, or tell another number of classes.
+    """
+    of_heads = tuple(f"{head}." for head in heads)
+    own = {key: value for key, value in network.state_dict().items() if key.startswith(of_heads)}
+    if any(key not in state or state[key].shape != value.shape for key, value in own.items()):
+        raise UnfreezeError(
+            f"model.weights: {source} has another head than the published one, so that the names of its classes are "
+            "not known; want the published weights"
+        )
+    load_state(network, {key: state[key] for key in own}, strict=False)
+
+
 def load_plain(path: Path) -> Any:
     """Return what torch.save has written, on the CPU; nothing in the file can run.
 
