@@ -452,6 +452,10 @@ def _build_callbacks(
         from unfreeze.training.head_solver import HeadSolver
 
         callbacks.append(HeadSolver(stages, on_solved=recorder.note_solution))
+    if config.trainer.get("compile"):
+        from unfreeze.training.compiling import CompiledStages
+
+        callbacks.append(CompiledStages(stages))
     return stages, recorder, callbacks
 
 
