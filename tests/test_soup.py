@@ -181,3 +181,18 @@ def test_the_code_of_a_repository_does_not_run_unasked(
     assert not (tmp_path / "ran").exists()
     assert unfreeze(["soup", "sweep", "--trust-repo"], monkeypatch) == 0
     assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+def test_mnasnet_is_averaged_evaluated_and_exported_as_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its modules refuse entries whose version is not known."""
+    typed = [word for word in REQUEST if not word.startswith("model")]
+    typed += ["model=torchvision", "model.name=mnasnet0_5", "model.weights=null", "data.image_size=32", "callbacks=ema"]
+    done = train([*typed, "keep_best=2", "hydra.run.dir=run"], tmp_path)
+    assert done.code == 0, done.err
+    run, soup = tmp_path / "run", tmp_path / "soup"
+    assert unfreeze(["soup", str(run), "--out", str(soup)], monkeypatch) == 0
+    assert unfreeze(["evaluate", str(soup), "--split", "val", "--out", str(tmp_path / "again")], monkeypatch) == 0
+    again, first = (json.loads((folder / "result.json").read_text()) for folder in (tmp_path / "again", soup))
+    assert again["test"]["acc"] == pytest.approx(first["val"]["acc"])
+    assert unfreeze(["export", str(soup), "--to", "safetensors"], monkeypatch) == 0
