@@ -94,6 +94,79 @@ def time_to_goal(bench: Bench, root: Path) -> list[str]:
     return ["", *table([f"{REACH}, all images: epochs", "s of training", "test accuracy"], rows)]
 
 
+def syncs_per_step(case: Case) -> dict[str, float]:
+    """Return how often a training step waits for the device, by what trains: all of it, or a head on features there."""
+    return {
+        name: in_new_process(count, case)
+        for name, count in (("everything", _syncs_in_full), ("head", _syncs_on_features))
+    }
+
+
+def _syncs_in_full(case: Case) -> float:
+    return _count_syncs(case, groups="all", augment="light")
+
+
+def _syncs_on_features(case: Case) -> float:
+    return _count_syncs(case, groups=1, augment="none")
+
+
+def _count_syncs(case: Case, *, groups: int | str, augment: str) -> float:
+    """Return the synchronising calls per step that PyTorch warns of, over an epoch whose first steps are left out."""
+    import warnings
+
+    import lightning as L
+    import numpy as np
+    import torch
+
+    from unfreeze.data.datamodule import ImageDataModule
+    from unfreeze.data.sources.images import ArrayImages
+    from unfreeze.data.sources.source import ImageSource
+    from unfreeze.models.classifier import build_classifier
+    from unfreeze.training.demand import PrefixCacheOptions
+    from unfreeze.training.module import ImageClassifier
+    from unfreeze.training.plan import Stage
+    from unfreeze.training.prefix_cache import FrozenPrefixCache
+    from unfreeze.training.staged_unfreezing import StagedUnfreezing
+
+    count = case.batch_size * (WARMUP_STEPS + SYNTHETIC_STEPS + 1)
+    pixels = np.random.default_rng(0).integers(0, 255, (count, 64, 64, 3), dtype=np.uint8)
+    splits = np.where(np.arange(count) < count - case.batch_size, "train", "val")
+    names = tuple(map(str, range(10)))
+    source = ImageSource("noise", names, ArrayImages(pixels), np.arange(count) % 10, splits)
+    waits: list[int] = []
+
+    class Counter(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):  # type: ignore[no-untyped-def]
+            torch.cuda.set_sync_debug_mode("warn" if batch_idx >= WARMUP_STEPS else "default")
+            waits.append(len(told))
+
+        def on_validation_start(self, trainer, pl_module):  # type: ignore[no-untyped-def]
+            torch.cuda.set_sync_debug_mode("default")
+
+    classifier = build_classifier(case.model, classes=names, weights=None, image_size=case.image_size)
+    stages = StagedUnfreezing([Stage("only", groups, 2)])
+    callbacks: list[L.Callback] = [
+        stages,
+        FrozenPrefixCache(stages, options=PrefixCacheOptions(folder=None)),
+        Counter(),
+    ]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        trainer = L.Trainer(
+            accelerator="gpu",
+            devices=1,
+            precision="bf16-mixed",
+            max_epochs=2,
+            logger=False,
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(ImageClassifier(classifier, augment=augment), ImageDataModule(source, batch_size=case.batch_size))  # type: ignore[arg-type]
+    return (waits[-1] - waits[-SYNTHETIC_STEPS]) / (SYNTHETIC_STEPS - 1)
+
+
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
@@ -118,6 +191,11 @@ def main() -> None:
             "built before. Synthetic: bare bfloat16 steps on one batch that stays on the device.",
             "",
             *table(header, images_per_second(bench)),
+        ]
+        counted = ", ".join(f"{what} {waits:.2f}" for what, waits in syncs_per_step(CASES[0]).items())
+        lines += [
+            "",
+            f"{CASES[0]}: a step waits for the device so many times (torch.cuda.set_sync_debug_mode): {counted}.",
         ]
         if options.root and options.weights:
             lines += time_to_goal(bench, options.root)
