@@ -92,6 +92,11 @@ REFUSALS: list[tuple[list[str], Callable[[Path], None], str]] = [
     (["monitor=val/auc", *QUICK], nothing, "monitor: nothing logs 'val/auc'; want one of val/loss"),
     (["mode=min", *QUICK], nothing, "mode: 'min' contradicts monitor=val/acc"),
     (["trainer.max_epochs=0", *QUICK], nothing, "trainer.max_epochs: got 0"),
+    (
+        ["-m", "sweep=optuna", "hydra.sweeper.n_trials=0", *QUICK],
+        nothing,
+        "hydra.sweeper.n_trials: got 0, want an integer of 1 or more",
+    ),
     (["resume=", *QUICK], nothing, "resume: the value is empty; type one"),
     (["model.weights=", "model=tiny", "data=digits"], nothing, "model.weights: the value is empty; type one"),
     (["data.root=", "data=cifar10"], nothing, "data.root: the value is empty; type one"),

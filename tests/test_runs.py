@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,23 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_last_good_checkpo
     for name in ("best.ckpt", "last.ckpt"):
         state = torch.load(tmp_path / "run" / "checkpoints" / name, weights_only=True)["state_dict"]
         assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+
+
+def test_a_loss_that_is_not_finite_from_the_start_promises_nothing(photos: Path, tmp_path: Path) -> None:
+    """There is no checkpoint to go on from, and a resume would meet the same loss."""
+    request = [*TINY, "data=imagefolder", f"data.root={photos}", "data.batch_size=4", "augment=none"]
+    stages = "[{name: all, train: all, epochs: 1, lr: 100, optimizer: sgd}]"
+    rates = ["strategy.lr={decay: 1.0, floor: 1.0}", "optimizer.schedule=constant", "optimizer.weight_decay=10"]
+    done = train([*request, *rates, f"strategy.stages={stages}"], tmp_path)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert re.search(
+        r"not finite in epoch 1, since its batch \d of 7; weights that are not finite: head "
+        r"\(lr 100\).*\. No checkpoint was written; start a new run with a lower rate",
+        done.err,
+    )
+    assert "resume" not in done.err + done.out
+    assert result(tmp_path / "run")["reason"] == done.err.removeprefix("error: ").strip()
 
 
 def test_the_test_split_does_not_reach_the_model_before_the_fit_ended(tmp_path: Path) -> None:

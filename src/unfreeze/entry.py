@@ -197,6 +197,7 @@ class RunCallback(Callback):
         """Refuse a multirun that would go wrong as a whole."""
         try:
             _refuse_distributed(config)
+            _check_trials(config)
             folder = Path(config.hydra.sweep.dir)
             if _is_typed(config, "hydra.sweep.dir"):
                 sweep.check_is_free(folder)
@@ -237,6 +238,13 @@ class RunCallback(Callback):
         has_what_it_was_for = bool(config.search) and winner is not None
         if not has_what_it_was_for and any(job.status != "completed" for job in jobs):
             raise SystemExit(1)
+
+
+def _check_trials(config: DictConfig) -> None:
+    """Refuse a search of no trials."""
+    count = config.hydra.sweeper.get("n_trials", 1)
+    if not isinstance(count, int) or count < 1:
+        raise UnfreezeError(f"hydra.sweeper.n_trials: got {count!r}, want an integer of 1 or more")
 
 
 def _is_typed(config: DictConfig, key: str) -> bool:
