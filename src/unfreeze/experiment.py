@@ -129,13 +129,13 @@ def check_resumable(experiment: Experiment, raw: DictConfig, run_dir: Path) -> i
         raise UnfreezeError(f"resume: {error}; {_other_checkpoint(last)}") from None
     callbacks = checkpoint["callbacks"]
     check_identity(callbacks["RunRecorder"]["identity"], identity_of(experiment))
+    check_unchanged(run_dir, _resolved_request(experiment, raw))
     saved = Plan.from_dict(callbacks["StagedUnfreezing"]["plan"])
     if saved != experiment.plan:
         raise UnfreezeError(
             f"resume: the plan has changed: {'; '.join(plan_differences(saved, experiment.plan))}. "
             "Resume without these overrides, or start a new run"
         )
-    check_unchanged(run_dir, _resolved_request(experiment, raw))
     return int(checkpoint["global_step"])
 
 

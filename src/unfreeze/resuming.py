@@ -46,6 +46,9 @@ def config_differences(saved: DictConfig, current: DictConfig, *, with_plan: boo
     skipped = (*MAY_CHANGE, *_SETTLED, *(() if with_plan else (*_OF_PLAN, *_LIMITS)))
     before = dict(_flattened(saved))
     now = {key: value for key, value in _flattened(current) if _must_stay(key, skipped)}
+    # What stood in a mapping that is empty now is gone; sections that are gone were renamed or removed.
+    gone = [key for key in before if key not in now and any(key.startswith(f"{leaf}.") for leaf in now)]
+    now |= {key: None for key in (*gone, _KEPT_CALLBACK) if key not in now}
     if now.keys() - before.keys():
         from unfreeze.composing import compose_config
 
@@ -107,7 +110,7 @@ def _flattened(config: DictConfig) -> Iterator[tuple[str, Any]]:
 
 def _leaves(values: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and f"{prefix}{key}" != _KEPT_CALLBACK:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

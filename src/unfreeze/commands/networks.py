@@ -46,7 +46,7 @@ def predict(
     from unfreeze.cores import wait_asleep
     from unfreeze.inference.meant import check_model
 
-    check_model(model)
+    check_model(model, weights)
     wait_asleep()
     from unfreeze.inference.command import format_of, open_feeder, predict_files
 
@@ -78,7 +78,7 @@ def features(
     from unfreeze.cores import wait_asleep
     from unfreeze.inference.meant import check_model
 
-    check_model(model)
+    check_model(model, weights)
     typed = list(overrides or [])
     composed = compose_config(typed, config_dir) if typed else None
     wait_asleep()

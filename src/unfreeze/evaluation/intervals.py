@@ -103,7 +103,8 @@ def _least_mean_recall(support: NDArray[np.int64]) -> float:
     def excess(log_c: float) -> float:
         return float((counts * np.minimum(0, log_c + np.log(counts))).sum() - least)
 
-    log_c = brentq(excess, least / counts.sum() - np.log(counts.max()), -np.log(counts.min()))
+    # Of classes of one size the first is the root itself, on either side of it by rounding.
+    log_c = brentq(excess, least / counts.sum() - np.log(counts.max()) - 1, -np.log(counts.min()))
     return float(np.minimum(1, np.exp(log_c) * counts).mean())
 
 

@@ -26,12 +26,17 @@ def published_spec(name: str) -> ModelSpec:
     return ModelSpec(name, source="timm") if name.partition(".")[0] in network_names("timm") else ModelSpec(name)
 
 
-def check_model(given: str) -> None:
+def check_model(given: str, weights: Path | None = None) -> None:
     """Refuse what is neither a run, nor a checkpoint, nor a network by name; nothing is loaded for it.
 
+    Args:
+        given: What a person typed.
+        weights: A file of weights for a network by name; None for the published ones.
+
     Raises:
-        UnfreezeError: If there is none such.
+        UnfreezeError: If there is none such, or it does not go with the file.
     """
+    check_weights_file(given, weights)
     if is_run(given):
         path = Path(given).expanduser()
         check_checkpoint(best_of(path) if path.is_dir() else path)
