@@ -153,7 +153,8 @@ def run_hydra_job(raw: DictConfig) -> float | None:
         if not is_multirun:
             refuse(error)
         log.error(f"  failed: {error}")
-        sweep.record_failure(run_dir, str(error), typed)
+        if not isinstance(error, DirectoryInUseError):  # the result there is its owner's
+            sweep.record_failure(run_dir, str(error), typed)
     except Exception as error:
         sweep.record_failure(run_dir, f"{type(error).__name__}: {error}", typed)
         if not is_multirun:

@@ -1,1 +1,1 @@
-"""What runs leave in their directories, and who may write there."""
+"""Directories of runs and sweeps: their files and their owners."""

@@ -18,7 +18,7 @@ SUMMARY_LOCK = ".summary.lock"
 """Of a sweep, whose jobs may end at the same time: held while its summary is written."""
 
 _GLANCE_S = 0.5
-"""How long to try: an owner that ends right now removes its file."""
+"""Timeout of an attempt to lock: an owner that ends right now removes its file."""
 
 _SUMMARY_S = 60.0
 
@@ -129,7 +129,7 @@ def owned(folder: Path, *, verb: str, advice: str) -> Iterator[None]:
 
 @contextmanager
 def writing_summary(folder: Path) -> Iterator[None]:
-    """Let one process at a time write the summary of a sweep; one that waits for a minute writes all the same."""
+    """Hold the lock of a sweep's summary while it is written; after a minute of waiting, write without it."""
     lock: BaseFileLock = FileLock(folder / SUMMARY_LOCK, timeout=_SUMMARY_S)
     with warnings.catch_warnings(), suppress(Timeout, OSError):
         warnings.simplefilter("ignore", UserWarning)
