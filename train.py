@@ -2,7 +2,7 @@
 
 from unfreeze.system.parent import end_with_parent
 from unfreeze.system.ranks import is_first_process
-from unfreeze.training.interruption import STOP
+from unfreeze.system.signals import STOP
 
 STOP.install()  # before the imports that take a while
 if not is_first_process():
@@ -11,7 +11,7 @@ if not is_first_process():
 import hydra
 from omegaconf import DictConfig
 
-from unfreeze.entry import run_hydra_job, start
+from unfreeze.cli.train import run_hydra_job, start
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -16,7 +16,7 @@ from pathlib import Path
 from contest import LOOP, OURS, PEERS, SETTINGS, Bench, Case, add_options, parse_with_peers, share
 from race import Pace, Reply, Whole
 from results import spread, table
-from unfreeze.files import replacing
+from unfreeze.system.files import replacing
 
 CASE = Case("mobilenet_v2", 96, 64)
 TASKS = {

@@ -122,11 +122,11 @@ def _count_syncs(case: Case, *, groups: int | str, augment: str) -> float:
     from unfreeze.data.sources.images import ArrayImages
     from unfreeze.data.sources.source import ImageSource
     from unfreeze.models.classifier import build_classifier
-    from unfreeze.training.demand import PrefixCacheOptions
+    from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
+    from unfreeze.training.features.demand import PrefixCacheOptions
+    from unfreeze.training.features.prefix_cache import FrozenPrefixCache
     from unfreeze.training.module import ImageClassifier
-    from unfreeze.training.plan import Stage
-    from unfreeze.training.prefix_cache import FrozenPrefixCache
-    from unfreeze.training.staged_unfreezing import StagedUnfreezing
+    from unfreeze.training.plan.plan import Stage
 
     count = case.batch_size * (WARMUP_STEPS + SYNTHETIC_STEPS + 1)
     pixels = np.random.default_rng(0).integers(0, 255, (count, 64, 64, 3), dtype=np.uint8)

@@ -51,8 +51,8 @@ def our_epoch(root: Path, *, augment: Literal["none", "light"] | None) -> tuple[
     from unfreeze.data.sources.imagefolder import folder_source
     from unfreeze.data.store.framing import Resize
     from unfreeze.data.store.store import StoreOptions
-    from unfreeze.memory import keep_freed_pages
     from unfreeze.models.architecture import find_architecture
+    from unfreeze.system.memory import keep_freed_pages
 
     torch.set_num_threads(1)
     keep_freed_pages()

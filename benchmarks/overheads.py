@@ -28,7 +28,7 @@ from torchvision.models import get_model
 
 from photos import write_noise
 from results import RESULTS, publish, spread, table
-from unfreeze.cores import ask_for_gpus_cheaply
+from unfreeze.system.cores import ask_for_gpus_cheaply
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = ("step", "start", "sweep", "command")

@@ -29,9 +29,9 @@ IMAGES_AT_PX = {96: 5000, 224: 1000}
 
 def run_contender(name: str, files: list[str], *, size_px: int) -> float:
     """Return the seconds that all images take."""
-    from unfreeze.inference.command import predict_files
     from unfreeze.inference.device import claim_device, find_device
-    from unfreeze.inference.feeding import Feeder
+    from unfreeze.inference.feeder import Feeder
+    from unfreeze.inference.predict_files import predict_files
     from unfreeze.models.classifier import build_classifier
 
     classifier = build_classifier("mobilenet_v2", classes=[str(i) for i in range(10)], weights=None, image_size=size_px)

@@ -6,7 +6,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from unfreeze.resolvers import register_resolvers
+from unfreeze.config.resolvers import register_resolvers
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -10,12 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from unfreeze.cli import main
+from unfreeze.cli.app import main
 
 ROOT = Path(__file__).parents[1]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["hydra", "lightning", "sklearn.model_selection", "torchvision", "unfreeze.run", "unfreeze.entry", "matplotlib"]
+    [
+        "hydra",
+        "lightning",
+        "sklearn.model_selection",
+        "torchvision",
+        "unfreeze.runs.fit",
+        "unfreeze.cli.train",
+        "matplotlib",
+    ]
 )
 
 TINY_RUN = [

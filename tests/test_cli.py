@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.launch import ROOT, train, unfreeze
-from unfreeze.arguments import COMMANDS
-from unfreeze.cachefolder import CacheEntry, CacheFolder, Kind
+from unfreeze.cache.folder import CacheEntry, CacheFolder, Kind
+from unfreeze.config.overrides import COMMANDS
 
 
 def test_plan_prints_groups_stages_and_rates(
@@ -83,7 +83,7 @@ def test_a_command_line_that_cannot_be_parsed_is_refused_in_one_line(
 
 
 def test_the_commands_that_train_py_knows_of_are_those_that_there_are() -> None:
-    from unfreeze.cli import app
+    from unfreeze.cli.app import app
 
     named = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
     assert named | {group.name for group in app.registered_groups} == set(COMMANDS)
@@ -253,7 +253,7 @@ def test_cache_of_another_folder(
 
 def test_cache_needs_neither_torch_nor_numpy(cache: CacheFolder) -> None:
     check = (
-        "import sys; from unfreeze.cli import app; app(['cache'], standalone_mode=False)\n"
+        "import sys; from unfreeze.cli.app import app; app(['cache'], standalone_mode=False)\n"
         "print({'torch', 'numpy', 'hydra'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
@@ -261,6 +261,6 @@ def test_cache_needs_neither_torch_nor_numpy(cache: CacheFolder) -> None:
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    check = "import sys, unfreeze, unfreeze.cli; print('torch' in sys.modules, hasattr(unfreeze, 'Plan'))"
+    check = "import sys, unfreeze, unfreeze.cli.app; print('torch' in sys.modules, hasattr(unfreeze, 'Plan'))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 
 from tests.composing import CONF, composed
 from tests.training.conftest import make_classifier
-from unfreeze.build import build_data, build_module
 from unfreeze.data.augment.presets import PRESETS, AugmentName
 from unfreeze.data.sources.builtin import digits_source
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture
-from unfreeze.run import check_values
-from unfreeze.training.plan import Group, Plan, Rates, Stage, resolve_plan
+from unfreeze.runs.build.data import build_data, build_module
+from unfreeze.runs.fit import check_values
+from unfreeze.training.plan.plan import Group, Plan, Rates, Stage, resolve_plan
 
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent != CONF)
 HYDRA_FILES = [file for file in FILES if file.parts[0] == "hydra"]

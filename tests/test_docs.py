@@ -10,7 +10,7 @@ import pytest
 from tests.launch import ROOT, train
 from tests.test_refusals import write_images
 from unfreeze.errors import UnfreezeError
-from unfreeze.inference.checkpoint import load_classifier
+from unfreeze.models.checkpoint import load_classifier
 
 
 def test_the_script_in_own_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from tests.launch import TINY_RUN, train, unfreeze
-from unfreeze.inference.checkpoint import load_classifier
-from unfreeze.reopening import reopen
+from unfreeze.models.checkpoint import load_classifier
+from unfreeze.runs.reopen import reopen
 
 REQUEST = [
     *TINY_RUN,

@@ -9,10 +9,10 @@ import torch
 
 from tests.launch import train
 from unfreeze.errors import UnfreezeError
-from unfreeze.inference.checkpoint import load_classifier
+from unfreeze.models.checkpoint import load_classifier
 from unfreeze.models.classifier import build_classifier
 from unfreeze.models.spec import ModelSpec
-from unfreeze.training.teacher import find_teacher
+from unfreeze.training.callbacks.teacher import find_teacher
 
 HUBCONF = """
 from torch import nn

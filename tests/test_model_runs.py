@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.launch import train
-from unfreeze.inference.checkpoint import load_classifier
+from unfreeze.models.checkpoint import load_classifier
 
 REQUEST = [
     "data=digits",

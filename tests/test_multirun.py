@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tests.launch import train
-from unfreeze.cachefolder import CacheFolder
+from unfreeze.cache.folder import CacheFolder
 
 QUICK = [
     "-m",

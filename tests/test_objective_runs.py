@@ -14,8 +14,8 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 
 from tests.launch import train
 from unfreeze.data.store.store import StoreOptions
-from unfreeze.inference.checkpoint import load_classifier
-from unfreeze.reopening import reopen
+from unfreeze.models.checkpoint import load_classifier
+from unfreeze.runs.reopen import reopen
 
 NET = ["model=tiny", "model.weights=null", "data.image_size=32", "logger=none", "trainer.precision=32"]
 STAGES = "strategy.stages=[{name: head, train: 1, epochs: 2, augment: none}, {name: all, train: all, epochs: 1}]"
@@ -224,9 +224,9 @@ def test_objectives_that_do_not_go_with_the_data_are_refused(photos: Path, typed
 
 def test_the_store_of_a_teacher_at_the_students_size_is_the_students(taught: Path) -> None:
     from tests.composing import composed
-    from unfreeze.answers import answers_of
-    from unfreeze.build import build_data, build_source, build_teacher, decode
-    from unfreeze.run import check_values
+    from unfreeze.runs.build.data import build_data, build_source, build_teacher, decode
+    from unfreeze.runs.build.outputs import answers_of
+    from unfreeze.runs.fit import check_values
 
     typed = [*NET, *DIGITS, "objective=distill", f"objective.teacher={taught / 'teacher'}"]
     config = check_values(composed(*typed, "data.image_size=48"), typed)

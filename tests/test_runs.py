@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.launch import ROOT, train
 from tests.test_refusals import write_images
 from unfreeze.data.store.framing import Resize
-from unfreeze.inference.checkpoint import load_classifier
-from unfreeze.training.plan import Plan
+from unfreeze.models.checkpoint import load_classifier
+from unfreeze.training.plan.plan import Plan
 
 TINY = [
     "model=tiny",

@@ -9,9 +9,9 @@ import torch
 
 from tests.launch import TINY_RUN, train, unfreeze
 from unfreeze.errors import UnfreezeError
-from unfreeze.inference.checkpoint import load_classifier
-from unfreeze.reopening import reopen
-from unfreeze.soup import Ingredient, _Kitchen, find_ingredients, make_soup
+from unfreeze.models.checkpoint import load_classifier
+from unfreeze.runs.reopen import reopen
+from unfreeze.runs.soup import Ingredient, _Kitchen, find_ingredients, make_soup
 
 REQUEST = [
     *TINY_RUN,

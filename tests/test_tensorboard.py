@@ -16,8 +16,8 @@ import pytest
 from tests.composing import composed_values
 from tests.launch import train
 from tests.test_reports import REQUEST, photos
-from unfreeze.announce import hyperparameters
-from unfreeze.config import parse_config
+from unfreeze.config.schema import parse_config
+from unfreeze.runs.announce import hyperparameters
 
 __all__ = ["photos"]
 

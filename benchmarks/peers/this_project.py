@@ -89,8 +89,8 @@ def train_in_turns(typed: list[str], run_dir: Path) -> None:
     """Train for ever, a slice whenever told."""
     from omegaconf import OmegaConf
 
-    from unfreeze.composing import compose_config
-    from unfreeze.run import check_values, execute, prepare
+    from unfreeze.config.compose import compose_config
+    from unfreeze.runs.fit import check_values, execute, prepare
 
     raw = compose_config(typed)
     OmegaConf.update(raw, "callbacks.turns", {"_target_": "this_project.TakeOurTurns"}, force_add=True)

@@ -10,26 +10,26 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unfreeze.data.datamodule import ImageDataModule
-    from unfreeze.inference.checkpoint import load_classifier
     from unfreeze.inference.loaded_run import Run, load_run
-    from unfreeze.inference.predicting import Prediction
+    from unfreeze.inference.prediction import Prediction
+    from unfreeze.models.checkpoint import load_classifier
     from unfreeze.models.classifier import Classifier, build_classifier
+    from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
     from unfreeze.training.module import ImageClassifier
-    from unfreeze.training.plan import Plan, Rates, Stage
-    from unfreeze.training.staged_unfreezing import StagedUnfreezing
+    from unfreeze.training.plan.plan import Plan, Rates, Stage
 
 _HOMES = {
     "Classifier": "unfreeze.models.classifier",
     "ImageClassifier": "unfreeze.training.module",
     "ImageDataModule": "unfreeze.data.datamodule",
-    "Plan": "unfreeze.training.plan",
-    "Prediction": "unfreeze.inference.predicting",
-    "Rates": "unfreeze.training.plan",
+    "Plan": "unfreeze.training.plan.plan",
+    "Prediction": "unfreeze.inference.prediction",
+    "Rates": "unfreeze.training.plan.plan",
     "Run": "unfreeze.inference.loaded_run",
-    "Stage": "unfreeze.training.plan",
-    "StagedUnfreezing": "unfreeze.training.staged_unfreezing",
+    "Stage": "unfreeze.training.plan.plan",
+    "StagedUnfreezing": "unfreeze.training.callbacks.staged_unfreezing",
     "build_classifier": "unfreeze.models.classifier",
-    "load_classifier": "unfreeze.inference.checkpoint",
+    "load_classifier": "unfreeze.models.checkpoint",
     "load_run": "unfreeze.inference.loaded_run",
 }
 

@@ -20,10 +20,10 @@ from tests.inference.conftest import SaveCheckpoint, logits_of
 from tests.launch import train, unfreeze
 from tests.photos import photo, save_photo
 from unfreeze.data.store.framing import Frame, Resize
-from unfreeze.inference.checkpoint import load_classifier
-from unfreeze.inference.feeding import Feeder
-from unfreeze.inference.given import Part, file_parts
-from unfreeze.inference.predicting import predict
+from unfreeze.inference.feeder import Feeder
+from unfreeze.inference.inputs import Part, file_parts
+from unfreeze.inference.prediction import predict
+from unfreeze.models.checkpoint import load_classifier
 from unfreeze.models.outputs import Outputs, TaskClasses
 
 Capture = pytest.CaptureFixture[str]
@@ -279,7 +279,7 @@ def test_rows_are_there_as_batches_end_and_a_file_when_all_are_in_it(
 ) -> None:
     paths = [str(save_photo(tmp_path / f"{number}.png")) for number in range(3)]
     feeder = Feeder(load_classifier(save_checkpoint()), device=torch.device("cpu"), batch_size=1, workers=0)
-    from unfreeze.inference.writing import write_predictions
+    from unfreeze.inference.writers import write_predictions
 
     class Flushed(BytesIO):
         seen: list[int] = []  # noqa: RUF012
@@ -290,7 +290,7 @@ def test_rows_are_there_as_batches_end_and_a_file_when_all_are_in_it(
     stream = Flushed()
     write_predictions(predict(feeder, file_parts(paths, bands=3, size=1)), stream, form="csv", classes=("cat",))
     assert stream.seen[:3] == [2, 3, 4]
-    monkeypatch.setattr("unfreeze.inference.command.write_predictions", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("unfreeze.inference.predict_files.write_predictions", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         unfreeze(["predict", str(save_checkpoint()), *paths, "--out", str(tmp_path / "rows.csv")], monkeypatch)
     assert not [file.name for file in tmp_path.iterdir() if "rows" in file.name]

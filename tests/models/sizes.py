@@ -3,8 +3,8 @@
 import torch
 
 from unfreeze.errors import UnfreezeError
+from unfreeze.models.analysis import check_image_size
 from unfreeze.models.classifier import build_classifier
-from unfreeze.models.dry import check_image_size
 from unfreeze.models.spec import ModelSpec
 
 

@@ -8,8 +8,8 @@ from torchvision.ops import StochasticDepth
 
 from tests.models.families import FAMILIES
 from unfreeze.models import groups
+from unfreeze.models.analysis import describe_groups, group_sizes
 from unfreeze.models.architecture import find_architecture
-from unfreeze.models.dry import describe_groups, group_sizes
 from unfreeze.models.groups import NORMS, LayerGroup, backbone_parts, build_layer_groups
 from unfreeze.models.heads import find_head, replace_head
 from unfreeze.models.meta import on_meta

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from unfreeze.errors import UnfreezeError
+from unfreeze.models.analysis import check_image_size, find_edge
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.classifier import build_classifier, rebuild_classifier
-from unfreeze.models.dry import check_image_size, find_edge
 from unfreeze.models.spec import ModelSpec
-from unfreeze.training.feature_keys import digest_of
+from unfreeze.training.features.keys import digest_of
 
 HUBCONF = '''
 dependencies = ["torch"]

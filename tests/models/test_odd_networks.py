@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.models.answering import NoAnswerError, find_answering_layer
+from unfreeze.models.analysis import group_sizes
 from unfreeze.models.classifier import Classifier, build_classifier
-from unfreeze.models.dry import group_sizes
+from unfreeze.models.output_layer import NoAnswerError, find_answering_layer
 from unfreeze.models.spec import ModelSpec
 
 HUBCONF = """

@@ -11,7 +11,7 @@ from tests.models.families import FAMILIES
 from unfreeze.assets import ARCHITECTURES
 from unfreeze.errors import UnfreezeError
 from unfreeze.models import outline
-from unfreeze.models.dry import DryOutline
+from unfreeze.models.analysis import DryOutline
 from unfreeze.models.outline import CatalogOutline, Growth, find_in_catalog, find_outline
 from unfreeze.models.spec import HeadSpec, ModelSpec
 from unfreeze.models.torchvision_models import classifier_names
@@ -155,7 +155,7 @@ def modules_after(typed: list[str], folder: Path) -> tuple[int, set[str]]:
         "import atexit, sys\n"
         "atexit.register(lambda: sys.stderr.write('\\n' + ' '.join(sys.modules)))\n"
         f"sys.argv = {typed!r}\n"
-        "if sys.argv[0] == 'unfreeze':\n    from unfreeze.cli import main; main()\n"
+        "if sys.argv[0] == 'unfreeze':\n    from unfreeze.cli.app import main; main()\n"
         "else:\n    import runpy; runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)

@@ -19,8 +19,8 @@ from unfreeze.models.partition import (
     check_partition,
     partition_network,
 )
-from unfreeze.models.traces import CannotPartitionError
-from unfreeze.training.feature_keys import digest_of
+from unfreeze.models.tracing import CannotPartitionError
+from unfreeze.training.features.keys import digest_of
 
 CLASSES = ["a", "b", "c"]
 SIZES = {"inception_v3": 96, "maxvit_t": 224, "vit_b_32": 224}

@@ -8,11 +8,11 @@ import torch
 
 from tests.models.sizes import smallest_px
 from tests.models.timm_families import SMALLEST
+from unfreeze.models.analysis import find_edge
 from unfreeze.models.classifier import build_classifier
-from unfreeze.models.dry import find_edge
 from unfreeze.models.partition import activations_of, check_partition, partition_network
 from unfreeze.models.spec import ModelSpec
-from unfreeze.models.traces import CannotPartitionError
+from unfreeze.models.tracing import CannotPartitionError
 
 pytest.importorskip("timm", reason="timm is not installed")
 QUICK = ("vit_small_patch16_dinov3", "test_vit", "lcnet_035")

@@ -14,9 +14,9 @@ from unfreeze.data.sources.imagefolder import folder_source
 from unfreeze.data.store.framing import Resize
 from unfreeze.data.store.store import build_store
 from unfreeze.errors import UnfreezeError
+from unfreeze.models.analysis import check_image_size, describe_groups, group_sizes
 from unfreeze.models.architecture import find_architecture
 from unfreeze.models.classifier import Classifier, build_classifier, published_classifier, rebuild_classifier
-from unfreeze.models.dry import check_image_size, describe_groups, group_sizes
 from unfreeze.models.spec import HeadSpec, ModelSpec
 from unfreeze.models.timm_models import TimmModel
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups

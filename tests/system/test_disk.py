@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tests.launch import TINY_RUN, train
-from unfreeze.files import ROOM, replacing
 from unfreeze.system.disk import DiskFullError
-from unfreeze.training.checkpointing import CheckpointFiles
+from unfreeze.system.files import ROOM, replacing
+from unfreeze.training.callbacks.checkpointing import CheckpointFiles
 
 STAGES = "strategy.stages=[{name: head, train: 1, epochs: 1}, {name: all, train: all, epochs: 1}]"
 

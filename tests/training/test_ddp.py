@@ -14,18 +14,18 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.multiprocessing import ProcessExitedException
 
 from tests.training.conftest import make_classifier, make_source, quiet_trainer, state_of
-from unfreeze.cachefolder import CacheFolder
+from unfreeze.cache.folder import CacheFolder
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.models.spec import HeadSpec
-from unfreeze.training.checkpointing import LastCheckpoint
-from unfreeze.training.demand import PrefixCacheOptions
-from unfreeze.training.interruption import STOP
+from unfreeze.system.signals import STOP
+from unfreeze.training.callbacks.checkpointing import LastCheckpoint
+from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
+from unfreeze.training.features.demand import PrefixCacheOptions
+from unfreeze.training.features.prefix_cache import FrozenPrefixCache
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.param_groups import OptimizerSpec
-from unfreeze.training.plan import Rates, Stage
-from unfreeze.training.prefix_cache import FrozenPrefixCache
-from unfreeze.training.staged_unfreezing import StagedUnfreezing
+from unfreeze.training.plan.plan import Rates, Stage
 
 STAGES = [Stage("head", 1, 2), Stage("block", 2, 4, patience=1), Stage("all", "all", 2)]
 # SGD, because Adam turns a difference in the last bit into a difference in the first where gradients are near zero.
@@ -123,7 +123,7 @@ def test_ranks_agree(network: str, find_unused_parameters: bool, single: Path, t
 def test_a_signal_to_one_rank_stops_all_after_a_second_or_a_few_steps(
     unasked_s: float, stopped_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unfreeze.training.checkpointing._LONGEST_UNASKED_S", unasked_s)
+    monkeypatch.setattr("unfreeze.training.callbacks.checkpointing._LONGEST_UNASKED_S", unasked_s)
     source = make_source(per_class=36)
     source.splits[:] = np.tile(["train"] * 8 + ["val"] * 3 + ["test"], 9)
     trainer = quiet_trainer(

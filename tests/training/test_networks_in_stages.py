@@ -15,18 +15,18 @@ from tests.training.conftest import equal, make_source, state_of
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.splits.splits import split_source
 from unfreeze.errors import Stopped
-from unfreeze.inference.checkpoint import load_classifier
+from unfreeze.models.checkpoint import load_classifier
 from unfreeze.models.classifier import build_classifier
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.torchvision_models import classifier_names
-from unfreeze.training.averaging import WeightAverage
-from unfreeze.training.checkpointing import BestCheckpoint, LastCheckpoint
-from unfreeze.training.interruption import STOP
+from unfreeze.system.signals import STOP
+from unfreeze.training.callbacks.averaging import WeightAverage
+from unfreeze.training.callbacks.checkpointing import BestCheckpoint, LastCheckpoint
+from unfreeze.training.callbacks.seeding import SeededSteps
+from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.param_groups import OptimizerSpec
-from unfreeze.training.plan import Rates, Stage
-from unfreeze.training.seeding import SeededSteps
-from unfreeze.training.staged_unfreezing import StagedUnfreezing
+from unfreeze.training.plan.plan import Rates, Stage
 
 STAGES = [Stage("head", train=1, epochs=2), Stage("more", train=2, epochs=1)]
 STOPPED_AT = 5

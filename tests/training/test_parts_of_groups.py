@@ -11,16 +11,16 @@ from torch import nn
 
 from tests.composing import composed
 from tests.training.conftest import Probe, equal, make_classifier, make_source, state_of
-from unfreeze.answers import answers_of
-from unfreeze.build import build_source, resolve
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.splits.splits import split_source
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.groups import choose_parameters
-from unfreeze.run import check_values
+from unfreeze.runs.build.data import build_source, resolve
+from unfreeze.runs.build.outputs import answers_of
+from unfreeze.runs.fit import check_values
+from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
 from unfreeze.training.module import ImageClassifier
-from unfreeze.training.plan import Plan, Rates, Stage
-from unfreeze.training.staged_unfreezing import StagedUnfreezing
+from unfreeze.training.plan.plan import Plan, Rates, Stage
 
 Fit = Callable[..., L.Trainer]
 

@@ -9,8 +9,8 @@ from sklearn.metrics import confusion_matrix, matthews_corrcoef, precision_recal
 from torch import Tensor
 
 from unfreeze.evaluation.calibration import calibration_figures
-from unfreeze.evaluation.each_class import areas_under_curves, mean_of_known, rows_by_name
 from unfreeze.evaluation.intervals import class_intervals
+from unfreeze.evaluation.per_class import areas_under_curves, mean_of_known, rows_by_name
 
 TOP_K = 5
 _LARGEST_CONFUSION = 100

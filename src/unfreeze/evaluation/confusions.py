@@ -6,7 +6,7 @@ from sklearn.metrics import confusion_matrix
 
 from unfreeze.evaluation.predictions import TaskAnswers, answers_by_task
 from unfreeze.evaluation.record import RunRecord
-from unfreeze.files import file_word, write_csv
+from unfreeze.system.files import file_word, write_csv
 
 
 def count_confusions(task: TaskAnswers) -> NDArray[np.int64]:

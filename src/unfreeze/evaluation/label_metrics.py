@@ -8,8 +8,8 @@ from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 
 from unfreeze.evaluation.calibration import calibration_figures
-from unfreeze.evaluation.each_class import areas_under_curves, mean_of_known, rows_by_name
 from unfreeze.evaluation.intervals import label_intervals
+from unfreeze.evaluation.per_class import areas_under_curves, mean_of_known, rows_by_name
 from unfreeze.models.outputs import GIVEN_AT
 
 

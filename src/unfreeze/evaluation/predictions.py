@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unfreeze.errors import UnfreezeError, first_line
-from unfreeze.files import replacing
 from unfreeze.models.outputs import Outputs, TaskClasses
+from unfreeze.system.files import replacing
 
 PREDICTIONS_FILE = "predictions.npz"
 _SCHEMA = 1

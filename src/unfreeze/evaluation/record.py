@@ -11,9 +11,9 @@ import yaml
 
 from unfreeze.errors import UnfreezeError
 from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
-from unfreeze.files import read_json
-from unfreeze.rundir import best_of, last_of
-from unfreeze.training.plan import Plan
+from unfreeze.results.run_directory import best_of, last_of
+from unfreeze.system.files import read_json
+from unfreeze.training.plan.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ def data_name(data: Mapping[str, Any]) -> str:
 
 
 def _read_plan(run_dir: Path) -> Plan | None:
-    from unfreeze.inference.checkpoint import read_checkpoint
+    from unfreeze.models.checkpoint import read_checkpoint
 
     for file in (last_of(run_dir), best_of(run_dir)):
         with suppress(UnfreezeError, KeyError, TypeError):

@@ -6,10 +6,10 @@ from importlib.metadata import version
 from platform import python_version
 from typing import Any, Literal
 
-from unfreeze.evaluation.cautions import Caution, judge_trust
 from unfreeze.evaluation.metrics import weakest_class
-from unfreeze.text import format_seconds
-from unfreeze.training.monitors import Mode, Score
+from unfreeze.evaluation.warnings import Caution, judge_trust
+from unfreeze.results.monitor import Mode, Score
+from unfreeze.system.text import format_seconds
 
 RESULT_SCHEMA = 1
 _LIBRARIES = ("unfreeze", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unfreeze.evaluation.cautions import Caution
 from unfreeze.evaluation.metrics import weakest_class
+from unfreeze.evaluation.warnings import Caution
 
 Grade = Literal["good", "careful", "bad", "unknown"]
 _ALL_SAME = 1e-9

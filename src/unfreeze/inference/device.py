@@ -2,9 +2,9 @@
 
 import torch
 
-from unfreeze.cores import limit_torch_threads
 from unfreeze.errors import UnfreezeError
-from unfreeze.memory import keep_freed_pages
+from unfreeze.system.cores import limit_torch_threads
+from unfreeze.system.memory import keep_freed_pages
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 

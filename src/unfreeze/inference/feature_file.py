@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.files import replacing
+from unfreeze.system.files import replacing
 
 _MOST_HEADER_BYTES = 100_000_000
 """What readers of safetensors take (safetensors/src/tensor.rs)."""

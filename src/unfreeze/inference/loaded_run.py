@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.files import read_json
-from unfreeze.inference.checkpoint import load_classifier
 from unfreeze.inference.device import find_device
-from unfreeze.inference.feeding import BATCH_SIZE, Fed, Feeder
-from unfreeze.inference.given import GivenImages, Part, given_parts
+from unfreeze.inference.feeder import BATCH_SIZE, Fed, Feeder
+from unfreeze.inference.inputs import GivenImages, Part, given_parts
 from unfreeze.inference.layers import FeatureTap, Pool
-from unfreeze.inference.predicting import Prediction, logits_of, predict
+from unfreeze.inference.prediction import Prediction, logits_of, predict
+from unfreeze.models.checkpoint import load_classifier
 from unfreeze.models.classifier import Classifier
-from unfreeze.rundir import BEST, run_dir_of
+from unfreeze.results.run_directory import BEST, run_dir_of
+from unfreeze.system.files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

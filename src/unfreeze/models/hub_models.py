@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from unfreeze.errors import UnfreezeError, first_line
-from unfreeze.models.answering import NoAnswerError, find_answering_layer
 from unfreeze.models.architecture import Architecture
 from unfreeze.models.channels import adapt_state, replace_first_convolution
 from unfreeze.models.meta import move_to_meta
+from unfreeze.models.output_layer import NoAnswerError, find_answering_layer
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.weight_names import find_weights

@@ -221,6 +221,6 @@ def _record_of(name: str) -> dict[str, Any] | None:
 
 
 def _dry(spec: ModelSpec) -> Outline:
-    from unfreeze.models.dry import DryOutline
+    from unfreeze.models.analysis import DryOutline
 
     return DryOutline(spec)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from unfreeze.models.groups import LayerGroup
-from unfreeze.models.traces import CannotPartitionError, Traces
+from unfreeze.models.tracing import CannotPartitionError, Traces
 
 Activations = tuple[Tensor, ...]
 

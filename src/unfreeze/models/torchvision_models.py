@@ -16,13 +16,13 @@ from torchvision.transforms.functional import InterpolationMode
 
 from unfreeze.assets import TINY_ARCHITECTURE, TINY_PREPROCESSING, TINY_WEIGHTS
 from unfreeze.errors import UnfreezeError, first_line, suggest
-from unfreeze.files import strange_content
 from unfreeze.models.architecture import Architecture
 from unfreeze.models.channels import PRETRAINED, adapt_state, find_first_convolution, replace_first_convolution
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.weight_names import find_weights
 from unfreeze.models.weights import WeightsReport, load_backbone, load_heads, read_file
+from unfreeze.system.files import strange_content
 
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")
 

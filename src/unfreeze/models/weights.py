@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unfreeze.errors import UnfreezeError, first_line
-from unfreeze.files import strange_content
 from unfreeze.models.state_dicts import load_state
+from unfreeze.system.files import strange_content
 
 CHECKPOINT_KEY = "unfreeze"
 """Where a checkpoint of this project keeps the record of its classifier."""

@@ -23,7 +23,7 @@ from unfreeze.models.heads import head_inputs
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.weights import CHECKPOINT_KEY
 from unfreeze.system.accelerator import to_device
-from unfreeze.training.features import CachedPrefix
+from unfreeze.training.features.table import CachedPrefix
 from unfreeze.training.objectives import Classify, Multilabel, Objective
 from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups, only_live_groups
 from unfreeze.training.train_means import TrainMeans

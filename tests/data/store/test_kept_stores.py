@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.photos import save_photo
-from unfreeze.cachefolder import CacheFolder
+from unfreeze.cache.folder import CacheFolder
 from unfreeze.data.sources.decoding import DecodedImage
 from unfreeze.data.sources.imagefolder import folder_source
 from unfreeze.data.sources.images import FileImages

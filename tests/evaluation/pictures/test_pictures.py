@@ -25,7 +25,7 @@ from unfreeze.evaluation.pictures.photos import Photo, most_confident_mistakes, 
 from unfreeze.evaluation.pictures.reliability import plot_reliability
 from unfreeze.evaluation.pictures.style import save_png, shown, to_svg
 from unfreeze.evaluation.predictions import TaskAnswers
-from unfreeze.training.plan import Group, Rates, Stage, resolve_plan
+from unfreeze.training.plan.plan import Group, Rates, Stage, resolve_plan
 
 AWKWARD = ("$x_1$ and $", '<b>bold</b> & "quoted"', "\N{DEER} \N{FIRE}", "שלום עולם", "n" * 200, "two\nlines", "", "__")
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from tests.inference.export.test_export import classifier_of, export, script_of
-from unfreeze.inference.feeding import Feeder
-from unfreeze.inference.given import file_parts
-from unfreeze.inference.predicting import predict
+from unfreeze.inference.feeder import Feeder
+from unfreeze.inference.inputs import file_parts
+from unfreeze.inference.prediction import predict
 from unfreeze.models.classifier import Classifier
 from unfreeze.models.preprocessing import Preprocessing
 

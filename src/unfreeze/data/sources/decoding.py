@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from unfreeze.files import strange_content
+from unfreeze.system.files import strange_content
 
 if TYPE_CHECKING:
     from unfreeze.data.sources.bands import Bands

@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from unfreeze.cachefolder import CacheEntry
+from unfreeze.cache.folder import CacheEntry
 from unfreeze.data.sources.images import Images
 from unfreeze.data.store.facts import ImageFacts
 from unfreeze.data.store.framing import Frame

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unfreeze.cachefolder import CacheFolder, NoRoomError
-from unfreeze.cores import MOST_WORKERS, usable_cores
+from unfreeze.cache.folder import CacheFolder, NoRoomError
 from unfreeze.data.sources.decoding import UnreadableImageError, quiet_decoders
 from unfreeze.data.sources.images import ArrayImages, FileImages, Images, Indices
 from unfreeze.data.sources.source import ImageSource
@@ -26,7 +25,8 @@ from unfreeze.data.store.framing import Frame, Resize
 from unfreeze.data.store.pixels import MappedPixels, Pixels, ResidentPixels, StreamedPixels
 from unfreeze.data.store.survey import OtherSizeError, Progress, Sink, survey_images
 from unfreeze.errors import UnfreezeError
-from unfreeze.memory import free_memory_bytes
+from unfreeze.system.cores import MOST_WORKERS, usable_cores
+from unfreeze.system.memory import free_memory_bytes
 
 log = logging.getLogger("unfreeze.data.store.store")
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from unfreeze.evaluation.pictures.style import BLUE, CYCLE, GREY, ORANGE, new_figure, shown, styled, tidy
-from unfreeze.training.plan import Plan
+from unfreeze.training.plan.plan import Plan
 
 _LEGEND = {"train": "train", "val": "validation"}
 _POINTS = 60

@@ -27,8 +27,8 @@ from unfreeze.evaluation.pictures.photos import (
 from unfreeze.evaluation.pictures.reliability import Said, plot_reliability
 from unfreeze.evaluation.predictions import KeptPredictions, Predictions, TaskAnswers, answers_by_task
 from unfreeze.evaluation.record import RunRecord
-from unfreeze.files import file_word
 from unfreeze.models.outputs import GIVEN_AT
+from unfreeze.system.files import file_word
 
 log = logging.getLogger("unfreeze.evaluation.pictures.gallery")
 

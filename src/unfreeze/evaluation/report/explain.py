@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from unfreeze.evaluation.cautions import Caution
 from unfreeze.evaluation.looking import Looker
 from unfreeze.evaluation.pictures.gallery import Picture, draw_pictures, photos_of
 from unfreeze.evaluation.pictures.photos import most_confident_mistakes
@@ -11,6 +10,7 @@ from unfreeze.evaluation.predictions import answers_by_task
 from unfreeze.evaluation.record import RunRecord
 from unfreeze.evaluation.report.page import Content, Mistake, write_page
 from unfreeze.evaluation.verdict import reach_verdict
+from unfreeze.evaluation.warnings import Caution
 
 REPORT_FILE = "report.html"
 OF_IMAGES = ("mistakes", "predictions", "saliency", "feature_map")

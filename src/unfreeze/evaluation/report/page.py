@@ -15,7 +15,6 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from unfreeze.evaluation.cautions import Caution
 from unfreeze.evaluation.pictures.gallery import Picture
 from unfreeze.evaluation.pictures.photos import Photo
 from unfreeze.evaluation.pictures.style import WIDTH_IN, to_svg
@@ -34,7 +33,8 @@ from unfreeze.evaluation.report.sections import (
     status_lines,
 )
 from unfreeze.evaluation.verdict import Verdict
-from unfreeze.files import replacing
+from unfreeze.evaluation.warnings import Caution
+from unfreeze.system.files import replacing
 
 LEVELS = {"bad": "Bad:", "warn": "Careful:", "note": "Note:"}
 

@@ -7,9 +7,9 @@ from typing import Any
 from unfreeze.evaluation.confusions import commonest_confusions, count_confusions
 from unfreeze.evaluation.predictions import answers_by_task
 from unfreeze.evaluation.record import RunRecord
-from unfreeze.rundir import last_of
-from unfreeze.text import format_seconds
-from unfreeze.training.monitors import mode_of
+from unfreeze.results.monitor import mode_of
+from unfreeze.results.run_directory import last_of
+from unfreeze.system.text import format_seconds
 
 _HEADLINE = {
     "acc": "accuracy",

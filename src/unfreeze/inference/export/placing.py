@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.files import BUILDING
+from unfreeze.system.files import BUILDING
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import yaml
 
 from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.evaluation.record import augmentations_of, data_name
-from unfreeze.files import read_json
-from unfreeze.rundir import BEST
+from unfreeze.results.run_directory import BEST
+from unfreeze.system.files import read_json
 
 
 @dataclass(frozen=True)

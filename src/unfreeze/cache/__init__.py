@@ -1,0 +1,1 @@
+"""Files under the cache folder that later runs use again."""

@@ -1,1 +1,0 @@
-"""What `unfreeze` can do, a module for what belongs together."""

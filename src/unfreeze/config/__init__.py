@@ -1,0 +1,1 @@
+"""Configuration: schema, messages, overrides and composition."""

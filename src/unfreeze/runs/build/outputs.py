@@ -1,0 +1,77 @@
+"""What a network is to tell of images, by what was asked for and what the data has."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unfreeze.config.schema import Config
+from unfreeze.errors import UnfreezeError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from unfreeze.data.sources.source import Task
+    from unfreeze.models.outputs import Outputs
+
+
+def answers_of(config: Config, tasks: "Sequence[Task]") -> "tuple[Outputs, NDArray[np.int64]]":
+    """Return what a network is to tell of images, and what is true of them.
+
+    Args:
+        config: With the objective and the head.
+        tasks: Of a source.
+
+    Returns:
+        What the logits stand for; and the labels, int64, shape (N,), or a column for each task or label.
+
+    Raises:
+        UnfreezeError: If the objective and the head do not go with the labels.
+    """
+    import numpy as np
+
+    from unfreeze.models.outputs import Outputs, TaskClasses
+
+    names = ", ".join(task.name for task in tasks)
+    if config.objective.name == "multilabel":
+        if config.head.is_multitask:
+            raise UnfreezeError("head=multitask: objective=multilabel has one head for all labels; type head=linear")
+        if config.data.balance == "sampler":
+            raise UnfreezeError(
+                "data.balance: an image with several labels can't be drawn by one of them; type data.balance=weights"
+            )
+        there = [task.is_there for task in tasks]
+        for task, presence in zip(tasks, there, strict=True):
+            if presence is None:
+                raise UnfreezeError(
+                    f"objective=multilabel: {task.name!r} has {len(task.classes)} classes, such as "
+                    f"{task.classes[0]!r}; want columns of 0 and 1 (data=manifest data.columns.label=[furry,tame]), or "
+                    "one whose cells hold several labels (data.columns.separator='|')"
+                )
+        labels = Outputs((TaskClasses("label", tuple(task.name for task in tasks)),), multilabel=True)
+        return labels, np.stack([presence for presence in there if presence is not None], axis=1)
+    if config.head.is_multitask:
+        _check_tasks(config, [task.name for task in tasks])
+        outputs = Outputs(tuple(TaskClasses(task.name, task.classes) for task in tasks))
+        return outputs, np.stack([task.labels for task in tasks], axis=1)
+    if len(tasks) > 1:
+        raise UnfreezeError(
+            f"head={config.head.name}: learns one task, but the data has {len(tasks)}: {names}; type head=multitask "
+            f"for a head each, objective=multilabel for labels of 0 and 1, or data.columns.label={tasks[0].name}"
+        )
+    return Outputs.of(tasks[0].classes, task=tasks[0].name), tasks[0].labels
+
+
+def _check_tasks(config: Config, names: list[str]) -> None:
+    if len(names) < 2:
+        raise UnfreezeError(
+            f"head=multitask: the data has one task, {names[0]!r}; type data=manifest "
+            "data.columns.label=[<column>,<column>], or head=linear"
+        )
+    if config.objective.name == "distill":
+        raise UnfreezeError("head=multitask: objective=distill teaches one task; type head=linear, or no objective")
+    unknown = sorted(set(config.head.weights or {}) - set(names))
+    if unknown:
+        raise UnfreezeError(f"head.weights: no task {unknown[0]!r}; want {', '.join(names)}")
+    task = config.monitor.split("/")[1]
+    if config.monitor.count("/") == 2 and task not in names:
+        raise UnfreezeError(f"monitor: no task {task!r}; want one of {', '.join(names)}, or their mean, val/acc")

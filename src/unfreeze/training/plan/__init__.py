@@ -1,0 +1,1 @@
+"""The plan of a run: stages, groups, rates and limits."""

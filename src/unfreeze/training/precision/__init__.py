@@ -1,0 +1,1 @@
+"""The number format that a run computes in."""
