@@ -1,7 +1,7 @@
-"""Writes models.csv, what `unfreeze models` shows: `python tools/list_models.py`.
+"""Write models.csv, the catalogue of `unfreeze models`: `python tools/list_models.py`.
 
 Parameters and multiply-adds are counted on the meta device with PyTorch's flop counter, at the published input size;
-top-1 on ImageNet-1K is what torchvision publishes with its weights.
+top-1 accuracies on ImageNet-1K are those that torchvision publishes with its weights.
 """
 
 import csv
@@ -20,7 +20,7 @@ from unfreeze.models.spec import ModelSpec
 
 
 def torchvision_rows() -> Iterator[list[object]]:
-    """Yield a row for each of torchvision's classifiers."""
+    """Yield a row for each classifier of torchvision."""
     from torchvision.models import get_model_weights
 
     from unfreeze.models.torchvision_models import classifier_names
@@ -32,7 +32,7 @@ def torchvision_rows() -> Iterator[list[object]]:
 
 
 def timm_rows() -> Iterator[list[object]]:
-    """Yield a row for each of timm's published weights, and for each network without any."""
+    """Yield a row for each published weights of timm, and for each network without any."""
     import timm
 
     published = timm.list_models(pretrained=True)
@@ -52,7 +52,7 @@ def timm_rows() -> Iterator[list[object]]:
 
 def _counted(spec: ModelSpec) -> list[object]:
     """Return parameters, multiply-adds of an image in billions, and the side of the image in px; blank if unknown."""
-    # Of a thousand networks some can't be built alone, and some do what the meta device can't; each fails in its way.
+    # Some networks can't be built alone, or not on the meta device, and raise any exception.
     try:
         architecture = find_architecture(spec)
         size = architecture.preprocessing().crop_px

@@ -1,7 +1,4 @@
-"""Turn a run of `experiment=pretrain_tiny` into the weights that this package carries.
-
-python tools/pack.py outputs/<run>
-"""
+"""Pack a run of `experiment=pretrain_tiny` as the bundled weights: `python tools/pack.py outputs/<run>`."""
 
 import json
 import sys
@@ -14,11 +11,11 @@ from unfreeze.models.checkpoint import load_classifier
 
 
 def pack(run: Path, target: Path = TINY_WEIGHTS) -> None:
-    """Write the backbone of a run's best checkpoint in half precision, its figures in the header.
+    """Write the backbone of a run's best checkpoint in half precision, with its metrics in the header.
 
     Args:
-        run: A run's directory.
-        target: The .safetensors file to write.
+        run: Directory of the run.
+        target: Path of the .safetensors file to write.
     """
     classifier = load_classifier(run)
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""One small member of every family of torchvision's classifiers."""
+"""One small network of every family of torchvision's classifiers."""
 
 FAMILIES = {
     "ResNet": "resnet18",

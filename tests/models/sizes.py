@@ -1,4 +1,4 @@
-"""The smallest images that a network takes, for tests that only have to see it run."""
+"""Smallest image sizes of networks, for tests that only run them."""
 
 import torch
 

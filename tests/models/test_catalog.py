@@ -1,4 +1,4 @@
-"""`unfreeze models`: what the table has, what matches, and which weights are here."""
+"""`unfreeze models`: columns, patterns, and cached weights."""
 
 import json
 from pathlib import Path

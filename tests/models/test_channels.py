@@ -1,4 +1,4 @@
-"""Images with other than three channels: what a pretrained first convolution says to grey ones stays what it was."""
+"""First convolutions for other than three channels keep their output for grey images."""
 
 import pytest
 import torch

@@ -7,12 +7,14 @@ from torchvision.models import get_model
 from torchvision.ops import StochasticDepth
 
 from tests.models.families import FAMILIES
-from unfreeze.models import groups
+from unfreeze.models import parts
 from unfreeze.models.analysis import describe_groups, group_sizes
 from unfreeze.models.architecture import find_architecture
-from unfreeze.models.groups import NORMS, LayerGroup, backbone_parts, build_layer_groups
+from unfreeze.models.groups import LayerGroup, build_layer_groups
 from unfreeze.models.heads import find_head, replace_head
 from unfreeze.models.meta import on_meta
+from unfreeze.models.norms import NORMS
+from unfreeze.models.parts import backbone_parts
 from unfreeze.models.torchvision_models import classifier_names
 
 MEMBERS = sorted(FAMILIES.values())
@@ -155,19 +157,19 @@ class OwnNetwork(nn.Module):
         self.out = nn.Linear(5, 2)
 
 
-def test_networks_of_the_same_modules_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[str] = []
+def test_networks_of_the_same_modules_are_analysed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    analysed: list[str] = []
 
-    def look(network: nn.Module) -> nn.Module:
-        looks.append(type(network).__name__)
+    def record(network: nn.Module) -> nn.Module:
+        analysed.append(type(network).__name__)
         return on_meta(network)
 
-    monkeypatch.setattr(groups, "_AREAS", {})
-    monkeypatch.setattr(groups, "on_meta", look)
+    monkeypatch.setattr(parts, "_AREAS", {})
+    monkeypatch.setattr(parts, "on_meta", record)
     first, second, other = (
         backbone_parts(get_model(name, weights=None), "classifier.6") for name in ("vgg11", "vgg11", "vgg13")
     )
-    assert looks == ["VGG", "VGG"]
+    assert analysed == ["VGG", "VGG"]
     assert first == second
     assert first != other
 

@@ -1,4 +1,4 @@
-"""The head of every family: found, replaced, and the only thing that changed."""
+"""Heads of every family are found and replaced, and nothing else changes."""
 
 from functools import cache
 
@@ -159,10 +159,10 @@ def test_a_cosine_head_does_not_mind_the_length_of_features() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "told"),
+    ("head", "message"),
     [(HeadSpec("mlp"), "head=mlp"), (HeadSpec("cosine"), "head=cosine")],
 )
-def test_a_convolutional_head_can_not_be_of_another_kind(head: HeadSpec, told: str) -> None:
+def test_a_convolutional_head_can_not_be_of_another_kind(head: HeadSpec, message: str) -> None:
     network = find_architecture("squeezenet1_1").skeleton()
-    with pytest.raises(UnfreezeError, match=f"{told}: the head of this architecture is a convolution"):
+    with pytest.raises(UnfreezeError, match=f"{message}: the head of this architecture is a convolution"):
         replace_head(network, "classifier.1", num_classes=2, head=head)

@@ -1,4 +1,4 @@
-"""Networks of a hub repository on this machine: built, staged, loaded, and never from GitHub without a word."""
+"""Networks of a local torch.hub repository: built, staged, loaded; and refusal of untrusted ones on GitHub."""
 
 from pathlib import Path
 
@@ -110,16 +110,16 @@ def test_weights_come_from_the_entry_point_or_a_file(repo: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "weights", "told"),
+    ("name", "weights", "message"),
     [
         ("nothing", None, "hubconf.py has no 'nothing'; want .*net"),
         ("net", "DEFAULT", "net of .* takes no argument `pretrained`; type model.weights=path/to/file"),
         ("breaks", None, "can't be built .*no such thing"),
-        ("gives_text", None, "gives a str, not a network"),
+        ("gives_text", None, "is a str, not a network"),
     ],
 )
-def test_what_can_not_be_had_is_told_in_a_line(repo: str, name: str, weights: str | None, told: str) -> None:
-    with pytest.raises(UnfreezeError, match=told):
+def test_an_unavailable_network_is_refused_in_one_line(repo: str, name: str, weights: str | None, message: str) -> None:
+    with pytest.raises(UnfreezeError, match=message):
         build_classifier(ModelSpec(name, "hub", repo=repo), classes=CLASSES, weights=weights)
 
 

@@ -1,4 +1,4 @@
-"""Networks that people write themselves: which are taken, with which head and groups, and what is refused in a line."""
+"""User-defined networks: heads and layer groups of supported ones, and errors about others."""
 
 import contextlib
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.analysis import group_sizes
 from unfreeze.models.classifier import Classifier, build_classifier
-from unfreeze.models.output_layer import NoAnswerError, find_answering_layer
+from unfreeze.models.output_layer import NoOutputLayerError, find_output_layer
 from unfreeze.models.spec import ModelSpec
 
 HUBCONF = """
@@ -232,15 +232,15 @@ TAKEN = {
     "OneNumber": ["head", "after", "stem"],
 }
 REFUSED = {
-    "Two": "in eval mode it answers with a tuple",
-    "Named": "in eval mode it answers with a dict",
-    "Auxiliary": "in train mode it answers with a tuple",
-    "Features": "its 32 numbers for an image are not the output of a linear layer",
-    "Excited": "its 32 numbers for an image are not the output of a linear layer",
+    "Two": "in eval mode it outputs a tuple",
+    "Named": "in eval mode it outputs a dict",
+    "Auxiliary": "in train mode it outputs a tuple",
+    "Features": "its 32 outputs per image are not those of a linear layer",
+    "Excited": "its 32 outputs per image are not those of a linear layer",
     "Mute": 'missing the required "forward" function',
-    "Map": r"it answers 2 images with shape \(2, 10, 56, 56\), not \(2, classes\)",
+    "Map": r"its output for 2 images has shape \(2, 10, 56, 56\), not \(2, classes\)",
     "BreaksInTraining": "in train mode: never trained",
-    "Nothing": "its 3 numbers for an image are not the output of a linear layer",
+    "Nothing": "its 3 outputs per image are not those of a linear layer",
     "ForSmall": "no logits for images of 224 px .*data.image_size=",
 }
 
@@ -308,8 +308,8 @@ def test_looking_for_the_layer_leaves_no_trace(name: str, repo: str) -> None:
     network.stem.eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     randomness = torch.get_rng_state()
-    with contextlib.nullcontext() if name == "Counting" else pytest.raises(NoAnswerError):
-        assert find_answering_layer(network, channels=3, size_px=32) == "fc"
+    with contextlib.nullcontext() if name == "Counting" else pytest.raises(NoOutputLayerError):
+        assert find_output_layer(network, channels=3, size_px=32) == "fc"
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), randomness)
     assert network.training

@@ -1,4 +1,4 @@
-"""The catalogue of torchvision's classifiers says what the networks themselves do, and needs no torch for it."""
+"""The catalogue of torchvision's classifiers agrees with the networks, and needs no torch."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Networks of timm's families are cut at every edge of a layer group, but for those that docs/cache.md lists."""
+"""Networks of timm's families can be cut at every edge of a layer group, except those in docs/cache.md."""
 
 import re
 from pathlib import Path

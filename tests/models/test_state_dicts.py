@@ -1,4 +1,4 @@
-"""State dicts keep the versions of their modules, or get those of the module that they are loaded into."""
+"""State dicts keep the versions of their modules, or get those of the loaded module."""
 
 import pytest
 import torch

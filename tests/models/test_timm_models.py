@@ -1,4 +1,4 @@
-"""timm's networks: groups, head, stages, weights, sizes and channels as those of torchvision."""
+"""Networks of timm: groups, head, stages, weights, image sizes and channels."""
 
 import copy
 from pathlib import Path
@@ -117,25 +117,25 @@ def test_a_file_of_another_network_is_refused_by_its_first_entries(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("resnet19", "no network 'resnet19' in timm; near: .*resnet18"),
         ("resnet18.nobody", "timm has no weights 'resnet18.nobody'; want one of .*resnet18.a1_in1k"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(name: str, told: str) -> None:
-    with pytest.raises(UnfreezeError, match=told):
+def test_an_unknown_name_is_refused_with_the_nearest(name: str, message: str) -> None:
+    with pytest.raises(UnfreezeError, match=message):
         find_architecture(ModelSpec(name, "timm"))
 
 
 def test_offline_one_line_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # as read from the environment at import
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        UnfreezeError, match=r"^model\.weights: the weights of resnet18 could not be had .*null"
-    ) as told:
+        UnfreezeError, match=r"^model\.weights: the weights of resnet18 could not be downloaded .*null"
+    ) as message:
         build_classifier(ModelSpec("resnet18", "timm"), classes=CLASSES)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "efficientnet_lite0"])
@@ -196,5 +196,5 @@ def test_a_published_network_tells_imagenets_classes(monkeypatch: pytest.MonkeyP
     classifier = published_classifier(ModelSpec("resnet18", "timm"))
     assert classifier.network(torch.randn(1, 3, 64, 64)).shape == (1, 1000)
     assert (len(classifier.classes), classifier.classes[0]) == (1000, "tench, Tinca tinca")
-    with pytest.raises(UnfreezeError, match=r"what vit_small_patch14_dinov2 tells apart .* is not known"):
+    with pytest.raises(UnfreezeError, match=r"the classes of vit_small_patch14_dinov2 .* are not known"):
         published_classifier(ModelSpec("vit_small_patch14_dinov2", "timm"))

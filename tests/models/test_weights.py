@@ -1,4 +1,4 @@
-"""Weights from names, files and a local server that stands in for torchvision's."""
+"""Weights from names, files, and a local server in place of torchvision's."""
 
 import pickle
 import socket
@@ -76,7 +76,7 @@ class TestNames:
         assert find("tiny", "~/mine.pth") == file
 
     @pytest.mark.parametrize(
-        ("model", "given", "told"),
+        ("model", "given", "message"),
         [
             ("resnet50", "IMAGENET1K_V3", ["resnet50 has no 'IMAGENET1K_V3'", "IMAGENET1K_V2", "DEFAULT", "a file"]),
             ("resnet50", "default", ["resnet50 has no 'default'", "DEFAULT"]),
@@ -86,11 +86,11 @@ class TestNames:
             ("resnet50", "some/folder", ["no file 'some/folder'"]),
         ],
     )
-    def test_what_is_neither_name_nor_file_is_refused(self, model: str, given: str, told: list[str]) -> None:
+    def test_what_is_neither_name_nor_file_is_refused(self, model: str, given: str, message: list[str]) -> None:
         with pytest.raises(UnfreezeError) as refusal:
             find_architecture(model).check_weights(given)
         assert str(refusal.value).startswith("model.weights: ")
-        assert all(part in str(refusal.value) for part in told)
+        assert all(part in str(refusal.value) for part in message)
 
     @pytest.mark.parametrize(
         ("given", "near"),
@@ -152,23 +152,23 @@ class TestFiles:
         assert torch.equal(read(tmp_path / "last.pth.tar")["fc.weight"], stock["fc.weight"])
 
     @pytest.mark.parametrize(
-        ("name", "content", "told"),
+        ("name", "content", "message"),
         [
             ("page.pth", b"<!DOCTYPE html><html>404</html>", "it is a web page"),
             ("empty.pth", b"", "it is an empty file"),
             ("pointer.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "it is a pointer of Git LFS"),
-            ("short.pth", b"PK\x03\x04", "it is not whole: its end is missing"),
-            ("junk.pth", b"hello", "it is no file of torch.save, or not whole"),
+            ("short.pth", b"PK\x03\x04", "it is incomplete: its end is missing"),
+            ("junk.pth", b"hello", "it is not a file of torch.save, or incomplete"),
             ("junk.ckpt", b"\x80\x02}q\x00.", ""),
             ("page.safetensors", b"\n<html>404</html>", "it is a web page"),
             ("empty.safetensors", b"", "it is an empty file"),
         ],
     )
     def test_what_is_no_weights_file_is_refused_in_a_line(
-        self, tmp_path: Path, name: str, content: bytes, told: str
+        self, tmp_path: Path, name: str, content: bytes, message: str
     ) -> None:
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UnfreezeError, match=rf"can't be read as weights \({told}") as refusal:
+        with pytest.raises(UnfreezeError, match=rf"can't be read as weights \({message}") as refusal:
             read(tmp_path / name)
         assert str(tmp_path / name) in str(refusal.value)
         assert "\n" not in str(refusal.value)
@@ -189,8 +189,10 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float, s
     state = {"conv1.0.weight": torch.ones(4), "fc.bias": torch.tensor([0.0, value])}
     file = tmp_path / f"diverged{suffix}"
     save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
-    told = r"diverged\.\w+ has NaN or infinite values in 1 of 2 entries, such as fc\.bias; want weights of a training"
-    with pytest.raises(UnfreezeError, match=told):
+    message = (
+        r"diverged\.\w+ has NaN or infinite values in 1 of 2 entries, such as fc\.bias; want weights of a training"
+    )
+    with pytest.raises(UnfreezeError, match=message):
         read(file)
 
 
@@ -261,10 +263,10 @@ class TestLoading:
         before = first_kernel(network).clone()
         with pytest.raises(UnfreezeError) as refusal:
             load_backbone(network, wider, heads=["fc"], source="wide.pth")
-        told = str(refusal.value)
-        assert told.startswith("model.weights: wide.pth does not fit the backbone (")
-        assert "stage2.0.branch1.2.weight is (58, 24, 1, 1), want (24, 24, 1, 1)" in told
-        assert "Type the model.name that it was saved from" in told
+        message = str(refusal.value)
+        assert message.startswith("model.weights: wide.pth does not fit the backbone (")
+        assert "stage2.0.branch1.2.weight is (58, 24, 1, 1), want (24, 24, 1, 1)" in message
+        assert "Type the model.name that it was saved from" in message
         assert torch.equal(first_kernel(network), before)
 
     def test_missing_keys_are_refused_by_name(self, stock: Mapping[str, Tensor]) -> None:
@@ -378,7 +380,9 @@ class TestDownload:
 
     def test_a_file_that_is_not_there_is_said_to_be_missing(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(MEMBER.value, "url", f"http://127.0.0.1:{host.port}/gone-12345678.pth")
-        with pytest.raises(UnfreezeError, match=r"could not be had from http://127.0.0.1:.*gone.*File not found"):
+        with pytest.raises(
+            UnfreezeError, match=r"could not be downloaded from http://127.0.0.1:.*gone.*File not found"
+        ):
             download()
 
     def test_offline_one_line_says_where_from_where_to_and_what_to_type(
@@ -391,13 +395,13 @@ class TestDownload:
             monkeypatch.setattr(MEMBER.value, "url", f"http://127.0.0.1:{closed.getsockname()[1]}/net-12345678.pth")
             with pytest.raises(UnfreezeError) as refusal:
                 build_classifier("shufflenet_v2_x0_5", classes=("cat", "dog"), weights="IMAGENET1K_V1")
-        told = str(refusal.value)
-        assert told.startswith("model.weights: ")
-        assert f"could not be had from {MEMBER.url} (" in told
-        assert f"Put the file at {tmp_path / 'hub' / 'checkpoints' / 'net-12345678.pth'}" in told
-        assert "model.weights=path/to/file.pth" in told
-        assert "model.weights=null" in told
-        assert "\n" not in told
+        message = str(refusal.value)
+        assert message.startswith("model.weights: ")
+        assert f"could not be downloaded from {MEMBER.url} (" in message
+        assert f"Put the file at {tmp_path / 'hub' / 'checkpoints' / 'net-12345678.pth'}" in message
+        assert "model.weights=path/to/file.pth" in message
+        assert "model.weights=null" in message
+        assert "\n" not in message
 
     def test_what_was_put_where_the_message_said_is_used_offline(
         self, stock: Mapping[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

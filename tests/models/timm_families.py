@@ -1,4 +1,4 @@
-"""Small members of timm's families, as many as a test has patience for; the first of each family is its smallest."""
+"""Small networks of timm's families, the smallest of each family first."""
 
 TIMM_FAMILIES = {
     "BEiT": ["beit_base_patch16_224"],

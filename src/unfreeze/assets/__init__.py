@@ -1,4 +1,4 @@
-"""The backbone that this package carries: where it is and what it wants to see. README.md tells how it was made."""
+"""Files of this package: the weights and preprocessing of the bundled backbone; see README.md for their origin."""
 
 from pathlib import Path
 from typing import Any
@@ -14,4 +14,4 @@ TINY_PREPROCESSING: dict[str, Any] = {
 }
 
 ARCHITECTURES = Path(__file__).with_name("architectures.jsonl")
-"""What is known of torchvision's classifiers without torch, a line of JSON each."""
+"""Facts about torchvision's classifiers that can be read without torch, one line of JSON each."""

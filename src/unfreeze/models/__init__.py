@@ -1,1 +1,1 @@
-"""Backbones, heads, layer groups, weights. Knows neither data nor Lightning."""
+"""Backbones, heads, layer groups and weights."""

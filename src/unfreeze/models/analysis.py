@@ -1,4 +1,4 @@
-"""What can be said of a classifier without its weights, and mostly without its memory."""
+"""Analysis of classifiers on the meta device: layer groups, image sizes, boundaries and operations."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from unfreeze.models.tracing import CannotPartitionError
 
 
 def describe_groups(model: str | ModelSpec, num_classes: int) -> tuple[LayerGroup, ...]:
-    """Return the layer groups of a backbone with a new head, without its memory or weights."""
+    """Return the layer groups of a backbone with a new head."""
     return _skeleton(_spec(model), num_classes).groups
 
 
@@ -26,7 +26,7 @@ def group_sizes(model: str | ModelSpec, num_classes: int, *, head: HeadSpec | No
     """Return the names of a backbone's groups from the head down, with their numbers of parameters.
 
     Raises:
-        UnfreezeError: If the head does not go with the architecture.
+        UnfreezeError: If the architecture does not support the head.
     """
     skeleton = _skeleton(_spec(model), num_classes, head=head)
     sizes = {key: parameter.numel() for key, parameter in skeleton.network.named_parameters()}
@@ -34,17 +34,17 @@ def group_sizes(model: str | ModelSpec, num_classes: int, *, head: HeadSpec | No
 
 
 def check_image_size(model: str | ModelSpec, size_px: int) -> None:
-    """Refuse an image size that an architecture can't take, without its memory or weights.
+    """Refuse an image size that an architecture does not support.
 
     Raises:
-        UnfreezeError: Saying what the architecture said, and the smallest size above it that works.
+        UnfreezeError: If it does not, with the architecture's error and the next larger size that works.
     """
     spec = _spec(model)
     problem = _problem_at(spec, size_px)
     if problem is None:
         return
-    works = _next_size(spec, size_px)
-    hint = f"; the next size that works is {works}, type data.image_size={works}" if works else ""
+    larger = _next_size(spec, size_px)
+    hint = f"; the next size that works is {larger}, type data.image_size={larger}" if larger else ""
     raise UnfreezeError(f"data.image_size: {spec.name} can't take images of {size_px} px ({problem}){hint}")
 
 
@@ -56,14 +56,14 @@ def count_trainable(
     *,
     head: HeadSpec | None = None,
 ) -> int:
-    """Return what `models.groups.count_chosen` does, without memory or weights."""
+    """Return the total size of the trainable parameters; see `models.groups.count_chosen`."""
     skeleton = _skeleton(_spec(model), num_classes, head=head)
     return count_chosen(skeleton.network, skeleton.groups, live, only)
 
 
 @cache
 def find_edge(model: str | ModelSpec, num_classes: int, *, size_px: int, live: tuple[str, ...]) -> Edge | None:
-    """Return where a network would be cut below the groups that train; None where it would or could not be."""
+    """Return the edge below the trainable groups; None if nothing is frozen or the network can't be cut."""
     spec = _spec(model)
     skeleton = _skeleton(spec, num_classes, size_px)
     images = torch.empty(2, spec.in_chans, size_px, size_px, device="meta")
@@ -84,17 +84,17 @@ def find_edge(model: str | ModelSpec, num_classes: int, *, size_px: int, live: t
 
 
 def count_flops(network: nn.Module, images: torch.Tensor) -> int:
-    """Return the operations of a pass; images and network may be on the meta device."""
+    """Return the number of operations of a forward pass; images and network may be on the meta device."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(images)
     return int(counter.get_total_flops())
 
 
 class DryOutline(Outline):
-    """What the network itself tells on the meta device.
+    """Outline of a network that is built on the meta device.
 
     Args:
-        spec: Which network.
+        spec: Specification of the network.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -105,11 +105,11 @@ class DryOutline(Outline):
         find_architecture(self._spec).check_weights(weights)
 
     def check_image_size(self, size_px: int) -> None:
-        """Refuse an image size that the network can't take."""
+        """Refuse an image size that the network does not support."""
         check_image_size(self._spec, size_px)
 
     def crop_px(self, weights: str | None) -> int:
-        """Return the side of the images that some weights, or else the default ones, were trained at."""
+        """Return the image size of published weights, or else of the default ones."""
         return find_architecture(self._spec).preprocessing(weights).crop_px
 
     def group_sizes(self, num_classes: int, head: HeadSpec) -> list[tuple[str, int]]:
@@ -117,11 +117,11 @@ class DryOutline(Outline):
         return group_sizes(self._spec, num_classes, head=head)
 
     def count_trainable(self, num_classes: int, live: Collection[str], only: Collection[str], head: HeadSpec) -> int:
-        """Return how many parameters train if `only` some of the live groups do; 0 if `only` chooses none."""
+        """Return the total size of the trainable parameters; 0 if `only` matches none."""
         return count_trainable(self._spec, num_classes, live, only, head=head)
 
     def find_edge(self, num_classes: int, *, size_px: int, live: tuple[str, ...]) -> Edge | None:
-        """Return where the network would be cut below the groups that train; None where it would or could not be."""
+        """Return the edge below the trainable groups; None if nothing is frozen or the network can't be cut."""
         return find_edge(self._spec, num_classes, size_px=size_px, live=live)
 
 
@@ -135,7 +135,7 @@ class _Skeleton:
 def _skeleton(
     spec: ModelSpec, num_classes: int, size_px: int | None = None, *, head: HeadSpec | None = None
 ) -> _Skeleton:
-    """Return a network with a new head on the meta device; of any size where none is given."""
+    """Return a network with a new head on the meta device; None for its own image size."""
     architecture = find_architecture(spec)
     network = architecture.skeleton(size_px)
     with torch.device("meta"):
@@ -149,17 +149,17 @@ def _spec(model: str | ModelSpec) -> ModelSpec:
 
 @cache
 def _problem_at(spec: ModelSpec, size_px: int) -> str | None:
-    """Return what an architecture says to images of a size; None where it takes them."""
+    """Return the error of an architecture for images of a size; None if it supports them."""
     try:
-        _pass_an_image(spec, size_px)
+        _forward_image(spec, size_px)
     except (RuntimeError, AssertionError, ValueError, ZeroDivisionError) as error:
         return first_line(error)
     return None
 
 
 @torch.no_grad()
-def _pass_an_image(spec: ModelSpec, size_px: int) -> None:
-    """Let an architecture see an image: without its memory, unless it must know values to know what to do."""
+def _forward_image(spec: ModelSpec, size_px: int) -> None:
+    """Run an architecture on an image: on the meta device, or on the CPU if it depends on values."""
     architecture, shape = find_architecture(spec), (1, spec.in_chans, size_px, size_px)
     try:
         architecture.skeleton(size_px).eval()(torch.empty(shape, device="meta"))
@@ -170,12 +170,12 @@ def _pass_an_image(spec: ModelSpec, size_px: int) -> None:
 
 
 def _needs_values(error: RuntimeError) -> bool:
-    """Return whether an error is PyTorch's about a tensor that has no values to look at."""
+    """Return whether an error of PyTorch is about missing values of a meta tensor."""
     return "meta" in str(error).lower()
 
 
 def _next_size(spec: ModelSpec, size_px: int) -> int | None:
-    """Return the smallest size above one that an architecture can't take, as far as steps of 32 and of 1 px find it."""
+    """Return the next larger size that an architecture supports, found in steps of 32 px and then by bisection."""
     coarse = next((size for size in range(size_px // 32 * 32 + 32, 513, 32) if _problem_at(spec, size) is None), None)
     if coarse is None:
         return None

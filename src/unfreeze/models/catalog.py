@@ -1,4 +1,4 @@
-"""What `unfreeze models` shows of networks by name, from a table that this package carries."""
+"""Catalogue of networks by name, from a table in this package."""
 
 import csv
 import os
@@ -15,17 +15,17 @@ SOURCES = ("torchvision", "timm")
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A network that can be used by name.
+class ListedNetwork:
+    """A network of the catalogue.
 
     Args:
         source: "torchvision" or "timm".
-        name: What a person types as model.name.
-        parameters: With its published head; None where they were not counted.
-        gmacs: Multiply-adds of an image, in billions; papers mostly call them GFLOPs.
-        image_size: px, at which they were counted.
-        top1: In percent, on ImageNet-1K, of the default weights; None where it is not published with them.
-        is_cached: Whether its default weights are on this machine already.
+        name: Value of `model.name`.
+        parameters: Number of parameters with the published head; None if unknown.
+        gmacs: Multiply-adds per image in billions, which papers mostly call GFLOPs; None if unknown.
+        image_size: Image size in pixels for which they were counted.
+        top1: Accuracy of the default weights on ImageNet-1K in percent; None if it is not published with them.
+        is_cached: Whether the default weights are on this machine.
     """
 
     source: str
@@ -37,11 +37,11 @@ class Listed:
     is_cached: bool
 
 
-def list_networks(pattern: str | None = None, *, source: str | None = None) -> list[Listed]:
+def list_networks(pattern: str | None = None, *, source: str | None = None) -> list[ListedNetwork]:
     """Return the networks whose names match.
 
     Args:
-        pattern: A part of the name, or a pattern of the shell's; None for all.
+        pattern: Part of the name, or a shell pattern; None for all.
         source: One of `SOURCES`; None for all.
 
     Raises:
@@ -54,23 +54,23 @@ def list_networks(pattern: str | None = None, *, source: str | None = None) -> l
     if not matching:
         near = suggest(str(pattern), [row["name"] for row in rows])
         raise UnfreezeError(f"models: no name matches {pattern!r}; near: {near}")
-    kept = _kept_weights()
+    cached = _cached_weights()
     return [
-        Listed(
+        ListedNetwork(
             source=row["source"],
             name=row["name"],
             parameters=int(row["parameters"]) if row["parameters"] else None,
             gmacs=float(row["gmacs"]) if row["gmacs"] else None,
             image_size=int(row["image_size"]),
             top1=float(row["top1"]) if row["top1"] else None,
-            is_cached=bool(row["weights"]) and row["weights"].replace("/", "--") in kept,
+            is_cached=bool(row["weights"]) and row["weights"].replace("/", "--") in cached,
         )
         for row in matching
     ]
 
 
 def network_names(source: str) -> list[str]:
-    """Return the names of one source's networks, without the tags of timm's weights."""
+    """Return the names of a source's networks, without the weight tags of timm."""
     return list(dict.fromkeys(row["name"].partition(".")[0] for row in _rows() if row["source"] == source))
 
 
@@ -83,8 +83,8 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatch(name, pattern) if any(sign in pattern for sign in "*?[") else pattern in name
 
 
-def _kept_weights() -> set[str]:
-    """Return the names of weights in torch's and in Hugging Face's folder, as the catalog has them."""
+def _cached_weights() -> set[str]:
+    """Return the names of the weights in the cache folders of torch and Hugging Face, as in the catalogue."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     torch_home = Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser()
     hf_home = Path(os.environ.get("HF_HOME", cache / "huggingface")).expanduser()

@@ -1,4 +1,4 @@
-"""The list of networks as a table."""
+"""Table of the networks in the catalogue."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unfreeze.models.catalog import Listed
+from unfreeze.models.catalog import ListedNetwork
 
 
-def print_networks(listed: Sequence[Listed], console: Console) -> None:
-    """Print networks, as many as there are."""
+def print_networks(listed: Sequence[ListedNetwork], console: Console) -> None:
+    """Print networks as a table, and their number."""
     table = Table(box=SIMPLE_HEAD)
     table.add_column("source")
     table.add_column("model.name", overflow="fold")

@@ -1,4 +1,4 @@
-"""The first convolution of a network for images with other than three channels."""
+"""First convolution of a network for images with other than three channels."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from unfreeze.errors import UnfreezeError
 
 PRETRAINED = 3
-"""Channels that published weights have seen."""
+"""Number of input channels of published weights."""
 
 
 def find_first_convolution(network: nn.Module) -> str:
-    """Return the qualified name of the convolution that sees the images: the first that takes three channels.
+    """Return the qualified name of the input convolution: the first one with three input channels.
 
     Raises:
         UnfreezeError: If there is none.
@@ -24,17 +24,17 @@ def find_first_convolution(network: nn.Module) -> str:
 
 
 def replace_first_convolution(network: nn.Module, in_chans: int) -> str | None:
-    """Let a network see images of another number of channels, by weights that `adapt_weight` makes of its own.
+    """Replace the first convolution by one for another number of channels, with the weights of `adapt_weight`.
 
     Args:
-        network: Changed in place.
-        in_chans: Channels, >= 1.
+        network: Network, changed in place.
+        in_chans: Number of input channels, >= 1.
 
     Returns:
-        The qualified name of the convolution that was replaced; None where there was no need.
+        Qualified name of the replaced convolution; None if it needed no replacement.
 
     Raises:
-        UnfreezeError: If there is none that takes three channels.
+        UnfreezeError: If there is no convolution with three input channels.
     """
     if in_chans == PRETRAINED:
         return None
@@ -64,17 +64,17 @@ def replace_first_convolution(network: nn.Module, in_chans: int) -> str | None:
 
 
 def adapt_weight(weight: Tensor, in_chans: int) -> Tensor:
-    """Return the weights of a first convolution for another number of channels that answer to grey images as before.
+    """Return the weights of a first convolution for another number of channels, with the same output for grey images.
 
-    One channel takes the sum over red, green and blue; of more, each takes the next of the three in turn, scaled to
-    the same sum.
+    One or two channels get the sum over red, green and blue in equal shares; more channels get those of red, green
+    and blue in turn, scaled to the same sum.
 
     Args:
-        weight: Shape (out, 3, height, width).
-        in_chans: Channels, >= 1.
+        weight: Weights, shape (out, 3, height, width).
+        in_chans: Number of input channels, >= 1.
 
     Returns:
-        Shape (out, in_chans, height, width).
+        Weights, shape (out, in_chans, height, width).
     """
     turns = torch.arange(in_chans, device=weight.device) % PRETRAINED
     if in_chans < PRETRAINED:
@@ -85,12 +85,12 @@ def adapt_weight(weight: Tensor, in_chans: int) -> Tensor:
 
 
 def adapt_state(state: Mapping[str, Tensor], convolution: str | None, in_chans: int) -> Mapping[str, Tensor]:
-    """Return a state_dict whose first convolution takes another number of channels, if it takes three as yet.
+    """Return a state_dict with the first convolution adapted to another number of channels, if it has three.
 
     Args:
-        state: Of a network for three channels, or for the number that is wanted.
-        convolution: Its qualified name; None where nothing is to be changed.
-        in_chans: Channels, >= 1.
+        state: State dict of a network for three channels, or for the wanted number.
+        convolution: Qualified name of the first convolution; None to change nothing.
+        in_chans: Number of input channels, >= 1.
     """
     key = f"{convolution}.weight"
     if convolution is None or key not in state or state[key].shape[1] != PRETRAINED:

@@ -1,4 +1,4 @@
-"""Reading checkpoints: plain values only, offline, without any configuration."""
+"""Checkpoints: loaded offline, from plain values only, without a configuration."""
 
 from pathlib import Path
 from typing import Any
@@ -7,15 +7,15 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, rebuild_classifier
 from unfreeze.models.state_dicts import entries_under
 from unfreeze.models.weights import CHECKPOINT_KEY, NETWORK_PREFIX, load_plain
-from unfreeze.results.run_directory import best_of, check_checkpoint
+from unfreeze.results.run_directory import RunDirectory, check_checkpoint
 
 
 class UntrustedRepoError(UnfreezeError):
-    """A checkpoint's network comes from a repository whose code is not trusted.
+    """Refusal of a checkpoint whose network comes from a repository that is not trusted.
 
     Args:
-        message: For whom it concerns.
-        repo: The repository.
+        message: Error message.
+        repo: Name of the repository.
     """
 
     def __init__(self, message: str, repo: str) -> None:
@@ -27,15 +27,15 @@ def load_classifier(path: str | Path, *, trust_repo: bool = False) -> Classifier
     """Return the classifier of a checkpoint, in eval mode, on the CPU.
 
     Args:
-        path: A .ckpt file, or a run's directory, whose best checkpoint is meant.
-        trust_repo: Whether the code of the repository that a hub's network comes from may run; the file names it.
+        path: Path of a .ckpt file, or of a run's directory for its best checkpoint.
+        trust_repo: Whether the code of a torch.hub repository that the checkpoint names may run.
 
     Raises:
-        UnfreezeError: If there is no checkpoint, it is not one of this project, or its network is not trusted.
+        UnfreezeError: If there is no checkpoint, it is not one of this project, or its repository is not trusted.
     """
     file = Path(path).expanduser()
     if file.is_dir():
-        file = best_of(file)
+        file = RunDirectory(file).best
     checkpoint = read_checkpoint(file)
     record = checkpoint.get(CHECKPOINT_KEY)
     if not isinstance(record, dict) or record.get("schema") != CHECKPOINT_SCHEMA:
@@ -54,7 +54,7 @@ def load_classifier(path: str | Path, *, trust_repo: bool = False) -> Classifier
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint; nothing in it can run.
+    """Return the content of a checkpoint, without running code in it.
 
     Raises:
         UnfreezeError: If the file is missing or can't be read.

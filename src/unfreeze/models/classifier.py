@@ -1,4 +1,4 @@
-"""A classifier: a stock network with a new head, its layer groups, and what it wants to see."""
+"""Classifiers: a stock network with a new head, its layer groups and its preprocessing."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import Architecture, find_architecture
-from unfreeze.models.groups import NORMS, LayerGroup, build_layer_groups, choose_parameters
+from unfreeze.models.groups import LayerGroup, build_layer_groups, choose_parameters
+from unfreeze.models.norms import NORMS
 from unfreeze.models.outputs import Outputs
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import HeadSpec, ModelSpec
@@ -18,26 +20,26 @@ from unfreeze.models.weights import WeightsReport
 FrozenNorm = Literal["eval", "train"]
 
 CHECKPOINT_SCHEMA = 2
-"""How a checkpoint lays out the record of its classifier."""
+"""Version of a classifier's record in a checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A network and all that is needed to build it again, to feed it, and to read its answers.
+    """A network with everything needed to rebuild it, to feed it, and to interpret its logits.
 
     Args:
-        network: The stock module with its new head; its state_dict has the stock keys.
+        network: Stock module with its new head; its state_dict has the stock keys.
         groups: Layer groups from the head down.
-        preprocessing: What the network sees.
-        outputs: What the logits stand for.
-        spec: Which network it is.
-        weights: Where the backbone's weights came from; None for random ones.
-        heads: Qualified names of the modules that give the logits; mostly one.
-        head: Of which kind they are.
-        report: What became of the loaded weights; None where none were.
-        thresholds: The probability from which each label is given, where an image may have several; None for 0.5.
-        native_px: Width and height of the images it learnt from, where all had that one, small size and were resized
-            in batches; None where each was resized as it was decoded, by Pillow, which can differ in a last bit.
+        preprocessing: Input transform.
+        outputs: Tasks and classes of the logits.
+        spec: Specification of the network.
+        weights: Origin of the backbone's weights; None for random ones.
+        heads: Qualified names of the modules that output the logits, usually one.
+        head: Specification of the heads.
+        report: Report on the loaded weights; None if none were loaded.
+        thresholds: Probability threshold of each label in multilabel classification; None for 0.5.
+        native_px: Width and height of the training images if all had that one small size and were resized in batches;
+            None if each was resized by Pillow when it was decoded, which can differ in the last bit.
     """
 
     network: nn.Module
@@ -54,7 +56,7 @@ class Classifier:
 
     @property
     def architecture(self) -> str:
-        """The name of the network."""
+        """Name of the network."""
         return self.spec.name
 
     @property
@@ -63,15 +65,15 @@ class Classifier:
         return self.outputs.names
 
     def parameters_of(self, group: LayerGroup) -> list[nn.Parameter]:
-        """Return a group's parameters."""
+        """Return the parameters of a group."""
         return [self.network.get_parameter(key) for key in group.parameters]
 
     def freeze_all_but(self, live: Collection[str], only: Collection[str] | None = None) -> None:
-        """Let the groups named train, and freeze every other: no gradient, and none left over.
+        """Unfreeze the named groups, and freeze all others and delete their gradients.
 
         Args:
-            live: Names of the groups.
-            only: What trains of them below the head, as `models.groups.choose_parameters` has it.
+            live: Names of the trainable groups.
+            only: Parameters to train in the groups below the head; see `models.groups.choose_parameters`.
         """
         chosen = choose_parameters(self.network, self.groups, live, only)
         for group in self.groups:
@@ -82,10 +84,9 @@ class Classifier:
                     parameter.grad = None
 
     def set_frozen_modes(self, live: Collection[str], frozen_norm: FrozenNorm) -> None:
-        """Put what is frozen into eval mode: BatchNorm, dropout and drop-path of frozen groups alike.
+        """Set the frozen groups to eval mode, with BatchNorm, dropout and drop-path.
 
-        In a live group, of which `freeze_all_but` has let some parameters train alone, that is what has parameters of
-        its own and trains none of them.
+        In a trainable group, modules with parameters that are all frozen by `freeze_all_but` are set to it too.
         """
         for group in self.groups:
             for key in group.modules:
@@ -95,7 +96,7 @@ class Classifier:
                 module.training = frozen_norm == "train" and isinstance(module, NORMS)
 
     def to_record(self) -> dict[str, Any]:
-        """Return plain values from which `rebuild_classifier` makes the same classifier, but for its weights."""
+        """Return plain values from which, with the weights, `rebuild_classifier` builds the same classifier."""
         return {
             "model": self.spec.to_record(),
             "weights": self.weights,
@@ -122,14 +123,14 @@ def build_classifier(
     """Return a classifier on a pretrained backbone.
 
     Args:
-        model: A spec, or the name of a classifier of `torchvision.models`, or "tiny".
+        model: Specification, name of a classifier of `torchvision.models`, or "tiny".
         classes: Names of the classes, in the order of their labels; or outputs of several tasks or labels.
-        weights: The name of published weights, "DEFAULT", a file, or None for random weights.
-        head: Of which kind; None for a linear one, with the dropout of the architecture.
-        image_size: Side in px that the network sees; None for what the weights were trained at.
+        weights: Name of published weights, "DEFAULT", a file, or None for random weights.
+        head: Specification of the head; None for a linear head with the dropout of the architecture.
+        image_size: Image size in pixels; None for that of the weights.
 
     Raises:
-        UnfreezeError: If the name or the weights are unknown, can't be had, or do not fit.
+        UnfreezeError: If the name or the weights are unknown, can't be downloaded, or do not fit.
     """
     architecture = find_architecture(model)
     preprocessing = architecture.preprocessing(weights).at(image_size)
@@ -145,15 +146,15 @@ def assemble(
     head: HeadSpec | None = None,
     load: bool = True,
 ) -> Classifier:
-    """Return a classifier out of its parts.
+    """Return a classifier from its parts.
 
     Args:
-        architecture: What to build.
-        classes: As for `build_classifier`.
-        preprocessing: What the network will see.
-        weights: Where the backbone's weights come from; None for random ones.
-        head: Of which kind; None for a linear one.
-        load: Whether to load them; else they are random all the same.
+        architecture: Network to build.
+        classes: See `build_classifier`.
+        preprocessing: Input transform.
+        weights: Origin of the backbone's weights; None for random ones.
+        head: Specification of the head; None for a linear head.
+        load: Whether to load the weights; otherwise they stay random.
     """
     head, report, outputs = head or HeadSpec(), None, Outputs.of(classes)
     if weights is not None and load:
@@ -175,14 +176,14 @@ def assemble(
 
 
 def published_classifier(model: str | ModelSpec, *, file: Path | None = None) -> Classifier:
-    """Return a stock network as it is published, with its own head and the names of its own classes, in eval mode.
+    """Return a stock network with its published head and classes, in eval mode.
 
     Args:
-        model: A spec, or the name of a classifier of torchvision.
-        file: Of its published weights; None to take them from a cache, or to download them.
+        model: Specification, or name of a classifier of torchvision.
+        file: File of its published weights; None to read them from a cache, or to download them.
 
     Raises:
-        UnfreezeError: If there is no such network, or its weights or classes can't be had.
+        UnfreezeError: If there is no such network, or its weights or classes are not available.
     """
     architecture = find_architecture(model)
     network, classes = architecture.published(file)
@@ -200,12 +201,12 @@ def published_classifier(model: str | ModelSpec, *, file: Path | None = None) ->
 
 
 def rebuild_classifier(record: Mapping[str, Any], state: Mapping[str, Tensor], *, trust_repo: bool) -> Classifier:
-    """Return the classifier that `Classifier.to_record` described, with all of its weights, offline.
+    """Return the classifier of a record by `Classifier.to_record`, with its weights, offline.
 
     Args:
-        record: Plain values out of a checkpoint.
-        state: The network's whole state_dict, head included.
-        trust_repo: Whether code of the repository that a hub's network comes from may run.
+        record: Plain values from a checkpoint.
+        state: State dict of the whole network, head included.
+        trust_repo: Whether the code of the network's torch.hub repository may run.
     """
     classifier = assemble(
         find_architecture(ModelSpec.from_record(record["model"], trust_repo=trust_repo)),
@@ -223,3 +224,19 @@ def rebuild_classifier(record: Mapping[str, Any], state: Mapping[str, Tensor], *
         thresholds=tuple(thresholds) if thresholds else None,
         native_px=(native_px[0], native_px[1]) if native_px else None,
     )
+
+
+def find_linear_head(classifier: Classifier) -> nn.Linear:
+    """Return the head if it is a single linear layer.
+
+    Raises:
+        UnfreezeError: If it is not.
+    """
+    head = classifier.groups[0]
+    owner = classifier.network.get_submodule(head.parameters[0].rpartition(".")[0])
+    if not isinstance(owner, nn.Linear) or len(head.parameters) != len(list(owner.parameters())):
+        raise UnfreezeError(
+            f"strategy.stages: solver lbfgs solves a single nn.Linear with its bias, but the head of "
+            f"{classifier.architecture} is another; type strategy=feature_extraction"
+        )
+    return owner

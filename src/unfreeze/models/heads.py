@@ -1,4 +1,4 @@
-"""Finding the layer that gives the logits, and putting a new one in its place."""
+"""Heads: the layers that output the logits, and their replacement."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,25 +13,25 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.models.spec import HeadSpec
 
 _SCALE = 10.0
-"""What cosines are multiplied by at first, so that a softmax of them can be sure of something."""
+"""Initial factor of the cosines, without which their softmax would be nearly uniform."""
 
 
 class Headed(Protocol):
-    """A network, and the names of its heads."""
+    """A network with the names of its heads."""
 
     @property
     def network(self) -> nn.Module:
-        """The network."""
+        """Network with the heads."""
         ...
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Their qualified names."""
+        """Qualified names of the heads."""
         ...
 
 
 class DropoutLinear(nn.Linear):
-    """A linear layer with dropout before it whose state_dict is that of the linear layer alone."""
+    """A linear layer with dropout before it, with the state_dict of the linear layer alone."""
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, dropout: float) -> None:
         super().__init__(in_features, out_features, bias=bias)
@@ -53,7 +53,7 @@ class MLPHead(nn.Sequential):
 class CosineHead(nn.Module):
     """Scaled cosines between the features and a learned direction per class (Gidaris and Komodakis 2018).
 
-    Lengths of features do not count, which helps where a class has few images. The scale is learned too.
+    The logits do not depend on the norm of the features, which helps with few images per class. The scale is learned.
     """
 
     def __init__(self, in_features: int, out_features: int, *, dropout: float) -> None:
@@ -69,7 +69,7 @@ class CosineHead(nn.Module):
 
 
 class TaskHeads(nn.ModuleList):
-    """A head per task on the same features; their logits follow one another."""
+    """A head per task on the same features, with concatenated logits."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits, shape (..., classes of all tasks); of convolutions, shape (N, classes of all tasks, H, W)."""
@@ -79,22 +79,22 @@ class TaskHeads(nn.ModuleList):
 
 @contextmanager
 def head_inputs(classifier: "Headed") -> Iterator[list[Tensor]]:
-    """Keep what the head of a classifier sees while the context lasts, a tensor of shape (N, D) for each pass."""
-    seen: list[Tensor] = []
+    """Record the inputs of a classifier's head in a context, as a tensor of shape (N, D) per forward pass."""
+    recorded: list[Tensor] = []
 
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         features = inputs[0]
-        seen.append(features.mean(dim=(2, 3)) if features.ndim == 4 else features.flatten(1))
+        recorded.append(features.mean(dim=(2, 3)) if features.ndim == 4 else features.flatten(1))
 
-    hook = classifier.network.get_submodule(classifier.heads[0]).register_forward_pre_hook(keep)
+    hook = classifier.network.get_submodule(classifier.heads[0]).register_forward_pre_hook(record)
     try:
-        yield seen
+        yield recorded
     finally:
         hook.remove()
 
 
 def find_head(network: nn.Module) -> str:
-    """Return the qualified name of the last linear layer, or of the last convolution where there is none.
+    """Return the qualified name of the last linear layer, or of the last convolution if there is none.
 
     Raises:
         UnfreezeError: If the network has neither.
@@ -107,16 +107,16 @@ def find_head(network: nn.Module) -> str:
 
 
 def replace_head(network: nn.Module, name: str, *, num_classes: int, head: HeadSpec | None = None) -> None:
-    """Put a new head for some classes in the place of the old one.
+    """Replace the head of a classifier.
 
     Args:
-        network: The classifier, changed in place.
-        name: Qualified name of the old head, as `find_head` gives it.
-        num_classes: Logits of the new head, >= 1.
-        head: Of which kind; None for a linear one, with the dropout of the architecture.
+        network: Classifier, changed in place.
+        name: Qualified name of the old head, as of `find_head`.
+        num_classes: Number of logits of the new head, >= 1.
+        head: Specification of the new head; None for a linear head with the dropout of the architecture.
 
     Raises:
-        UnfreezeError: If the kind does not go with the architecture.
+        UnfreezeError: If the architecture does not support the head.
     """
     head = head or HeadSpec()
     parent_name, _, child_name = name.rpartition(".")
@@ -142,13 +142,13 @@ def _dropout_before(parent: nn.Module, child_name: str) -> nn.Dropout | None:
 
 def _new_layer(old: nn.Module, num_classes: int, head: HeadSpec, dropout: float) -> nn.Module:
     if head.tasks:
-        alone = replace(head, tasks=())
-        return TaskHeads(_new_layer(old, classes, alone, dropout) for classes in head.tasks)
+        single = replace(head, tasks=())
+        return TaskHeads(_new_layer(old, classes, single, dropout) for classes in head.tasks)
     if isinstance(old, nn.Conv2d):
         if head.name != "linear" or dropout:
-            asked = f"head={head.name}" if head.name != "linear" else f"head.dropout={dropout}"
+            typed = f"head={head.name}" if head.name != "linear" else f"head.dropout={dropout}"
             raise UnfreezeError(
-                f"{asked}: the head of this architecture is a convolution without dropout; leave it out"
+                f"{typed}: the head of this architecture is a convolution without dropout; leave it out"
             )
         return nn.Conv2d(old.in_channels, num_classes, kernel_size=1, bias=old.bias is not None)
     if not isinstance(old, nn.Linear):

@@ -1,4 +1,4 @@
-"""Networks of torch.hub repositories, on this machine or on GitHub: code that somebody else has written."""
+"""Networks of torch.hub repositories, in a folder or on GitHub."""
 
 import inspect
 import re
@@ -15,26 +15,26 @@ from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.models.architecture import Architecture
 from unfreeze.models.channels import adapt_state, replace_first_convolution
 from unfreeze.models.meta import move_to_meta
-from unfreeze.models.output_layer import NoAnswerError, find_answering_layer
+from unfreeze.models.output_layer import NoOutputLayerError, find_output_layer
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import ModelSpec
 from unfreeze.models.weight_names import find_weights
 from unfreeze.models.weights import WeightsReport, load_backbone, read_file
 
 IMAGENET = Preprocessing(256, 224, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""What a network sees of which nothing else is known."""
+"""Input transform of networks without one of their own."""
 
 _SIZES = (32, 28, 64, 96, 128, 160, 192, 256, 299, 384)
-"""In px, at which a network is tried that does not take ImageNet's."""
+"""Image sizes in pixels to try for networks that do not support ImageNet's."""
 
 _GITHUB = re.compile(r"[\w.-]+/[\w.-]+(:.+)?")
 
 
 class HubModel(Architecture):
-    """An entry point of a repository.
+    """A network of an entry point of a repository.
 
     Args:
-        spec: Its source is hub, and it has a repository.
+        spec: Specification with a repository.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -42,17 +42,17 @@ class HubModel(Architecture):
         self._heads: tuple[str, ...] = ()
 
     def preprocessing(self, weights: str | None = None) -> Preprocessing:
-        """Return ImageNet's: a repository says nothing of its own."""
+        """Return the input transform of ImageNet, as repositories do not define one."""
         return IMAGENET.for_channels(self.spec.in_chans)
 
     def build(self, image_size: int | None = None, *, dropout: float | None = None) -> nn.Module:
-        """Return what the entry point makes without weights."""
+        """Return the network of the entry point without pretrained weights."""
         return self._call(image_size, pretrained=False)[0]
 
     def pretrained(
         self, weights: str, image_size: int | None = None, *, dropout: float | None = None
     ) -> tuple[nn.Module, WeightsReport]:
-        """Return what the entry point makes with its own weights, or with those of a file."""
+        """Return the network of the entry point with its own weights, or with those of a file."""
         found = find_weights(weights, names=self.weight_names, title=self.name)
         if isinstance(found, Path):
             network, replaced = self._call(image_size, pretrained=False)
@@ -62,15 +62,15 @@ class HubModel(Architecture):
         return network, WeightsReport(matched=len(network.state_dict()), old_head=(), unexpected=())
 
     def skeleton(self, image_size: int | None = None) -> nn.Module:
-        """Return the network on the meta device; it is built elsewhere first, as its code may not know of that one."""
+        """Return the network on the meta device; it is built on the CPU first, as its code may not support others."""
         return move_to_meta(self.build(image_size))
 
     def find_heads(self, network: nn.Module) -> tuple[str, ...]:
-        """Return the name of the layer that gave the answer when the network was built."""
+        """Return the name of the output layer that was found when the network was built."""
         return self._heads
 
     def _call(self, image_size: int | None, *, pretrained: bool) -> tuple[nn.Module, str | None]:
-        """Return the network, and the name of its first convolution where that was made to fit other channels."""
+        """Return the network, and the name of its first convolution if that was replaced for other channels."""
         spec, repo = self.spec, str(self.spec.repo)
         is_local = _is_local(repo)
         options = dict(spec.options)
@@ -91,29 +91,29 @@ class HubModel(Architecture):
         except Exception as error:  # the repository's own code, which may raise anything
             raise UnfreezeError(f"model: {spec.name} of {repo} can't be built ({first_line(error)})") from None
         if not isinstance(network, nn.Module):
-            raise UnfreezeError(f"model.name: {spec.name} of {repo} gives a {type(network).__name__}, not a network")
+            raise UnfreezeError(f"model.name: {spec.name} of {repo} is a {type(network).__name__}, not a network")
         replaced = replace_first_convolution(network, spec.in_chans)
-        self._heads = (self._answering_layer(network, image_size),)
+        self._heads = (self._output_layer(network, image_size),)
         return network, replaced
 
-    def _answering_layer(self, network: nn.Module, image_size: int | None) -> str:
-        """Return which layer the new head will replace; where no size was said, at the first size that works."""
-        asked = image_size or self.preprocessing().crop_px
+    def _output_layer(self, network: nn.Module, image_size: int | None) -> str:
+        """Return the layer that the new head will replace, found at a given size or at the first one that works."""
+        first = image_size or self.preprocessing().crop_px
         problem = ""
-        for size_px in dict.fromkeys([asked, *(_SIZES if image_size is None else ())]):
+        for size_px in dict.fromkeys([first, *(_SIZES if image_size is None else ())]):
             try:
-                return find_answering_layer(network, channels=self.spec.in_chans, size_px=size_px)
-            except NoAnswerError as error:
+                return find_output_layer(network, channels=self.spec.in_chans, size_px=size_px)
+            except NoOutputLayerError as error:
                 problem = problem or str(error)
         raise UnfreezeError(
-            f"model.name: {self.spec.name} of {self.spec.repo} gives no logits for images of {asked} px ({problem}); "
-            "want a network that ends in a linear layer and answers with its output alone, as "
-            "nn.Sequential(network, nn.Linear(features, 10)) does; data.image_size=... if the size is wrong"
+            f"model.name: {self.spec.name} of {self.spec.repo} outputs no logits for images of {first} px ({problem}); "
+            "want a network that ends in a linear layer and returns only its output, like "
+            "nn.Sequential(network, nn.Linear(features, 10)); type data.image_size=... if the size is wrong"
         )
 
 
 def find_hub_model(spec: ModelSpec) -> HubModel:
-    """Return an entry point of a repository; code of one on GitHub runs only where that was said.
+    """Return the network of an entry point; code of a repository on GitHub runs only if it is trusted.
 
     Raises:
         UnfreezeError: If there is no such repository or entry point, or it is not trusted.
@@ -127,7 +127,7 @@ def find_hub_model(spec: ModelSpec) -> HubModel:
     if not spec.trust_repo and not _is_local(spec.repo):
         raise UnfreezeError(
             f"model.repo: {spec.repo} would be downloaded from GitHub, and its code run on this machine; if you trust "
-            "it, type model.trust_repo=true (a folder with a hubconf.py needs no such word)"
+            "it, type model.trust_repo=true (a folder with a hubconf.py does not need it)"
         )
     if _is_local(spec.repo):
         names = _entry_points(spec.repo)
@@ -141,7 +141,7 @@ def _is_local(repo: str) -> bool:
 
 
 def _entry_points(repo: str) -> dict[str, Callable[..., Any]]:
-    """Return what the hubconf.py of a folder offers, as torch.hub takes it: the callables without an underscore."""
+    """Return the entry points of a folder's hubconf.py: its callables without a leading underscore."""
     folder = Path(repo).expanduser().absolute()
     spec = spec_from_file_location("hubconf", folder / "hubconf.py")
     assert spec is not None and spec.loader is not None

@@ -1,4 +1,4 @@
-"""Networks without memory."""
+"""Networks on the meta device, which take no memory."""
 
 import copy
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def move_to_meta(network: nn.Module) -> nn.Module:
-    """Move a network to the meta device, in place: names and shapes; parameters that are shared stay so."""
+    """Move a network to the meta device in place; shared parameters stay shared."""
     moved = _moved(network)
     for module in network.modules():
         tables: list[dict[str, Any]] = [module._parameters, module._buffers]
@@ -20,10 +20,10 @@ def move_to_meta(network: nn.Module) -> nn.Module:
 
 
 def on_meta(network: nn.Module) -> nn.Module:
-    """Return a copy on the meta device, which takes no memory.
+    """Return a copy of a network on the meta device.
 
     Raises:
-        RuntimeError: If the network can't be copied, as where it keeps what it has computed.
+        RuntimeError: If the network can't be copied, for example because it stores computed tensors.
     """
     return copy.deepcopy(network, _moved(network))
 

@@ -1,4 +1,4 @@
-"""What can be said of a network without its weights: from the catalogue, or from the network on the meta device."""
+"""Outlines of networks, without weights: from the catalogue, or from the network on the meta device."""
 
 import json
 import re
@@ -16,11 +16,18 @@ from unfreeze.models.spec import HeadSpec, ModelSpec
 from unfreeze.models.weight_names import find_weights
 
 _VALUE_BYTES = 4
-"""Of an activation, in float32."""
+"""Bytes of an activation in float32."""
 
 
 class Growth(NamedTuple):
-    """How many values of an image there are at a boundary, by the side of the image."""
+    """Number of activations per image at a boundary, as a function of the image size.
+
+    Args:
+        area: Activations per position of the feature map.
+        stride: Stride of the feature map in pixels.
+        offset: Pixels that are added to the image size.
+        fixed: Activations that do not depend on the image size.
+    """
 
     area: int
     stride: int
@@ -28,20 +35,20 @@ class Growth(NamedTuple):
     fixed: int
 
     def at(self, size_px: int) -> int:
-        """Return their number for an image of a size."""
+        """Return the number of activations for an image size."""
         return int(self.area * ((size_px + self.offset) // self.stride) ** 2 + self.fixed)
 
 
 @dataclass(frozen=True)
 class Edge:
-    """Where a network would be cut below what trains.
+    """The boundary at which a network would be cut below the trainable groups.
 
     Args:
-        name: What the boundary is called, such as "avgpool".
-        row_bytes: Bytes of an image's activations there, in float32.
-        keeps_statistics: Whether norms before it have running statistics.
-        share: Of the multiply-adds of an image, those that lie before it, in [0, 1]; from the catalogue, at the size
-            that the weights were trained at.
+        name: Name of the boundary, such as "avgpool".
+        row_bytes: Bytes of the activations of an image in float32.
+        keeps_statistics: Whether norms before the boundary have running statistics.
+        share: Share of the multiply-adds before the boundary, in [0, 1]; in the catalogue, for the image size of the
+            weights.
     """
 
     name: str
@@ -55,47 +62,47 @@ class Outline(ABC):
 
     @abstractmethod
     def check_weights(self, weights: str | None) -> None:
-        """Refuse weights that are neither published nor a file; nothing is read for it.
+        """Refuse weights that are neither published nor a file, without reading them.
 
         Raises:
-            UnfreezeError: Naming what there is.
+            UnfreezeError: If they are neither, with the published names.
         """
 
     @abstractmethod
     def check_image_size(self, size_px: int) -> None:
-        """Refuse an image size that the network can't take.
+        """Refuse an image size that the network does not support.
 
         Raises:
-            UnfreezeError: With the smallest size above it that works.
+            UnfreezeError: If it does not, with the next larger size that works.
         """
 
     @abstractmethod
     def crop_px(self, weights: str | None) -> int:
-        """Return the side of the images that some weights, or else the default ones, were trained at."""
+        """Return the image size of published weights, or else of the default ones."""
 
     @abstractmethod
     def group_sizes(self, num_classes: int, head: HeadSpec) -> list[tuple[str, int]]:
         """Return the names of the layer groups from the head down, with their numbers of parameters.
 
         Raises:
-            UnfreezeError: If the head does not go with the architecture.
+            UnfreezeError: If the architecture does not support the head.
         """
 
     @abstractmethod
     def count_trainable(self, num_classes: int, live: Collection[str], only: Collection[str], head: HeadSpec) -> int:
-        """Return how many parameters train if `only` some of the live groups do; 0 if `only` chooses none."""
+        """Return the total size of the trainable parameters; 0 if `only` matches none."""
 
     @abstractmethod
     def find_edge(self, num_classes: int, *, size_px: int, live: tuple[str, ...]) -> Edge | None:
-        """Return where the network would be cut below the groups that train; None where it would or could not be."""
+        """Return the edge below the trainable groups; None if nothing is frozen or the network can't be cut."""
 
 
 class CatalogOutline(Outline):
-    """What the catalogue knows; it needs no torch.
+    """Outline from the catalogue, which needs no torch.
 
     Args:
-        spec: Without options.
-        record: Its line.
+        spec: Specification of the network, without options.
+        record: Line of the catalogue.
     """
 
     def __init__(self, spec: ModelSpec, record: dict[str, Any]) -> None:
@@ -112,13 +119,13 @@ class CatalogOutline(Outline):
             find_weights(weights, names=list(self._record["weights"]), title=self._spec.name)
 
     def check_image_size(self, size_px: int) -> None:
-        """Refuse an image size; the network itself says why where the catalogue does not allow it."""
+        """Refuse an image size; if the catalogue does not allow it, the network itself is asked for the reason."""
         low, step = self._record["sizes"] or (None, 1)
         if low is None or size_px < low or size_px % step:
             _dry(self._spec).check_image_size(size_px)
 
     def crop_px(self, weights: str | None) -> int:
-        """Return the side of the images that some weights, or else the default ones, were trained at."""
+        """Return the image size of published weights, or else of the default ones."""
         return int(self._record["weights"].get(weights or "", self._record["crop"]))
 
     def group_sizes(self, num_classes: int, head: HeadSpec) -> list[tuple[str, int]]:
@@ -141,12 +148,12 @@ class CatalogOutline(Outline):
         return width * classes + (classes if own["bias"] else 0)
 
     def count_trainable(self, num_classes: int, live: Collection[str], only: Collection[str], head: HeadSpec) -> int:
-        """Return how many parameters train if `only` some of the live groups do; 0 if `only` chooses none."""
-        chosen = [each.count for name in live for each in self._groups.get(name, ()) if each.is_one_of(only)]
+        """Return the total size of the trainable parameters; 0 if `only` matches none."""
+        chosen = [each.count for name in live for each in self._groups.get(name, ()) if each.matches(only)]
         return sum(chosen) + (self._head_size(num_classes, head) if "head" in live else 0) if chosen else 0
 
     def find_edge(self, num_classes: int, *, size_px: int, live: tuple[str, ...]) -> Edge | None:
-        """Return where the network would be cut below the groups that train; None where it would or could not be."""
+        """Return the edge below the trainable groups; None if nothing is frozen or the network can't be cut."""
         edges = self._record["edges"]
         deepest = [name for name in ("head", *self._groups) if name in live][-1]
         if edges.get(deepest) is None:
@@ -161,8 +168,8 @@ class _Parameter:
     count: int
     is_norm: bool
 
-    def is_one_of(self, only: Collection[str]) -> bool:
-        """Return whether `only` chooses it, as `models.groups.choose_parameters` does."""
+    def matches(self, only: Collection[str]) -> bool:
+        """Return whether `only` selects the parameter, as in `models.groups.choose_parameters`."""
         name = self.key.rpartition(".")[2]
         is_bias = name == "bias" or name.endswith("_bias")
         kinds = {"norms": self.is_norm, "biases": is_bias}
@@ -176,7 +183,7 @@ def _parameter(word: str, first: str, in_chans: int) -> _Parameter:
 
 
 def find_outline(spec: ModelSpec) -> Outline:
-    """Return what is known of a network, from the catalogue where it is there.
+    """Return the outline of a network, from the catalogue if possible.
 
     Raises:
         UnfreezeError: If there is no network of that name, with the nearest names.
@@ -185,10 +192,10 @@ def find_outline(spec: ModelSpec) -> Outline:
 
 
 def find_in_catalog(spec: ModelSpec) -> CatalogOutline | None:
-    """Return what the catalogue knows of a network; None where it knows it by name alone, or not at all.
+    """Return the outline of a network from the catalogue; None if it has only its name, or nothing.
 
     Raises:
-        UnfreezeError: If the network's library is the version that the catalogue knows, and has none of that name.
+        UnfreezeError: If the catalogue is complete for the installed library, and has no network of that name.
     """
     if spec.source == "hub" or not _is_of(spec.source):
         return None
@@ -204,7 +211,7 @@ def find_in_catalog(spec: ModelSpec) -> CatalogOutline | None:
 
 
 def _is_of(library: str) -> bool:
-    """Return whether the library that is installed is the version that the catalogue was made of."""
+    """Return whether the installed version of a library is that of the catalogue."""
     with ARCHITECTURES.open(encoding="utf-8") as file:
         known = json.loads(file.readline())
     try:

@@ -1,4 +1,4 @@
-"""What the logits of a network stand for."""
+"""Tasks and classes of a network's logits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-GIVEN_AT = 0.5
-"""The probability from which a label is given where validation has chosen none."""
+DEFAULT_THRESHOLD = 0.5
+"""Default probability threshold of a label in multilabel classification."""
 
 
 @dataclass(frozen=True)
 class TaskClasses:
-    """One thing to tell images apart by, and the names of its classes in the order of their logits."""
+    """A classification task.
+
+    Args:
+        name: Name of the task.
+        classes: Names of the classes, in the order of their logits.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -21,11 +26,11 @@ class TaskClasses:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The logits of a network, by name.
+    """Tasks and classes of a network's logits.
 
     Args:
-        tasks: What is told apart; the logits of one task follow those of the one before it.
-        multilabel: Whether the classes are labels, of which an image may have several or none; then there is one task.
+        tasks: Tasks in the order of their logits.
+        multilabel: Whether an image may have several of the classes or none; then there is one task.
     """
 
     tasks: tuple[TaskClasses, ...]
@@ -33,17 +38,17 @@ class Outputs:
 
     @classmethod
     def of(cls, classes: "Sequence[str] | Outputs", *, task: str = "label") -> "Outputs":
-        """Return the outputs of one task; what is outputs already, as it is."""
+        """Return the outputs of a single task with these classes; outputs are returned unchanged."""
         return classes if isinstance(classes, Outputs) else cls((TaskClasses(task, tuple(classes)),))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name of each logit."""
+        """Names of the logits."""
         return tuple(name for task in self.tasks for name in task.classes)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The number of logits of each task."""
+        """Number of logits of each task."""
         return tuple(len(task.classes) for task in self.tasks)
 
     def __len__(self) -> int:
@@ -51,19 +56,19 @@ class Outputs:
         return sum(self.sizes)
 
     def __str__(self) -> str:
-        """Return how many things are told apart."""
+        """Return the numbers of classes as text, such as "10 classes"."""
         if self.multilabel:
             return f"{len(self)} labels"
         return f"{' + '.join(map(str, self.sizes))} classes"
 
     def split(self, logits: "Tensor") -> "tuple[Tensor, ...]":
-        """Return the logits of each task, shape (N, its classes) out of (N, all)."""
+        """Return the logits of each task, shape (N, classes of the task), from those of all, shape (N, C)."""
         import torch
 
         return torch.split(logits, list(self.sizes), dim=1)
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
-        """Return values in [0, 1], shape (N, C); of each task they sum to one, of labels each stands for itself."""
+        """Return probabilities, shape (N, C), by a softmax per task, or by a sigmoid in multilabel classification."""
         if self.multilabel:
             return logits.sigmoid()
         import torch
@@ -76,6 +81,6 @@ class Outputs:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Outputs":
-        """Return what `to_record` described."""
+        """Return the outputs of a record by `to_record`."""
         tasks = tuple(TaskClasses(name, tuple(classes)) for name, classes in record["tasks"].items())
         return cls(tasks, multilabel=record["multilabel"])

@@ -1,4 +1,4 @@
-"""Which network a person means, in plain values."""
+"""Specifications of networks and heads in plain values."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -9,15 +9,15 @@ HeadName = Literal["linear", "mlp", "cosine"]
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network by name.
+    """Specification of a network.
 
     Args:
-        name: "tiny", or what its source calls it.
-        source: Where it comes from.
-        repo: Of a hub: a folder with a hubconf.py, or "owner/name[:ref]" on GitHub.
+        name: "tiny", or the name of the network in its library.
+        source: Library of the network.
+        repo: Repository of torch.hub: a folder with a hubconf.py, or "owner/name[:ref]" on GitHub.
         trust_repo: Whether code of a repository on GitHub may run.
-        in_chans: Channels that it sees, >= 1.
-        options: Further arguments of what builds it, as pairs of a name and a plain value.
+        in_chans: Number of input channels, >= 1.
+        options: Further arguments of the network's constructor, as pairs of a name and a plain value.
     """
 
     name: str
@@ -28,26 +28,26 @@ class ModelSpec:
     options: tuple[tuple[str, Any], ...] = ()
 
     def to_record(self) -> dict[str, Any]:
-        """Return plain values for a checkpoint; whom to trust is not in it."""
+        """Return plain values for a checkpoint, without `trust_repo`."""
         record = asdict(self)
         del record["trust_repo"]
         return {**record, "options": dict(self.options)}
 
     @classmethod
     def from_record(cls, record: dict[str, Any], *, trust_repo: bool = False) -> "ModelSpec":
-        """Return what `to_record` described."""
+        """Return the specification of a record by `to_record`."""
         return cls(**{**record, "options": tuple(record["options"].items())}, trust_repo=trust_repo)
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A head before it has weights.
+    """Specification of a head.
 
     Args:
-        name: "linear", "mlp" (a hidden layer), or "cosine" (for few images per class).
-        dropout: Probability before its last layer, in [0, 1); None leaves what the architecture has.
+        name: "linear", "mlp" (with a hidden layer), or "cosine" (for few images per class).
+        dropout: Dropout probability before the last layer, in [0, 1); None for that of the architecture.
         hidden: Width of the hidden layer of an MLP; None for that of the features.
-        tasks: The number of classes of each task, for a head of that kind each; empty for one head.
+        tasks: Number of classes of each task, for one head per task; empty for a single head.
     """
 
     name: HeadName = "linear"

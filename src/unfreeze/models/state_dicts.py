@@ -1,7 +1,7 @@
-"""State dicts that were filtered, renamed or read from a file: they keep, or get back, the versions of their modules.
+"""State dicts that were filtered, renamed or read from a file, with the versions of their modules.
 
-PyTorch stores in `_metadata` of a state dict in which version each module wrote its entries. A copy into a plain dict
-loses it, and then modules read their entries by older rules, or refuse them (MNASNet).
+PyTorch stores in `_metadata` of a state dict the version of the module that wrote each entry. A copy into a plain dict
+loses it, and modules then read their entries by older rules, or refuse them (MNASNet).
 """
 
 from collections import OrderedDict
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
-    """Load a state dict; where it has no versions of modules, those of the module itself are assumed.
+    """Load a state dict; if it has no versions, those of the module are assumed.
 
     Args:
-        module: Changed in place.
-        state: Its entries, or some of them.
-        strict: Raise if an entry is missing, or has no place.
+        module: Module, changed in place.
+        state: Entries of the module, or some of them.
+        strict: Whether to raise if entries are missing or unexpected.
     """
     versioned = OrderedDict(state)
     versioned._metadata = getattr(state, "_metadata", None) or module.state_dict()._metadata  # type: ignore[attr-defined]
@@ -24,11 +24,11 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, strict: bool =
 
 
 def entries_under(state: Mapping[str, Tensor], prefix: str) -> "OrderedDict[str, Tensor]":
-    """Return the entries whose names begin with a prefix, without it, and with their versions.
+    """Return the entries whose names start with a prefix, without the prefix, and with their versions.
 
     Args:
-        state: A state dict.
-        prefix: With its dot at the end.
+        state: State dict.
+        prefix: Prefix with its final dot.
     """
     found = OrderedDict((key.removeprefix(prefix), value) for key, value in state.items() if key.startswith(prefix))
     versions = getattr(state, "_metadata", None)

@@ -1,4 +1,4 @@
-"""timm's networks by name: built, loaded, cut into groups and given a head by timm's own means."""
+"""Networks of timm by name, with the weights, layer groups and heads of timm itself."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from torch import nn
 
 from unfreeze.errors import UnfreezeError, first_line, suggest
 from unfreeze.models.architecture import Architecture
-from unfreeze.models.groups import Part, maximal_modules
 from unfreeze.models.heads import replace_head
+from unfreeze.models.parts import Part, maximal_modules
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.spec import HeadSpec, ModelSpec
 from unfreeze.models.weight_names import find_weights
 from unfreeze.models.weights import WeightsReport, read_file
 
 _MOST_PARTS = 7
-"""Of a backbone; finer groups of timm's are joined, as an embedding and quarters of what follows it."""
+"""Largest number of parts of a backbone; finer groups of timm are joined to an embedding and four quarters."""
 
 _INTERPOLATIONS = ("bilinear", "bicubic")
 
@@ -27,8 +27,8 @@ class TimmModel(Architecture):
     """A network of timm.
 
     Args:
-        spec: Its source is timm; the name may have a tag of its weights behind a dot.
-        config: timm's pretrained configuration of it.
+        spec: Specification of the network; its name may end in a dot and a tag of its weights.
+        config: Pretrained configuration of timm.
     """
 
     def __init__(self, spec: ModelSpec, config: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ class TimmModel(Architecture):
         self._config = config
 
     def preprocessing(self, weights: str | None = None) -> Preprocessing:
-        """Return the input transform of timm's data configuration; a border that it would add is not added."""
+        """Return the input transform of timm's data configuration, without its padding."""
         from timm.data.config import resolve_data_config
 
         data = resolve_data_config(pretrained_cfg=self._config)  # type: ignore[no-untyped-call]
@@ -58,7 +58,7 @@ class TimmModel(Architecture):
     def pretrained(
         self, weights: str, image_size: int | None = None, *, dropout: float | None = None
     ) -> tuple[nn.Module, WeightsReport]:
-        """Return timm's module with weights; timm itself fits positions, channels and older names."""
+        """Return timm's module with weights; timm itself adapts position embeddings, channels and old names."""
         found = find_weights(weights, names=self.weight_names, title=self.name)
         if isinstance(found, Path):
             return self._from_file(found, image_size, dropout)
@@ -66,7 +66,7 @@ class TimmModel(Architecture):
         return network, WeightsReport(matched=len(network.state_dict()), old_head=(), unexpected=())
 
     def published(self, file: Path | None = None) -> tuple[nn.Module, tuple[str, ...]]:
-        """Return timm's module with its default weights, and the classes of ImageNet that its head tells."""
+        """Return timm's module with its default weights, and the ImageNet classes of its head."""
         from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
         subset = infer_imagenet_subset(self._config)
@@ -76,23 +76,23 @@ class TimmModel(Architecture):
         return network, tuple(ImageNetInfo(subset).label_descriptions())
 
     def find_heads(self, network: nn.Module) -> tuple[str, ...]:
-        """Return the names of what timm calls the classifier: one module, or several whose logits are averaged."""
-        given = network.get_classifier()  # type: ignore[operator]
-        heads = list(given) if isinstance(given, tuple | list | nn.ModuleList) else [given]
+        """Return the names of timm's classifier: one module, or several whose logits are averaged."""
+        classifier = network.get_classifier()  # type: ignore[operator]
+        heads = list(classifier) if isinstance(classifier, tuple | list | nn.ModuleList) else [classifier]
         names = {id(module): name for name, module in network.named_modules()}
         found = tuple(names[id(head)] for head in heads if head is not None and any(True for _ in head.parameters()))
         return found or super().find_heads(network)
 
     def replace_heads(self, network: nn.Module, *, num_classes: int, head: HeadSpec | None = None) -> tuple[str, ...]:
-        """Let timm put a new classifier in; another kind of head takes the place of its linear layers."""
+        """Reset timm's classifier, and replace its linear layers for other kinds of heads."""
         head = head or HeadSpec()
         network.reset_classifier(num_classes)  # type: ignore[operator]
         names = self.find_heads(network)
         if head.name != "linear" or head.tasks:
             linear = [name for name in names if isinstance(network.get_submodule(name), nn.Linear)]
             if len(linear) < len(names):
-                asked = "multitask" if head.tasks else head.name
-                raise UnfreezeError(f"head={asked}: the head of {self.name} is no linear layer; type head=linear")
+                typed = "multitask" if head.tasks else head.name
+                raise UnfreezeError(f"head={typed}: the head of {self.name} is not a linear layer; type head=linear")
             for name in linear:
                 replace_head(network, name, num_classes=num_classes, head=replace(head, dropout=None))
         return names
@@ -116,9 +116,9 @@ class TimmModel(Architecture):
             return self._create(image_size, pretrained=True, **options)
         except (OSError, RuntimeError, ValueError) as error:
             raise UnfreezeError(
-                f"model.weights: the weights of {self.name} could not be had ({first_line(error)}). Let timm download "
-                "them where there is a network, or type model.weights=path/to/file (--weights path/to/file with "
-                "unfreeze predict) or model.weights=null"
+                f"model.weights: the weights of {self.name} could not be downloaded ({first_line(error)}). Let timm "
+                "download them where there is a network, or type model.weights=path/to/file (--weights path/to/file "
+                "with unfreeze predict) or model.weights=null"
             ) from None
 
     def _create(self, image_size: int | None, **options: Any) -> nn.Module:
@@ -130,7 +130,7 @@ class TimmModel(Architecture):
             return _created(create_model(self.name, **options))
         try:
             return _created(create_model(self.name, img_size=image_size, **options))
-        except TypeError:  # counts no positions: any size will do
+        except TypeError:  # without position embeddings any size works
             return _created(create_model(self.name, **options))
 
     def _from_file(
@@ -151,19 +151,19 @@ class TimmModel(Architecture):
         try:
             network = self._create(image_size, pretrained=True, drop_rate=dropout, pretrained_cfg_overlay=overlay)
         except RuntimeError as error:
-            told = "; ".join(line.strip() for line in str(error).splitlines()[1:4]) or first_line(error)
+            reason = "; ".join(line.strip() for line in str(error).splitlines()[1:4]) or first_line(error)
             raise UnfreezeError(
-                f"model.weights: {path} does not fit the backbone of {self.name}: {told[:400]}. "
+                f"model.weights: {path} does not fit the backbone of {self.name}: {reason[:400]}. "
                 "Type the model.name that it was saved from"
             ) from None
         return network, WeightsReport(matched=len(backbone), old_head=old_head, unexpected=())
 
 
 def find_timm_model(spec: ModelSpec) -> TimmModel:
-    """Return one of timm's networks.
+    """Return a network of timm.
 
     Raises:
-        UnfreezeError: If timm is not installed, or has none of that name, with the nearest ones.
+        UnfreezeError: If timm is not installed, or has no such network, with the nearest names.
     """
     try:
         import timm
@@ -185,12 +185,12 @@ def find_timm_model(spec: ModelSpec) -> TimmModel:
 
 def _created(network: nn.Module) -> nn.Module:
     if not hasattr(network, "reset_classifier"):
-        raise UnfreezeError(f"model.name: timm's {type(network).__name__} is no classifier")
+        raise UnfreezeError(f"model.name: timm's {type(network).__name__} is not a classifier")
     return network
 
 
 def _join(parts: list[list[str]]) -> list[list[str]]:
-    """Return no more parts than a person can tell apart: the first, and quarters of the others."""
+    """Return the parts, or if they are too many, the first one and the quarters of the others."""
     if len(parts) <= _MOST_PARTS:
         return parts
     first, rest = parts[0], parts[1:]

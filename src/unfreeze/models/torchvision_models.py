@@ -1,4 +1,4 @@
-"""torchvision's classifiers by name, and the small one that this package carries."""
+"""Classifiers of torchvision by name, and the small bundled network."""
 
 import pickle
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ class TorchvisionModel(Architecture):
     """A classifier of `torchvision.models`.
 
     Args:
-        spec: Its source is torchvision.
-        published: Its weights, the default first.
+        spec: Specification of the network.
+        published: Published weights, the default first.
     """
 
     def __init__(self, spec: ModelSpec, published: tuple[WeightsEnum, ...]) -> None:
@@ -40,7 +40,7 @@ class TorchvisionModel(Architecture):
         self._published = {weights.name: weights for weights in published}
 
     def preprocessing(self, weights: str | None = None) -> Preprocessing:
-        """Return the input transform that is published with some weights; else with the default ones."""
+        """Return the input transform of published weights, or else of the default ones."""
         chosen = self._published.get(weights or "", next(iter(self._published.values())))
         return _classification_preset(chosen).for_channels(self.spec.in_chans)
 
@@ -61,7 +61,7 @@ class TorchvisionModel(Architecture):
     def pretrained(
         self, weights: str, image_size: int | None = None, *, dropout: float | None = None
     ) -> tuple[nn.Module, WeightsReport]:
-        """Return the stock module with weights in all but its head; positions and channels are made to fit."""
+        """Return the stock module with weights in all but its head, adapted to the image size and channels."""
         found = find_weights(weights, names=self.weight_names, title=self.name)
         network = self.build(image_size)
         state = read_file(found, wanted=network.state_dict()) if isinstance(found, Path) else self._read(found)
@@ -73,7 +73,7 @@ class TorchvisionModel(Architecture):
         return network, load_backbone(network, state, heads=self.find_heads(network), source=weights)
 
     def published(self, file: Path | None = None) -> tuple[nn.Module, tuple[str, ...]]:
-        """Return the stock module with its default weights, and the categories that these were trained for."""
+        """Return the stock module with its default weights and their categories."""
         if not self._published:
             return super().published(file)
         name, weights = next(iter(self._published.items()))
@@ -86,7 +86,7 @@ class TorchvisionModel(Architecture):
 
     @property
     def builder(self) -> str:
-        """What torchvision calls it."""
+        """Name of the network in torchvision."""
         return self.name
 
     @staticmethod
@@ -99,26 +99,26 @@ class TorchvisionModel(Architecture):
         """Return a published state_dict, from torch's cache or a download."""
         weights = self._published[name]
         url = weights.url
-        kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
         try:
             state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
             return state
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            if isinstance(error, OSError) and not kept.is_file():
+            if isinstance(error, OSError) and not cached.is_file():
                 reason = getattr(error, "reason", None) or error
                 raise UnfreezeError(
-                    f"model.weights: {weights} of {self.name} could not be had from {url} ({reason}). "
-                    f"Put the file at {kept}, or type model.weights=path/to/file.pth (--weights path/to/file.pth with "
-                    "unfreeze predict), model.weights=null or model=tiny"
+                    f"model.weights: {weights} of {self.name} could not be downloaded from {url} ({reason}). "
+                    f"Put the file at {cached}, or type model.weights=path/to/file.pth (--weights path/to/file.pth "
+                    "with unfreeze predict), model.weights=null or model=tiny"
                 ) from None
-            content = strange_content(kept) if kept.is_file() else None
+            content = strange_content(cached) if cached.is_file() else None
             raise UnfreezeError(
-                f"model.weights: what came from {url} is not {weights} ({content or first_line(error)}); "
-                f"delete {kept} if it is there and try again"
+                f"model.weights: the file from {url} is not {weights} ({content or first_line(error)}); "
+                f"delete {cached} if it exists and try again"
             ) from None
 
     def size_options(self, image_size: int | None) -> dict[str, Any]:
-        """Return the arguments by which the stock module is built for images of another size, if it has to be told."""
+        """Return the constructor arguments for an image size, for networks that are built for one."""
         if image_size is None:
             return {}
         if self.builder.startswith("vit_"):
@@ -127,10 +127,10 @@ class TorchvisionModel(Architecture):
 
 
 class TinyModel(TorchvisionModel):
-    """The network whose weights this package carries.
+    """The bundled network.
 
     Args:
-        spec: Named "tiny".
+        spec: Specification with the name "tiny".
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -138,12 +138,12 @@ class TinyModel(TorchvisionModel):
         self.weight_names = ("DEFAULT",)
 
     def preprocessing(self, weights: str | None = None) -> Preprocessing:
-        """Return the input transform of the weights that are carried."""
+        """Return the input transform of the bundled weights."""
         return Preprocessing.from_dict(TINY_PREPROCESSING).for_channels(self.spec.in_chans)
 
     @property
     def builder(self) -> str:
-        """What torchvision calls it."""
+        """Name of the network in torchvision."""
         return TINY_ARCHITECTURE
 
     def _read(self, name: str) -> Mapping[str, Tensor]:
@@ -151,10 +151,10 @@ class TinyModel(TorchvisionModel):
 
 
 def find_torchvision_model(spec: ModelSpec) -> TorchvisionModel:
-    """Return one of torchvision's classifiers, or the one that is carried.
+    """Return a classifier of torchvision, or the bundled one.
 
     Raises:
-        UnfreezeError: If there is none of that name, with the nearest ones.
+        UnfreezeError: If there is no such network, with the nearest names.
     """
     if spec.name == "tiny":
         return TinyModel(spec)
@@ -167,7 +167,7 @@ def find_torchvision_model(spec: ModelSpec) -> TorchvisionModel:
 
 
 def classifier_names() -> list[str]:
-    """Return the names of torchvision's image classifiers for floating-point weights."""
+    """Return the names of torchvision's image classifiers, without the quantised ones."""
     names: list[str] = tv.list_models(module=tv)
     return names
 

@@ -1,4 +1,4 @@
-"""The graph of a network's forward, in training and in evaluation."""
+"""Graphs of a network's forward in training and in evaluation."""
 
 import inspect
 import operator
@@ -12,21 +12,20 @@ import torch
 from torch import Tensor, fx, nn
 
 _CONSTANT = "_constant"
-"""What the names of tensors begin with that a network's own code makes while it is traced."""
-
+"""Prefix of the names of tensors that a network's own code creates while it is traced."""
 
 _BATCHES = (2, 3)
-"""Images of two small batches: a length that differs between them depends on the batch."""
+"""Sizes of two small batches: a length that differs between them depends on the batch."""
 
 
 class CannotPartitionError(Exception):
-    """A network can't be cut there; the message says why."""
+    """A network can't be cut at an edge; the message is the reason."""
 
 
 class _Shaped(fx.Proxy):
-    """A value in a trace whose shape and type are known: but for the batch, they are plain numbers.
+    """A traced value with a known dtype and shape, whose lengths are plain numbers except for the batch.
 
-    So that code may look at them as it likes: compare them, build positions of them, pass them on.
+    Code can therefore use them in comparisons and to build position embeddings.
     """
 
     tracer: "_Tracer"
@@ -56,17 +55,17 @@ class _Shaped(fx.Proxy):
         return self.ndim
 
     def __getitem__(self, key: Any) -> Any:
-        """Return one of several values that a module gives; plain ones, such as a height and width, as they are."""
+        """Return one of several outputs of a module; plain values, such as a height and width, without a proxy."""
         item = self.tracer.create_proxy("call_function", operator.getitem, (self, key), {})
         return self.tracer.plain_value(item) if isinstance(key, int) else item
 
 
 class _Tracer(fx.Tracer):
-    """Traces a network for images of one size; what it computes of two small batches is computed where it is asked for.
+    """Tracer for images of one size that evaluates nodes on demand for two small batches.
 
     Args:
-        spanning: Names of the modules that are looked into.
-        image_shape: Channels, height and width.
+        spanning: Names of the modules that are traced.
+        image_shape: Channels, height and width of the images.
     """
 
     def __init__(self, spanning: Collection[str], image_shape: Sequence[int]) -> None:
@@ -90,7 +89,7 @@ class _Tracer(fx.Tracer):
         return _Shaped(node, self)
 
     def shape_of(self, node: fx.Node) -> tuple[Any, ...]:
-        """Return a shape in which multiples of the batch are proxies, and all else is plain numbers."""
+        """Return a shape in which multiples of the batch are proxies, and all other lengths plain numbers."""
         few, many = (self._evaluate(node, which).shape for which in range(len(_BATCHES)))
         return tuple(a if a == b else self._multiple_of_batch(a, b) for a, b in zip(few, many, strict=True))
 
@@ -99,7 +98,7 @@ class _Tracer(fx.Tracer):
         return self._evaluate(node, 0)
 
     def plain_value(self, proxy: Any) -> Any:
-        """Return what a proxy stands for where that is no tensor and the same for each batch; else the proxy."""
+        """Return the value of a proxy if it is not a tensor and equal for both batches; else the proxy."""
         few, many = (self._evaluate(proxy.node, which) for which in range(len(_BATCHES)))
         return few if _is_plain(few) and few == many else proxy
 
@@ -112,7 +111,7 @@ class _Tracer(fx.Tracer):
     def _multiple_of_batch(self, few: int, many: int) -> Any:
         factor = few // _BATCHES[0]
         if (few, many) != (factor * _BATCHES[0], factor * _BATCHES[1]):
-            raise CannotPartitionError("a length in it is no multiple of the batch")
+            raise CannotPartitionError("a length in it is not a multiple of the batch")
         if self.batch is None:
             images = next(iter(self.graph.nodes))
             self.batch = self.create_proxy("call_method", "size", (self.proxy(images), 0), {}).node
@@ -123,12 +122,12 @@ class _Tracer(fx.Tracer):
         known = self._examples[which]
         if node in known:
             return known[node]
-        wanted, waiting = set[fx.Node](), [node]
-        while waiting:
-            upcoming = waiting.pop()
+        wanted, pending = set[fx.Node](), [node]
+        while pending:
+            upcoming = pending.pop()
             if upcoming not in known and upcoming not in wanted:
                 wanted.add(upcoming)
-                waiting += upcoming.all_input_nodes
+                pending += upcoming.all_input_nodes
         modes = {module: module.training for module in self.root.modules()}
         self.root.eval()
         self._is_evaluating = True
@@ -163,27 +162,27 @@ class _Tracer(fx.Tracer):
 
 
 class Traces:
-    """The graph of a network in training, and in evaluation; both are the same where its own code asks for no mode.
+    """Graphs of a network in training and in evaluation, which are equal unless its own code depends on the mode.
 
     Args:
-        network: What is traced; it is left as it was.
-        spanning: Names of the modules that are looked into; all others are called as they are.
-        image_shape: Channels, height and width of the images, for which alone the graphs hold.
+        network: Network to trace; its state is restored.
+        spanning: Names of the modules that are traced; all others are called unchanged.
+        image_shape: Channels, height and width of the images, for which the graphs are valid.
 
     Attributes:
-        training: The graph in training.
-        evaluation: The graph in evaluation.
-        keys: Of each node of both; equal where they compute the same.
+        training: Graph in training.
+        evaluation: Graph in evaluation.
+        keys: Keys of the nodes of both graphs, equal for equal computations.
 
     Raises:
-        CannotPartitionError: If it can't be traced.
+        CannotPartitionError: If the network can't be traced.
     """
 
     def __init__(self, network: nn.Module, spanning: Collection[str], image_shape: Sequence[int]) -> None:
         self._network = network
         self._image_shape = image_shape
         self._batches = set[fx.Node]()
-        self._seeing: dict[fx.Node, bool] = {}
+        self._dependent: dict[fx.Node, bool] = {}
         self._constants: list[Tensor] = []
         self.training, self.evaluation = (self._trace(spanning, mode) for mode in (True, False))
         training, evaluation = self._keys(self.training), self._keys(self.evaluation)
@@ -192,35 +191,35 @@ class Traces:
 
     @property
     def differ(self) -> bool:
-        """Whether the network's own code does in training what it does not in evaluation."""
+        """Return whether the network's own code differs between training and evaluation."""
         return any(key not in self._in_both for key in self.keys.values())
 
     def is_of_one_mode(self, node: fx.Node) -> bool:
-        """Return whether a node computes what the other graph does not."""
+        """Return whether a node has no equal in the other graph."""
         return node.op != "get_attr" and self.keys[node] not in self._in_both
 
     def is_batch(self, node: fx.Node) -> bool:
         """Return whether a node is the number of images."""
         return node in self._batches
 
-    def sees_images(self, node: fx.Node) -> bool:
-        """Return whether a node depends on more of the images than how many they are."""
-        found = self._seeing.get(node)
+    def depends_on_images(self, node: fx.Node) -> bool:
+        """Return whether a node depends on the images, not only on their number."""
+        found = self._dependent.get(node)
         if found is None:
             is_input = node.op == "placeholder"
-            found = not self.is_batch(node) and (is_input or any(map(self.sees_images, node.all_input_nodes)))
-            self._seeing[node] = found
+            found = not self.is_batch(node) and (is_input or any(map(self.depends_on_images, node.all_input_nodes)))
+            self._dependent[node] = found
         return found
 
     def build(self, graph: fx.Graph) -> fx.GraphModule:
-        """Return a module of the network's own modules that runs a graph."""
+        """Return a module that runs a graph on the network's own modules."""
         with self._constants_set():
             return fx.GraphModule(self._network, graph)
 
     def _trace(self, spanning: Collection[str], mode: bool) -> fx.Graph:
-        """Return the graph in a mode; tensors that the network's code has made are taken off it again.
+        """Return the graph in a mode, and remove the constants that the tracer stores on the network.
 
-        Equal ones have one name in both graphs, and the same in each process.
+        Equal constants have one name in both graphs, and the same name in each process.
         """
         before = set(vars(self._network))
         try:
@@ -231,12 +230,12 @@ class Traces:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CannotPartitionError(f"it can't be traced ({reason})") from None
         finally:
-            made = {name: vars(self._network).pop(name) for name in set(vars(self._network)) - before}
+            constants = {name: vars(self._network).pop(name) for name in set(vars(self._network)) - before}
         if tracer.batch is not None:
             self._batches.add(tracer.batch)
         for node in graph.nodes:
-            if node.op == "get_attr" and node.target in made:
-                node.target = self._constant_name(made[node.target])
+            if node.op == "get_attr" and node.target in constants:
+                node.target = self._constant_name(constants[node.target])
         return graph
 
     def _constant_name(self, constant: Tensor) -> str:
@@ -248,7 +247,7 @@ class Traces:
 
     @contextmanager
     def _constants_set(self) -> Iterator[None]:
-        """Give the network its constants while a module of it is built, which copies them."""
+        """Set the constants on the network while a module is built, which copies them."""
         constants = {f"{_CONSTANT}{number}": value for number, value in enumerate(self._constants)}
         vars(self._network).update(constants)
         try:
@@ -259,18 +258,18 @@ class Traces:
 
     @staticmethod
     def _keys(graph: fx.Graph) -> dict[fx.Node, str]:
-        """Return what each node computes out of what, in a text that does not depend on the nodes' names."""
+        """Return a hash of the computation of each node, independent of the names of nodes."""
         keys: dict[fx.Node, str] = {}
         for node in graph.nodes:
-            told = fx.node.map_arg((node.args, node.kwargs), lambda used: keys[used])
-            place = len(keys) if node.op == "placeholder" else ""
-            text = f"{node.op} {place} {node.target} {told}"
+            arguments = fx.node.map_arg((node.args, node.kwargs), lambda used: keys[used])
+            position = len(keys) if node.op == "placeholder" else ""
+            text = f"{node.op} {position} {node.target} {arguments}"
             keys[node] = blake2b(text.encode(), digest_size=16).hexdigest()
         return keys
 
 
 def _filled_in(argument: Any, known: Mapping[fx.Node, Any]) -> Any:
-    """Return an argument with values for nodes, in lists and dicts that may be changed, as a call has them."""
+    """Return an argument of a call with the values of its nodes, in mutable lists and dicts."""
     match argument:
         case fx.Node():
             return known[argument]
@@ -299,7 +298,7 @@ def _is_same(a: Tensor, b: Tensor) -> bool:
 
 
 def _defaults(network: nn.Module) -> dict[str, Any]:
-    """Return the values of the arguments that a network takes beside the images."""
+    """Return the default values of a network's arguments other than the images."""
     parameters = list(inspect.signature(network.forward).parameters.values())[1:]
     return {each.name: each.default for each in parameters if each.default is not each.empty}
 
@@ -313,5 +312,5 @@ def _modes_set(network: nn.Module, names: Collection[str], mode: bool) -> Iterat
             module.training = mode
         yield
     finally:
-        for module, kept in zip(modules, before, strict=True):
-            module.training = kept
+        for module, training in zip(modules, before, strict=True):
+            module.training = training

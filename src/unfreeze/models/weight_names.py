@@ -1,4 +1,4 @@
-"""Weights by name or file, before anything is read."""
+"""Lookup of weights by name or file, without reading them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +9,15 @@ _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
 def find_weights(given: str, *, names: Sequence[str], title: str) -> str | Path:
-    """Return what a person meant by `model.weights`; reads nothing but whether a file is there.
+    """Return the name of published weights, or the path of a file.
 
     Args:
-        given: What was typed.
-        names: Of published weights, the default first.
-        title: What the network is called.
+        given: Value of `model.weights`.
+        names: Names of the published weights, the default first.
+        title: Name of the network, for error messages.
 
     Raises:
-        UnfreezeError: If it is neither a published name nor a file.
+        UnfreezeError: If the value is neither a published name nor a file.
     """
     path = Path(given).expanduser()
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Weights from a name or a file, and what becomes of their entries."""
+"""Reading of weights from files, and loading into networks."""
 
 import argparse
 import pickle
@@ -19,16 +19,16 @@ from unfreeze.models.state_dicts import load_state
 from unfreeze.system.files import strange_content
 
 CHECKPOINT_KEY = "unfreeze"
-"""Where a checkpoint of this project keeps the record of its classifier."""
+"""Key of the classifier's record in a checkpoint of this project."""
 
 NETWORK_PREFIX = "network."
-"""What the names of its network's entries begin with there."""
+"""Prefix of the network's entries in the state_dict of such a checkpoint."""
 
 _HOLDERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module")
-"""Where checkpoints keep a state_dict, the first that is there; an average is what was judged."""
+"""Keys of the state_dict in checkpoints, by priority; averaged weights come first, as they were evaluated."""
 
 _ARCHIVE = b"PK\x03\x04"
-"""What a file of torch.save begins with."""
+"""First bytes of a file of torch.save."""
 
 _COMPILED = "_orig_mod."
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
@@ -36,12 +36,12 @@ _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What became of the entries of a state_dict.
+    """Report on the entries of a loaded state_dict.
 
     Args:
-        matched: Entries that were loaded.
-        old_head: Entries of the head that was replaced.
-        unexpected: Entries that the backbone has no place for.
+        matched: Number of loaded entries.
+        old_head: Names of the entries of the replaced head.
+        unexpected: Names of the entries that the backbone does not have.
     """
 
     matched: int
@@ -50,16 +50,16 @@ class WeightsReport:
 
 
 def read_file(path: Path, *, wanted: Collection[str]) -> dict[str, Tensor]:
-    """Return a state_dict, in float32, on the CPU; nothing in the file can run.
+    """Return a state_dict in float32 on the CPU, without running code in the file.
 
-    What DDP, compile or a module around it have put before the names is taken away where the network has none such.
+    Prefixes of the names that DDP, compile or a wrapping module have added are removed.
 
     Args:
-        path: Saved by torch.save or safetensors: a state_dict, or a checkpoint that has one.
+        path: File of torch.save or safetensors with a state_dict, or with a checkpoint that has one.
         wanted: Names of the network's entries.
 
     Raises:
-        UnfreezeError: If it is not a state_dict, or has values that are not finite.
+        UnfreezeError: If there is no state_dict, or it has values that are not finite.
     """
     state = {
         key.replace(_COMPILED, ""): value.float() if value.is_floating_point() else value
@@ -76,10 +76,10 @@ def load_backbone(
     """Load a state_dict into everything but the heads.
 
     Args:
-        network: A stock classifier, changed in place; its own heads stay.
-        state: Entries by the stock module's keys.
+        network: Stock classifier, changed in place; its heads stay unchanged.
+        state: Entries by the keys of the stock module.
         heads: Qualified names of the heads.
-        source: Where the entries come from, for messages.
+        source: Origin of the entries, for error messages.
 
     Raises:
         UnfreezeError: If an entry of the backbone is missing or has another shape.
@@ -93,10 +93,10 @@ def load_backbone(
         if key in state and state[key].shape != value.shape
     ]
     if missing or wrong:
-        told = "; ".join([*wrong[:3], *(f"{key} is missing" for key in missing[:3])])
+        shown = "; ".join([*wrong[:3], *(f"{key} is missing" for key in missing[:3])])
         raise UnfreezeError(
             f"model.weights: {source} does not fit the backbone ({len(wrong)} shapes differ, {len(missing)} of "
-            f"{len(backbone)} entries are missing): {told}. Type the model.name that it was saved from"
+            f"{len(backbone)} entries are missing): {shown}. Type the model.name that it was saved from"
         )
     matched = {key: state[key] for key in backbone if key in state}
     load_state(network, matched, strict=False)
@@ -112,7 +112,7 @@ def load_heads(network: nn.Module, state: Mapping[str, Tensor], *, heads: Sequen
     """Load a state_dict into the heads of a stock classifier; see `load_backbone`.
 
     Raises:
-        UnfreezeError: If they are missing, or tell another number of classes.
+        UnfreezeError: If they are missing, or have another number of classes.
     """
     of_heads = tuple(f"{head}." for head in heads)
     own = {key: value for key, value in network.state_dict().items() if key.startswith(of_heads)}
@@ -125,32 +125,32 @@ def load_heads(network: nn.Module, state: Mapping[str, Tensor], *, heads: Sequen
 
 
 def load_plain(path: Path) -> Any:
-    """Return what torch.save has written, on the CPU; nothing in the file can run.
+    """Return the content of a file of torch.save on the CPU, without running code in it.
 
     Raises:
-        UnfreezeError: Saying why it can't be read, in a few words, and nothing else.
+        UnfreezeError: If it can't be read; the message is only the reason, in a few words.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its arguments beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):  # timm stores its arguments with the weights
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UnfreezeError(error.strerror or first_line(error)) from None
-    except Exception as error:  # what is no such file, or a broken one, fails in every way there is
-        raise UnfreezeError(_why_not(path, error)) from None
+    except Exception as error:  # other and damaged files raise all kinds of exceptions
+        raise UnfreezeError(_reason(path, error)) from None
 
 
-def _why_not(path: Path, error: Exception) -> str:
-    """Return in a few words why a file can't be read as one of torch.save."""
+def _reason(path: Path, error: Exception) -> str:
+    """Return in a few words the reason why torch.load can't read a file."""
     content = strange_content(path)
     if content is not None:
         return f"it is {content}"
     with path.open("rb") as file:
         is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
     if is_archive and not zipfile.is_zipfile(path):
-        return "it is not whole: its end is missing"
+        return "it is incomplete: its end is missing"
     if "weights_only" in str(error) and (is_archive or _is_pickle(path)):
         return "it holds more than tensors and plain values"
-    return "it is no file of torch.save, or not whole"
+    return "it is not a file of torch.save, or incomplete"
 
 
 def _is_pickle(path: Path) -> bool:
@@ -180,7 +180,7 @@ def _entries(path: Path) -> Mapping[str, Tensor]:
         is_ours = CHECKPOINT_KEY in content
         content = next((content[key] for key in _HOLDERS if isinstance(content.get(key), Mapping)), content)
         content = {key: value for key, value in content.items() if isinstance(key, str)}
-        if is_ours:  # beside it are sums of metrics
+        if is_ours:  # the state_dict also has the states of metrics
             content = {key: value for key, value in content.items() if key.startswith(NETWORK_PREFIX)}
     if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
         raise UnfreezeError(f"model.weights: {path} holds {type(content).__name__}, not a state_dict")
@@ -188,7 +188,7 @@ def _entries(path: Path) -> Mapping[str, Tensor]:
 
 
 def _unwrap(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Take away what stands before most of the names: of DDP, or of whatever has held the network."""
+    """Remove the prefix of most names, such as that of DDP or of a wrapping module."""
     prefixes = Counter(key[: len(key) - len(name)] for key in state for name in _endings(key) if name in wanted)
     prefix, count = max(prefixes.items(), key=lambda item: item[1], default=("", 0))
     if count <= prefixes[""]:
@@ -198,7 +198,7 @@ def _unwrap(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
 
 
 def _endings(key: str) -> Iterator[str]:
-    """Yield a name, and what is left of it without its first part, its first two, and so on."""
+    """Yield a qualified name, and its ends without the first part, the first two parts, and so on."""
     while key:
         yield key
         key = key.partition(".")[2]
