@@ -1,4 +1,4 @@
-"""The order of an epoch: a function of seed and epoch, balanced where that is wanted."""
+"""The order of an epoch is a function of seed and epoch, and can be balanced."""
 
 from collections import Counter
 

@@ -1,1 +1,1 @@
-"""Images: sources, splits, store, loaders, augmentation."""
+"""Images: sources, splits, store, loaders, augmentation and audit."""

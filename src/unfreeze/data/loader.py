@@ -1,8 +1,7 @@
-"""Whole batches of uint8 images, in an order that is a function of seed and epoch."""
+"""Loaders of batches of uint8 images or cached features, in an order that is a function of seed and epoch."""
 
 from collections.abc import Iterator, Sequence
-from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,52 +11,75 @@ from unfreeze.data.order import epoch_order, step_bounds, steps_per_epoch
 from unfreeze.data.sources.images import Indices
 from unfreeze.data.store.pixels import Pixels
 
+_VECTORS = 4096
+"""Images per batch of an evaluation on cached feature vectors."""
+
 
 class Batch(NamedTuple):
-    """One batch.
+    """A batch.
 
     Args:
-        images: uint8 from a loader, float32 after the transforms, shape (N, C, H, W); empty, shape (0,), from a
-            loader that serves none.
-        labels: int64, shape (N,); of several tasks or labels, shape (N, T).
-        indices: Position of each image in its source, int64, shape (N,); always on the host.
-        targets: Share of each class in a mixed image, float32, shape (N, C); None where nothing is mixed.
-        draw_keys: What its augmentation is drawn by, beside seed and epoch, int64, shape (N,), on the host: the
-            position, and another number each time that an image stands in the same epoch again; None for the position.
-        features: What a frozen prefix makes of the images, tensors with a row for each; empty where nothing is cached.
-        taught: What a teacher says of the images, float, shape (N, D); None where there is no teacher.
+        images: Images, uint8 from a loader, float32 after the transforms, shape (N, C, H, W); None if there are
+            features.
+        labels: Labels, int64, shape (N,), or with several tasks or labels shape (N, T).
+        indices: Indices of the images in their source, int64, shape (N,); always on the host.
+        targets: Share of each class in a mixed image, float32, shape (N, C); None without mixing.
+        draw_keys: Keys of the random numbers of the augmentation, int64, shape (N,), on the host: the index, or
+            another number for each repetition of an image in the epoch; None for the indices.
+        features: Cached activations of the frozen prefix, tensors with a row per image; empty if there are images.
+        soft_targets: Logits or features of the teacher, float, shape (N, D); None without a teacher.
     """
 
-    images: Tensor
+    images: Tensor | None
     labels: Tensor
     indices: Tensor
     targets: Tensor | None = None
     draw_keys: Tensor | None = None
     features: tuple[Tensor, ...] = ()
-    taught: Tensor | None = None
+    soft_targets: Tensor | None = None
+
+    @property
+    def pixels(self) -> Tensor:
+        """The images, which must be present."""
+        assert self.images is not None, "the batch has features, not images"
+        return self.images
+
+
+class FeatureRows(Protocol):
+    """Cached activations with a row per image of the source."""
+
+    @property
+    def is_pooled(self) -> bool:
+        """Return whether the row of an image is a vector."""
+        ...
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Return the rows of some images on the device of the cache.
+
+        Args:
+            indices: Indices of the images in their source, int64, shape (n,), on the host.
+        """
+        ...
 
 
 class TrainLoader:
-    """Shuffled batches whose position can be saved and taken up again.
+    """Loader of shuffled training batches with a resumable position.
 
-    The images of one step are the same whatever the number of ranks: each rank takes every `world_size`-th of them.
-    The last step is filled up from the epoch's beginning so that ranks stay in step. A last batch of a single image,
-    which BatchNorm can't learn from, borrows one from the batch before it.
+    The images of a step do not depend on the number of ranks: each rank has every `world_size`-th of them. The last
+    step is filled with images from the start of the epoch, so that all ranks have the same number of steps. A last
+    batch of a single image, on which BatchNorm can't train, gets a second image from the batch before it.
 
     Args:
-        pixels: All images of the source.
-        labels: int64, shape (N,), or (N, T); `balance` goes by the first column.
-        indices: The training images among them.
+        pixels: Pixels of all images of the source.
+        labels: Labels of all images, int64, shape (N,) or (N, T); `balance` uses the first column.
+        indices: Indices of the training images.
         batch_size: Images per step and rank.
-        seed: Decides the order, together with the epoch.
-        rank: This process.
-        world_size: The number of processes.
-        pin_memory: Put batches into page-locked memory.
-        limit: Steps after which an epoch counts as done, or their share, as the Trainer's `limit_train_batches`.
-        balance: Show each class equally often, as `epoch_order` does.
-
-    Attributes:
-        serves_images: Whether batches have images; without them they have labels and indices alone.
+        seed: Seed of the order.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        pin_memory: Whether to copy batches to page-locked memory.
+        limit: Number of steps of an epoch, or their fraction, as the Trainer's `limit_train_batches`.
+        balance: Whether to balance the classes of an epoch; see `epoch_order`.
     """
 
     def __init__(
@@ -74,7 +96,7 @@ class TrainLoader:
         limit: float = 1.0,
         balance: bool = False,
     ) -> None:
-        self.serves_images = True
+        self._features: FeatureRows | None = None
         self._pixels = pixels
         self._labels = labels
         self._pin_memory = pin_memory
@@ -88,39 +110,42 @@ class TrainLoader:
         self._steps = steps_per_epoch(len(indices), batch_size, world_size, limit=limit)
         self._epoch = 0
         self._position = 0
-        self._taken_up = False
+        self._is_resumed = False
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._position and not self._taken_up:
+        if self._position and not self._is_resumed:
             self._epoch, self._position = self._epoch + 1, 0
-        self._taken_up = False
+        self._is_resumed = False
         order = self._order(self._epoch)
         first = self._position
         chunks = [
             order[start + self._rank : stop : self._world_size]
             for start, stop in zip(self._bounds[first:], self._bounds[first + 1 :], strict=False)
         ]
-        pixels = self._pixels if self.serves_images else None
-        batches = _load(pixels, self._labels, chunks, pin_memory=self._pin_memory)
+        batches = _batches(self._pixels, self._features, self._labels, chunks, pin_memory=self._pin_memory)
         copies = torch.from_numpy(_copies(order) * len(self._labels))
         for step, batch in enumerate(batches, start=first):
             if step + 1 < self._steps:
                 self._position = step + 1
             else:
                 self._epoch, self._position = self._epoch + 1, 0
-            mine = slice(self._bounds[step] + self._rank, self._bounds[step + 1], self._world_size)
-            yield batch._replace(draw_keys=batch.indices + copies[mine])
+            own = slice(self._bounds[step] + self._rank, self._bounds[step + 1], self._world_size)
+            yield batch._replace(draw_keys=batch.indices + copies[own])
+
+    def serve_features(self, features: FeatureRows | None) -> None:
+        """Serve cached features from the next epoch on; None for images."""
+        self._features = features
 
     @property
     def is_within_epoch(self) -> bool:
-        """Whether some of the epoch's steps are done."""
+        """Return whether some steps of the epoch are done."""
         return self._position > 0
 
     def images_of(self, epochs: range) -> Indices:
-        """Return the images that stand in some epochs, each once, over all ranks; all do where none is drawn."""
+        """Return the distinct images of some epochs over all ranks: all of them, unless epochs are balanced."""
         if not self._balance:
             return np.unique(self._indices) if epochs else self._indices[:0]
         orders = [self._order(epoch) for epoch in epochs]
@@ -135,26 +160,25 @@ class TrainLoader:
         return {"epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved epoch and step."""
+        """Continue from a saved epoch and step."""
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
-        self._taken_up = True
+        self._is_resumed = True
 
 
 class EvalLoader:
-    """Batches in order, every image exactly once over all ranks, the same number of batches on each.
+    """Loader of batches in order: each image once over all ranks, and equal numbers of batches per rank.
 
     Args:
-        pixels: All images of the source.
-        labels: int64, shape (N,), or (N, T).
-        indices: The images to evaluate on.
-        batch_size: The most images per batch.
-        rank: This process.
-        world_size: The number of processes.
-        pin_memory: Put batches into page-locked memory.
+        pixels: Pixels of all images of the source.
+        labels: Labels of all images, int64, shape (N,) or (N, T).
+        indices: Indices of the images to evaluate.
+        batch_size: Largest number of images per batch.
+        rank: Rank of this process.
+        world_size: Number of processes.
+        pin_memory: Whether to copy batches to page-locked memory.
 
     Attributes:
-        serves_images: Whether batches have images; without them they have labels and indices alone.
-        vectors_per_batch: The most images per batch while none are served; None for as many as with them.
+        indices: Indices of the images of all ranks.
     """
 
     def __init__(
@@ -168,42 +192,59 @@ class EvalLoader:
         world_size: int = 1,
         pin_memory: bool = False,
     ) -> None:
-        self.serves_images = True
-        self.vectors_per_batch: int | None = None
+        self.indices = indices
+        self._features: FeatureRows | None = None
         self._pixels = pixels
         self._labels = labels
         self._pin_memory = pin_memory
         self._batch_size = batch_size
-        self._mine = indices[rank::world_size]
+        self._own = indices[rank::world_size]
         self._largest_share = -(-len(indices) // world_size)
 
     def __len__(self) -> int:
-        """Return the number of batches with images; Lightning asks once, and takes an earlier end for what it is."""
+        """Return the number of batches of images; Lightning calls this once, and accepts fewer batches."""
         return -(-self._largest_share // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: whether images are served is asked when the first batch is, not before.
-        pixels = self._pixels if self.serves_images else None
-        largest = self._batch_size if self.serves_images else self.vectors_per_batch or self._batch_size
+        # A generator: whether to read features is decided when the first batch is requested.
+        are_vectors = self._features is not None and self._features.is_pooled
+        largest = max(_VECTORS, self._batch_size) if are_vectors else self._batch_size
         count = -(-self._largest_share // largest)
-        chunks = np.array_split(self._mine, count) if count else []
-        yield from _load(pixels, self._labels, chunks, pin_memory=self._pin_memory)
+        chunks = np.array_split(self._own, count) if count else []
+        yield from _batches(self._pixels, self._features, self._labels, chunks, pin_memory=self._pin_memory)
+
+    def serve_features(self, features: FeatureRows | None) -> None:
+        """Serve cached features from the next pass on, vectors in large batches; None for images."""
+        self._features = features
 
 
-def _load(pixels: Pixels | None, labels: Tensor, chunks: Sequence[Indices], *, pin_memory: bool) -> Iterator[Batch]:
-    """Yield a batch for each chunk of indices, in page-locked memory where a GPU will fetch it."""
-    no_images = repeat(torch.empty(0, dtype=torch.uint8), len(chunks))
-    for chunk, images in zip(chunks, no_images if pixels is None else pixels.batches(chunks), strict=True):
+def _batches(
+    pixels: Pixels, features: FeatureRows | None, labels: Tensor, chunks: Sequence[Indices], *, pin_memory: bool
+) -> Iterator[Batch]:
+    """Yield a batch of images or of features for each chunk of indices."""
+    if features is not None:
+        return _feature_batches(features, labels, chunks)
+    return _image_batches(pixels, labels, chunks, pin_memory=pin_memory)
+
+
+def _feature_batches(features: FeatureRows, labels: Tensor, chunks: Sequence[Indices]) -> Iterator[Batch]:
+    for chunk in chunks:
         index = torch.from_numpy(np.ascontiguousarray(chunk))
-        batch = Batch(images, labels.index_select(0, index), index)
-        yield Batch(images.pin_memory(), batch.labels.pin_memory(), index) if pin_memory else batch
+        yield Batch(None, labels.index_select(0, index), index, features=features.gather(index))
+
+
+def _image_batches(pixels: Pixels, labels: Tensor, chunks: Sequence[Indices], *, pin_memory: bool) -> Iterator[Batch]:
+    for chunk, images in zip(chunks, pixels.batches(chunks), strict=True):
+        index = torch.from_numpy(np.ascontiguousarray(chunk))
+        chosen = labels.index_select(0, index)
+        yield Batch(images.pin_memory(), chosen.pin_memory(), index) if pin_memory else Batch(images, chosen, index)
 
 
 def _copies(order: Indices) -> Indices:
-    """Return how often each image of an order has stood in it before."""
+    """Return the number of earlier occurrences of each image in an order."""
     by_image = np.argsort(order, kind="stable")
-    of = order[by_image]
-    starts = np.searchsorted(of, of)
+    images = order[by_image]
+    starts = np.searchsorted(images, images)
     copies = np.empty(len(order), dtype=np.int64)
     copies[by_image] = np.arange(len(order)) - starts
     return copies

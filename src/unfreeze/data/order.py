@@ -1,4 +1,4 @@
-"""The order of an epoch: a function of the images, the seed and the epoch."""
+"""Order of the training images in an epoch: a function of the images, the seed and the epoch."""
 
 import numpy as np
 
@@ -6,47 +6,46 @@ from unfreeze.data.sources.images import Indices
 
 
 def epoch_order(indices: Indices, labels: Indices, *, seed: int, epoch: int, balance: bool = False) -> Indices:
-    """Return the images of an epoch in the order in which they are trained on.
+    """Return the images of an epoch in training order.
 
-    Balanced, an epoch is as long, but each class stands in it equally often, within one: the images of rare classes
-    are repeated, each as often as another of its class, within one; those of frequent classes take turns over the
-    epochs.
+    A balanced epoch has the same length, but equal numbers of images per class, to within one. Images of rare classes
+    are repeated equally often, to within one; images of frequent classes are distributed over successive epochs.
 
     Args:
-        indices: The training images, shape (N,).
-        labels: The class of each of them, shape (N,).
-        seed: The run's seed.
-        epoch: The epoch, counted from 0.
-        balance: Whether classes stand equally often.
+        indices: Indices of the training images, shape (N,).
+        labels: Labels of the training images, shape (N,).
+        seed: Seed of the run.
+        epoch: Epoch, from 0.
+        balance: Whether to balance the classes.
 
     Returns:
-        Shape (N,).
+        Indices of the images, shape (N,).
     """
     chosen = indices[_balanced(labels, seed=seed, epoch=epoch)] if balance else indices
     return np.random.default_rng([seed, epoch]).permutation(chosen)
 
 
 def _balanced(labels: Indices, *, seed: int, epoch: int) -> Indices:
-    """Return positions that have each class equally often, shape (N,).
+    """Return positions of images with equal numbers per class, shape (N,).
 
-    Each class goes round its own images for ever, and each epoch takes up where the one before it stopped.
+    The images of each class form a cycle, which each epoch continues where the previous one stopped.
     """
-    # The third number keeps these draws apart from those of any epoch.
+    # The third number makes these draws independent of those of any epoch.
     random = np.random.default_rng([seed, 0, 1])
     shuffled = random.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.unique(labels, return_counts=True)[1]
-    taken, quotas = _quotas(len(labels), random.permutation(len(counts)), epoch)
+    used, quotas = _quotas(len(labels), random.permutation(len(counts)), epoch)
     class_of = np.repeat(np.arange(len(counts)), quotas)
-    turn = np.arange(len(labels)) - np.repeat(np.cumsum(quotas) - quotas, quotas)
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(quotas) - quotas, quotas)
     first = np.cumsum(counts) - counts
-    return by_class[first[class_of] + (taken[class_of] + turn) % counts[class_of]]
+    return by_class[first[class_of] + (used[class_of] + rank) % counts[class_of]]
 
 
 def _quotas(count: int, ranks: Indices, epoch: int) -> tuple[Indices, Indices]:
-    """Return how many images each class has had in the epochs before, and has in this one.
+    """Return the numbers of images of each class in all previous epochs and in this one.
 
-    What does not divide evenly goes to one class after the other by rank, this epoch going on where the last stopped.
+    The remainder of the division goes to the classes in the order of their ranks, continued from epoch to epoch.
     """
     if not count:
         return ranks, ranks
@@ -56,25 +55,25 @@ def _quotas(count: int, ranks: Indices, epoch: int) -> tuple[Indices, Indices]:
 
 
 def steps_per_epoch(images: int, batch_size: int, world_size: int = 1, *, limit: float = 1.0) -> int:
-    """Return the number of batches of an epoch, as each rank has them.
+    """Return the number of batches of an epoch on each rank.
 
     Args:
-        images: To train on.
+        images: Number of training images.
         batch_size: Images per batch and rank.
-        world_size: The number of ranks.
-        limit: The most batches, or their share, as the Trainer's `limit_train_batches`.
+        world_size: Number of ranks.
+        limit: Largest number of batches, or their fraction, as the Trainer's `limit_train_batches`.
     """
     batches = len(step_bounds(images, batch_size, world_size)) - 1
     return min(limit, batches) if isinstance(limit, int) else int(limit * batches)
 
 
 def step_bounds(count: int, batch_size: int, world_size: int) -> list[int]:
-    """Return where each step begins and ends in an epoch's order, over all ranks."""
+    """Return the bounds of the steps in the order of an epoch, over all ranks."""
     per_rank = -(-count // world_size)
     sizes = [batch_size] * (per_rank // batch_size)
     rest = per_rank % batch_size
     if rest == 1 and sizes:
-        # BatchNorm can't learn from one image.
+        # BatchNorm can't train on one image.
         sizes = [*sizes[:-1], *([batch_size - 1, 2] if batch_size > 2 else [batch_size + 1])]
     elif rest:
         sizes.append(rest)

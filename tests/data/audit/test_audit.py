@@ -1,4 +1,4 @@
-"""What an audit says of a folder whose faults are known."""
+"""Audit reports of a folder with known faults."""
 
 import io
 import json
@@ -86,14 +86,17 @@ def test_labels_that_contradict_are_problems(clean: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
-    [("Cat", "classes 'Cat' and 'cat' differ in case"), ("c\uff41t", "classes 'cat' and 'c\\uff41t' differ in case")],
+    ("other", "message"),
+    [
+        ("Cat", "classes 'Cat' and 'cat' differ only in case"),
+        ("c\uff41t", "classes 'cat' and 'c\\uff41t' differ only in case"),
+    ],
 )
-def test_class_names_that_look_alike_are_problems(clean: Path, other: str, told: str) -> None:
+def test_class_names_that_look_alike_are_problems(clean: Path, other: str, message: str) -> None:
     shutil.move(clean / "train/dog", clean / "train" / other)
     shutil.rmtree(clean / "val")
     shutil.rmtree(clean / "test")
-    assert report_of(clean).problems[0].startswith(told)
+    assert report_of(clean).problems[0].startswith(message)
 
 
 def test_bad_files_and_missing_classes_are_problems(clean: Path) -> None:
@@ -113,28 +116,28 @@ def test_the_report_is_plain_values(clean: Path) -> None:
     assert values["problems"] == []
 
 
-def test_a_person_reads_counts_bars_and_faults(clean: Path) -> None:
+def test_the_text_has_counts_bars_and_problems(clean: Path) -> None:
     shutil.copy(clean / "train/cat/00.png", clean / "test/cat/copy.png")
     console = Console(width=100, record=True, file=io.StringIO())
     print_audit(report_of(clean), console)
-    told = console.export_text()
-    cat, dog = (next(line for line in told.splitlines() if line.strip().startswith(name)) for name in ("cat", "dog"))
+    printed = console.export_text()
+    cat, dog = (next(line for line in printed.splitlines() if line.strip().startswith(name)) for name in ("cat", "dog"))
     assert cat.split()[:4] == ["cat", "12", "2", "3"]
     assert dog.count("█") == 2 * cat.count("█") == 24
-    assert "44 images" not in told
-    assert "45 images, 2 classes" in told
-    assert "train/cat/00.png  =  test/cat/copy.png" in told
-    assert "! 1 pair of equal images, one in train and one in test" in told
+    assert "44 images" not in printed
+    assert "45 images, 2 classes" in printed
+    assert "train/cat/00.png  =  test/cat/copy.png" in printed
+    assert "! 1 pair of equal images, one in train and one in test" in printed
 
 
-def test_every_note_is_told_whatever_the_data_is_called(clean: Path) -> None:
+def test_every_note_is_printed_whatever_the_name_of_the_data(clean: Path) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     notes = ("the first note", "the second note", "the third note")
     print_audit(replace(report_of(clean), name="files", notes=notes), console)
-    told = console.export_text()
-    assert [note for note in notes if note not in told] == []
-    assert "44 images, 2 classes" in told
-    assert "44 PNG RGB" in told
+    printed = console.export_text()
+    assert [note for note in notes if note not in printed] == []
+    assert "44 images, 2 classes" in printed
+    assert "44 PNG RGB" in printed
 
 
 def test_of_many_classes_the_largest_and_smallest_are_shown(tmp_path: Path) -> None:
@@ -147,6 +150,6 @@ def test_of_many_classes_the_largest_and_smallest_are_shown(tmp_path: Path) -> N
     source = folder_source(tmp_path)
     splits = split_source(source, test_fraction=0.0)
     print_audit(audit(source, splits, build_store(source, Resize(16)), min_per_class=1), console)
-    told = console.export_text()
-    assert "... 20 more" in told
-    assert sum(line.strip().startswith("class") for line in told.splitlines()) == 41
+    printed = console.export_text()
+    assert "... 20 more" in printed
+    assert sum(line.strip().startswith("class") for line in printed.splitlines()) == 41

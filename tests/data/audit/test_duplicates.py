@@ -1,4 +1,4 @@
-"""Images that stand in the data twice, found exactly, and as a person would."""
+"""Search for exact and near duplicates."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Images to augment, their draws, and the way to Pillow and back."""
+"""Images and random numbers for augmentation tests, and conversion from and to Pillow."""
 
 import torch
 from PIL import Image

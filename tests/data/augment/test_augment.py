@@ -1,4 +1,4 @@
-"""Presets: what they do to a batch depends on each image's draws alone, and can be changed knob by knob."""
+"""Presets of the augmentation, and changes of single values."""
 
 from dataclasses import fields
 from typing import Any

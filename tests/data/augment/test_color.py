@@ -1,4 +1,4 @@
-"""Colours beside Pillow's ImageEnhance, which rounds after each step: a level or so of difference."""
+"""Colour augmentation compared with Pillow's ImageEnhance, up to its rounding after each step."""
 
 import pytest
 import torch

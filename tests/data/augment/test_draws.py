@@ -1,4 +1,4 @@
-"""Draws: uniform, independent, and decided by seed, epoch and image alone."""
+"""Random numbers: uniform, independent, and a function of seed, epoch and image."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Crops, boxes and affine maps beside what Pillow makes of each image alone."""
+"""Crops, boxes and affine maps compared with Pillow on single images."""
 
 import math
 

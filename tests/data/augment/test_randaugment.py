@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment beside torchvision's functions on a Pillow image, one at a time."""
+"""RandAugment and TrivialAugment compared with torchvision's functions on single Pillow images."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Odd and broken image files as they turn up in people's folders, each with what should become of it."""
+"""Unusual and broken image files with the expected result of each."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Images of other bands than three: which files are read, how they are scaled, and what is refused."""
+"""Images with other than three bands: readable files, scaling, and refusals."""
 
 from pathlib import Path
 from typing import Any

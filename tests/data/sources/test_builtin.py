@@ -1,4 +1,4 @@
-"""Data that needs no folder of one's own."""
+"""Built-in data."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from unfreeze.errors import UnfreezeError
 def test_cifar10_that_is_not_there_says_where_from_and_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(UnfreezeError) as refusal:
         cifar10_source(tmp_path / "none", download=False)
-    told = str(refusal.value)
+    message = str(refusal.value)
     for part in ("data.root: CIFAR-10 is not in", "https://", "cifar-10-python.tar.gz", "data=digits", "imagefolder"):
-        assert part in told
-    assert "\n" not in told
+        assert part in message
+    assert "\n" not in message
 
 
 def test_digits_are_what_scikit_learn_ships() -> None:

@@ -1,4 +1,4 @@
-"""Image files as a person sees them."""
+"""Decoding of image files to RGB."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Folders as people have them, and what is said about those that can't be used."""
+"""Image folders: supported layouts, and errors about others."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -159,7 +159,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    with pytest.raises(UnfreezeError, match=r"data.root: can't look into '.*b/deep' \(permission denied\); make it"):
+    with pytest.raises(UnfreezeError, match=r"data.root: can't list '.*b/deep' \(permission denied\); make it"):
         folder_source(root)
 
 
@@ -190,7 +190,7 @@ def test_linked_class_folders_are_followed(photo_folder: MakeFolder, tmp_path: P
     assert counts(folder_source(root)) == {"train": {"cat": 1, "dog": 2}}
 
 
-LINKS_LEFT_OUT = "links left out, as they lead back, or to images of other classes or splits: "
+SKIPPED_LINKS = "links skipped, as they lead back, or to images of other classes or splits: "
 
 
 @pytest.mark.parametrize("target", [".", "..", "../..", "../../..", "../cat", "../cat/old", "../../val/dog"])
@@ -200,7 +200,7 @@ def test_a_link_to_what_another_class_or_split_has_is_left_out_and_named(photo_f
     (root / "train" / "dog" / "up").symlink_to(target, target_is_directory=True)
     source = folder_source(root)
     assert counts(source) == {"train": {"cat": 4, "dog": 1}, "val": {"cat": 1, "dog": 1}}
-    assert source.notes == (f"{LINKS_LEFT_OUT}train/dog/up/",)
+    assert source.notes == (f"{SKIPPED_LINKS}train/dog/up/",)
 
 
 def test_a_class_folder_that_is_a_link_to_another_or_upwards_is_left_out_and_named(photo_folder: MakeFolder) -> None:
@@ -209,7 +209,7 @@ def test_a_class_folder_that_is_a_link_to_another_or_upwards_is_left_out_and_nam
     (root / "up").symlink_to("..", target_is_directory=True)
     source = folder_source(root)
     assert source.classes == ("cat", "dog")
-    assert source.notes == (f"{LINKS_LEFT_OUT}hound/, up/",)
+    assert source.notes == (f"{SKIPPED_LINKS}hound/, up/",)
 
 
 def test_links_below_a_class_to_other_places_are_followed(photo_folder: MakeFolder, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_links_below_a_class_to_other_places_are_followed(photo_folder: MakeFold
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "expected"),
     [
         (("Cat", "cat", "dog"), (("Cat", "cat"),)),
         (("caf\u00e9", "cafe\u0301", "tea"), (("cafe\u0301", "caf\u00e9"),)),
@@ -230,16 +230,16 @@ def test_links_below_a_class_to_other_places_are_followed(photo_folder: MakeFold
     ],
 )
 def test_classes_whose_names_look_alike_are_found(
-    photo_folder: MakeFolder, names: tuple[str, ...], told: tuple[tuple[str, ...], ...]
+    photo_folder: MakeFolder, names: tuple[str, ...], expected: tuple[tuple[str, ...], ...]
 ) -> None:
     source = folder_source(photo_folder(dict.fromkeys(names, 1)))
     if len(source.classes) < len(names):
         pytest.skip("this file system takes such names for one")
-    assert source.alike == told
+    assert source.similar_class_names == expected
 
 
 @pytest.mark.parametrize(
-    ("layout", "told"),
+    ("layout", "parts"),
     [
         ({}, ["no images in", "Want a folder of class folders", ".jpg"]),
         ({"a": 0, "b": 0}, ["class 'a' has no images"]),
@@ -253,12 +253,12 @@ def test_classes_whose_names_look_alike_are_found(
     ],
 )
 def test_what_can_not_be_learned_from_is_refused(
-    photo_folder: MakeFolder, layout: Mapping[str, int], told: list[str]
+    photo_folder: MakeFolder, layout: Mapping[str, int], parts: list[str]
 ) -> None:
     with pytest.raises(UnfreezeError) as refusal:
         folder_source(photo_folder(layout))
     assert str(refusal.value).startswith("data.root: ")
-    assert [part for part in told if part not in str(refusal.value)] == []
+    assert [part for part in parts if part not in str(refusal.value)] == []
     assert "\n" not in str(refusal.value)
 
 

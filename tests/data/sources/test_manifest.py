@@ -1,4 +1,4 @@
-"""Tables as people have them, and what is said about those that can't be used."""
+"""Tables of images: supported formats, and errors about others."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from tests.photos import save_photo
-from unfreeze.data.sources.manifest import Columns, manifest_source
+from unfreeze.data.sources.columns import Columns
+from unfreeze.data.sources.manifest import manifest_source
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.errors import UnfreezeError
 
@@ -139,8 +140,8 @@ def test_an_image_that_stands_in_the_table_again_counts_once(write: Write) -> No
 @pytest.mark.parametrize(("key", "first", "second"), [("split", "train", "test"), ("group", "p1", "p2")])
 def test_an_image_in_two_splits_or_groups_is_refused(write: Write, key: str, first: str, second: str) -> None:
     rows = f"image,label,{key}\na.jpg,x,{first}\nb.jpg,y,{first}\nimg/../a.jpg,x,{second}\n"
-    told = rf"data\.columns\.{key}: 1 images have several {key}s, such as 'a\.jpg': .* in rows 2, 4; want one {key}"
-    with pytest.raises(UnfreezeError, match=told):
+    text = rf"data\.columns\.{key}: 1 images have several {key}s, such as 'a\.jpg': .* in rows 2, 4; want one {key}"
+    with pytest.raises(UnfreezeError, match=text):
         manifest_source(write(rows))
 
 
@@ -150,7 +151,7 @@ def test_a_name_that_two_columns_have_is_refused(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "text"),
     [
         (b"", "is empty; want a header"),
         (b"\xef\xbb\xbf\n \n", "is empty; want a header"),
@@ -159,17 +160,17 @@ def test_a_name_that_two_columns_have_is_refused(write: Write) -> None:
         (b"image,label\na.jpg,x\nb,c.jpg,y\n", "line 3 has 3 cells and the header 2"),
         (b'image,label\n"a.jpg,x\nb.jpg,y\n', "put cells that have a delimiter or a quote"),
         (b"image,label\na.jpg,caf\xe9\n", "line 2 of"),
-        ("image,label\na.jpg,x\n".encode("utf-16"), "is no text in UTF-8"),
+        ("image,label\na.jpg,x\n".encode("utf-16"), "is not text in UTF-8"),
         (b"PK\x03\x04rest", "is a workbook or an archive; save the sheet as CSV UTF-8"),
         (b"\x1f\x8brest", "is compressed; unpack it"),
-        (b"PAR1rest", "is no whole Parquet file"),
-        (b"PAR1", "is no whole Parquet file"),
+        (b"PAR1rest", "is not a complete Parquet file"),
+        (b"PAR1", "is not a complete Parquet file"),
     ],
 )
-def test_what_is_no_table_is_refused(write: Write, content: bytes, told: str) -> None:
+def test_what_is_no_table_is_refused(write: Write, content: bytes, text: str) -> None:
     message = refusal_of(write(content))
     assert message.startswith("data.csv: ")
-    assert told in message
+    assert text in message
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_root_that_is_no_folder_is_refused(write: Write, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("content", "columns", "told"),
+    ("content", "columns", "text"),
     [
         ("x,y\n1,2\n", {}, "data.columns.image: none of the columns is called image, path, file, filename"),
         ("x,y\n1,2\n", {}, "type data.columns.image=<column>. Columns of the table: x, y"),
@@ -204,14 +205,14 @@ def test_a_root_that_is_no_folder_is_refused(write: Write, tmp_path: Path) -> No
         (
             "image,label,split,group\na,x,train,p\nb,y,train,q\nc,y,test,p\nd,y,test,p\n",
             {},
-            "data.columns.group: 1 groups of 'group' are in several splits: 'p' has 1 in train, 2 in test. Mend the",
+            "data.columns.group: 1 groups of 'group' are in several splits: 'p' has 1 in train, 2 in test. Fix the",
         ),
     ],
 )
 def test_what_the_table_says_wrong_is_refused(
-    write: Write, content: str, columns: dict[str, object], told: str
+    write: Write, content: str, columns: dict[str, object], text: str
 ) -> None:
-    assert told in refusal_of(write(content), **columns)
+    assert text in refusal_of(write(content), **columns)
 
 
 def test_columns_that_are_no_text_are_refused(tmp_path: Path) -> None:

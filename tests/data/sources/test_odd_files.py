@@ -1,4 +1,4 @@
-"""Every odd file is shown as a person sees it, every bad one is named, and nothing hangs or is left half-done."""
+"""Decoding of unusual and broken image files."""
 
 import errno
 import gc
@@ -33,11 +33,11 @@ def test_refused_with_a_reason(tmp_path: Path, name: str, write: Write, reason: 
     write(tmp_path / name)
     with quiet_decoders(), pytest.raises(UnreadableImageError) as refusal:
         decode_file(tmp_path / name)
-    told = str(refusal.value)
-    assert reason in told.lower()
-    assert told
-    assert "\n" not in told
-    assert str(tmp_path) not in told
+    message = str(refusal.value)
+    assert reason in message.lower()
+    assert message
+    assert "\n" not in message
+    assert str(tmp_path) not in message
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -70,13 +70,13 @@ def test_all_bad_files_are_told_at_once_and_nothing_is_left_behind(corpus: Path,
     options = StoreOptions(place=place, folder=tmp_path / "stores")  # type: ignore[arg-type]
     with pytest.raises(UnfreezeError) as refusal:
         build_store(folder_source(corpus), Resize(16), options=options)
-    told = str(refusal.value)
-    assert "\n" not in told
+    message = str(refusal.value)
+    assert "\n" not in message
     count = len(READABLE) + len(UNREADABLE) + 1
-    assert told.startswith(f"data: {len(UNREADABLE)} of {count} images can't be read; mend or remove them, or type ")
+    assert message.startswith(f"data: {len(UNREADABLE)} of {count} images can't be read; fix or remove them, or type ")
     for name, _, reason in UNREADABLE:
-        assert f" mixed/{shown(name)} (" in told
-        assert reason in told.lower()
+        assert f" mixed/{shown(name)} (" in message
+        assert reason in message.lower()
     left = [path for path in (tmp_path / "stores").rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert left == []
 

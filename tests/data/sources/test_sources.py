@@ -1,4 +1,4 @@
-"""What every source gives."""
+"""Properties of every source of labelled images."""
 
 import numpy as np
 

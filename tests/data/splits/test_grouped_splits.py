@@ -1,4 +1,4 @@
-"""Splits by groups: none is torn apart, every class can be learned, and shares are as near as groups allow."""
+"""Splits by groups: whole groups, every class in train, and shares as near as the groups allow."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def table_of(groups: list[list[int]]) -> tuple[Labels, Labels]:
     return labels[order], numbers[order]
 
 
-def cut(labels: Labels, groups: Labels, named: NDArray[np.str_] | None = None, **options: float) -> Splits:
+def split(labels: Labels, groups: Labels, named: NDArray[np.str_] | None = None, **options: float) -> Splits:
     named = np.full(len(labels), "train") if named is None else named
     return build_splits(named, labels, groups=groups, **{"val_fraction": 0.2, "test_fraction": 0.2, **options})
 
@@ -31,7 +31,7 @@ def cut(labels: Labels, groups: Labels, named: NDArray[np.str_] | None = None, *
 def cut_or_assume(labels: Labels, groups: Labels, **options: float) -> Splits:
     """Return splits, or pass over an example that has too few groups."""
     try:
-        return cut(labels, groups, **options)
+        return split(labels, groups, **options)
     except UnfreezeError:
         assume(False)
         raise
@@ -56,7 +56,7 @@ def test_groups_stay_together_and_every_class_can_be_learned(
     splits = cut_or_assume(labels, numbers, val_fraction=val, test_fraction=test, seed=seed)
     check(splits, labels, numbers)
     assert min(len(splits.val), len(splits.test)) >= 1
-    again = cut(labels, numbers, val_fraction=val, test_fraction=test, seed=seed)
+    again = split(labels, numbers, val_fraction=val, test_fraction=test, seed=seed)
     assert np.array_equal(splits.train, again.train)
     assert np.array_equal(splits.val, again.val)
 
@@ -67,7 +67,7 @@ def test_fractions_keep_whole_groups_and_are_nested(
 ) -> None:
     labels, numbers = table_of(groups)
     whole = cut_or_assume(labels, numbers, seed=seed)
-    small, large = (cut(labels, numbers, seed=seed, fraction=share) for share in sorted(shares))
+    small, large = (split(labels, numbers, seed=seed, fraction=share) for share in sorted(shares))
     assert set(small.train.tolist()) <= set(large.train.tolist()) <= set(whole.train.tolist())
     assert np.array_equal(small.val, whole.val)
     assert set(labels[small.train].tolist()) == set(labels.tolist())
@@ -89,16 +89,16 @@ def test_folds_are_disjoint_and_cover(groups: list[list[int]], folds: int, seed:
 def test_shares_are_near_where_groups_are_many() -> None:
     random = np.random.default_rng(0)
     labels, groups = random.integers(0, 5, 20_000), random.integers(0, 3_000, 20_000)
-    splits = cut(labels, groups, val_fraction=0.15, test_fraction=0.1)
+    splits = split(labels, groups, val_fraction=0.15, test_fraction=0.1)
     check(splits, labels, groups)
     for part, share in ((splits.val, 0.15), (splits.test, 0.1)):
         assert np.bincount(labels[part]) / np.bincount(labels) == pytest.approx(share, abs=0.015)
-    assert not np.array_equal(splits.val, cut(labels, groups, val_fraction=0.15, test_fraction=0.1, seed=1).val)
+    assert not np.array_equal(splits.val, split(labels, groups, val_fraction=0.15, test_fraction=0.1, seed=1).val)
 
 
 def test_a_share_smaller_than_a_fold_is_met() -> None:
     labels, groups = np.arange(20_000) % 3, np.arange(20_000) // 2
-    splits = cut(labels, groups, val_fraction=0.002, test_fraction=0.3)
+    splits = split(labels, groups, val_fraction=0.002, test_fraction=0.3)
     assert len(splits.val) == pytest.approx(40, abs=2)
     assert len(splits.test) == pytest.approx(6000, abs=200)
 
@@ -106,7 +106,7 @@ def test_a_share_smaller_than_a_fold_is_met() -> None:
 def test_two_hundred_thousand_images_in_many_groups() -> None:
     random = np.random.default_rng(0)
     labels, groups = random.integers(0, 10, 200_000), random.integers(0, 60_000, 200_000)
-    splits = cut(labels, groups, val_fraction=0.1, test_fraction=0.1)
+    splits = split(labels, groups, val_fraction=0.1, test_fraction=0.1)
     check(splits, labels, groups)
     assert len(splits.val) == pytest.approx(20_000, rel=0.02)
 
@@ -114,43 +114,43 @@ def test_two_hundred_thousand_images_in_many_groups() -> None:
 def test_a_group_that_alone_has_a_class_trains() -> None:
     labels, groups = table_of([[0, 1]] * 8 + [[2, 2, 2]])
     for seed in range(10):
-        assert {0, 1, 2} == set(labels[cut(labels, groups, seed=seed).train].tolist())
+        assert {0, 1, 2} == set(labels[split(labels, groups, seed=seed).train].tolist())
 
 
 def test_given_splits_stay_and_only_the_others_are_cut() -> None:
     labels, groups = np.arange(60) % 2, np.arange(60) // 6
     named = np.array(["train"] * 48 + ["test"] * 12)
-    splits = cut(labels, groups, named)
+    splits = split(labels, groups, named)
     assert splits.test.tolist() == list(range(48, 60))
-    assert splits.cut == ("val",)
+    assert splits.from_train == ("val",)
     assert len(splits.val) == 12
 
 
 @pytest.mark.parametrize(
-    ("groups", "told"),
+    ("groups", "message"),
     [
         (
             [[0, 1], [0, 1]],
-            "data: 2 groups (0 of them with a class of their own, which train needs) are too few to cut",
+            "data: 2 groups (0 of them with all images of a class, which stay in train) are too few for test and val;",
         ),
-        ([[0], [1], [2], [3]], "4 groups (4 of them with a class of their own"),
+        ([[0], [1], [2], [3]], "4 groups (4 of them with all images of a class"),
     ],
 )
-def test_too_few_groups_are_refused(groups: list[list[int]], told: str) -> None:
+def test_too_few_groups_are_refused(groups: list[list[int]], message: str) -> None:
     with pytest.raises(UnfreezeError) as refusal:
-        cut(*table_of(groups))
-    assert told in str(refusal.value)
-    assert "test and val from; want more groups, a split column, or data.test_fraction=0" in str(refusal.value)
+        split(*table_of(groups))
+    assert message in str(refusal.value)
+    assert "test and val; want more groups, a split column, or data.test_fraction=0" in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("groups", "told"),
+    ("groups", "message"),
     [
         ([[0, 1]] * 3, "data.folds: got 4, but there are 3 groups; want no more, such as data.folds=3"),
-        ([[0, 1]] * 5 + [[2]], "data.folds: 1 of 3 classes are in one group only"),
+        ([[0, 1]] * 5 + [[2]], "data.folds: 1 of 3 classes are in only one group"),
     ],
 )
-def test_folds_that_the_groups_do_not_allow_are_refused(groups: list[list[int]], told: str) -> None:
+def test_folds_that_the_groups_do_not_allow_are_refused(groups: list[list[int]], message: str) -> None:
     with pytest.raises(UnfreezeError) as refusal:
-        cut(*table_of(groups), folds=4, fold=0, test_fraction=0)
-    assert told in str(refusal.value)
+        split(*table_of(groups), folds=4, fold=0, test_fraction=0)
+    assert message in str(refusal.value)

@@ -1,4 +1,4 @@
-"""The store: what is kept, what identifies it, and what is said about files that can't be read."""
+"""The image store: pixels, fingerprints, and errors about unreadable files."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -91,10 +91,10 @@ def test_the_number_of_threads_changes_nothing() -> None:
 
 
 def test_progress_ends_with_the_number_of_images() -> None:
-    told: list[int] = []
-    build_store(source_of(noise(300, 4, 4)), Resize(4), progress=told.append)
-    assert told == sorted(set(told))
-    assert told[-1] == 300
+    counts: list[int] = []
+    build_store(source_of(noise(300, 4, 4)), Resize(4), progress=counts.append)
+    assert counts == sorted(set(counts))
+    assert counts[-1] == 300
 
 
 @pytest.mark.parametrize("size", [(301, 299), (303, 299), (375, 500), (256, 259), (90, 160), (1200, 803), (500, 750)])

@@ -1,1 +1,1 @@
-"""What a person should know of their images before a model learns from them."""
+"""Checks of the images before training: sizes, class counts, duplicates, unreadable files."""

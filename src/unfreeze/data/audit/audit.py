@@ -1,4 +1,4 @@
-"""What a person should know of their images before a model learns from them."""
+"""Audit of labelled images and their splits before training."""
 
 from dataclasses import asdict, dataclass
 from itertools import combinations_with_replacement
@@ -8,7 +8,7 @@ import numpy as np
 
 from unfreeze.data.audit.duplicates import Pairs, build_thumbnails, exact_pairs, near_pairs
 from unfreeze.data.sources.images import Indices
-from unfreeze.data.sources.source import SPLIT_NAMES, ImageSource, describe_alike
+from unfreeze.data.sources.source import SPLIT_NAMES, ImageSource, describe_similar_names
 from unfreeze.data.splits.splits import Splits, missing_classes
 from unfreeze.data.store.store import ImageStore
 
@@ -18,15 +18,15 @@ _SMALL_PX = 32
 
 
 @dataclass(frozen=True)
-class Twins:
-    """Images that stand in the data more than once.
+class Duplicates:
+    """Pairs of duplicate images.
 
     Args:
-        within: Pairs inside a split, by its name. Of images of equal content, each with the first of them.
-        across: Pairs over two splits, by their names, such as "train test". Of images of equal content, each of the
-            second split with the first in the other.
-        conflicting: Pairs whose labels differ.
-        examples: Some pairs of names, those across splits first.
+        within: Number of pairs inside a split, by its name. Of equal images, each is paired with the first of them.
+        across: Number of pairs across two splits, by their names, such as "train test". Of equal images, each in the
+            second split is paired with the first in the other.
+        conflicting: Number of pairs with different labels.
+        examples: Names of some pairs, those across splits first.
     """
 
     within: dict[str, int]
@@ -37,27 +37,27 @@ class Twins:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What an audit has found.
+    """Result of an audit.
 
     Args:
-        name: What a person calls the data.
-        images: How many there are.
-        classes: Images per split, by class.
-        cut: Splits that were cut from train.
-        sizes: Smallest, median and largest width and height, in pixels, the number of different sizes, and how many
-            images have a side below 32 pixels.
-        kinds: Images by format and mode of their files.
-        imbalance: Images of the largest class of train for one of the smallest.
-        near_empty: Classes of train with fewer than `min_per_class` images.
-        min_per_class: See there.
-        missing: Classes without images, by split.
-        unreadable: Reasons, by the name of a file that can't be read.
-        ignored: Files left out by their names.
-        notes: What else there is to know of how the data was read.
-        alike: Names of classes that differ in case or Unicode form alone, together.
-        exact: Images of equal content.
-        near: Images that look the same, mirrored or not, equal content left out; None where nobody looked.
-        test_in_train: Share of the test images that also stand in train, exactly or nearly, in [0, 1].
+        name: Name of the data.
+        images: Number of images.
+        classes: Number of images per split, by class.
+        cut: Names of the splits that were held out from train.
+        sizes: Smallest, median and largest width and height in pixels, the number of different sizes, and the number
+            of images with a side below 32 pixels.
+        kinds: Number of images by format and mode of their files.
+        imbalance: Ratio of the largest to the smallest class of train.
+        near_empty: Number of training images of the classes with fewer than `min_per_class`.
+        min_per_class: Number of training images below which a class is reported.
+        missing: Names of classes without images, by split.
+        unreadable: Reasons why files can't be read, by file name.
+        ignored: Names of files that are not images.
+        notes: Further remarks on how the data was read.
+        alike: Groups of class names that differ only in case or Unicode form.
+        exact: Images with equal content.
+        near: Images that look the same, mirrored or not, without those of `exact`; None if not searched for.
+        test_in_train: Share of the test images that have a duplicate in train, exact or near, in [0, 1].
     """
 
     name: str
@@ -74,25 +74,25 @@ class AuditReport:
     ignored: tuple[str, ...]
     notes: tuple[str, ...]
     alike: tuple[tuple[str, ...], ...]
-    exact: Twins
-    near: Twins | None
+    exact: Duplicates
+    near: Duplicates | None
     test_in_train: float
 
     @property
     def problems(self) -> list[str]:
-        """What would mislead a result, a line each."""
+        """Problems that would make a result misleading, one line each."""
         lines = []
         if self.unreadable:
             lines.append(f"{len(self.unreadable):,} file{'s' * (len(self.unreadable) > 1)} can't be read")
-        lines += map(describe_alike, self.alike)
+        lines += map(describe_similar_names, self.alike)
         for split, classes in self.missing.items():
             lines.append(f"{split} has no images of {', '.join(classes[:_EXAMPLES])}")
-        for twins, kind in ((self.exact, "equal"), (self.near, "near-equal")):
-            if twins is None:
+        for found, kind in ((self.exact, "equal"), (self.near, "near-equal")):
+            if found is None:
                 continue
-            if twins.conflicting:
-                lines.append(f"{count_pairs(twins.conflicting)} of {kind} images with different labels")
-            for splits, count in twins.across.items():
+            if found.conflicting:
+                lines.append(f"{count_pairs(found.conflicting)} of {kind} images with different labels")
+            for splits, count in found.across.items():
                 first, second = splits.split()
                 lines.append(f"{count_pairs(count)} of {kind} images, one in {first} and one in {second}")
         return lines
@@ -103,61 +103,75 @@ class AuditReport:
 
 
 def count_pairs(count: int) -> str:
-    """Return a number of pairs in words."""
+    """Return a number of pairs as text, such as "2 pairs"."""
     return "1 pair" if count == 1 else f"{count:,} pairs"
 
 
 def audit(
     source: ImageSource, splits: Splits, store: ImageStore, *, min_per_class: int = 20, near: bool = True
 ) -> AuditReport:
-    """Look at labelled images and their splits.
+    """Return a report on labelled images and their splits.
 
     Args:
-        source: The images.
-        splits: Which of them train, validate and test, those left out that can't be read.
-        store: Their pixels and facts.
-        min_per_class: Classes of train with fewer images are reported.
-        near: Look for near-equal images too, which takes time by the square of the number of images.
+        source: Labelled images.
+        splits: Splits of the images, without those that can't be read.
+        store: Pixels and facts of the images.
+        min_per_class: Number of training images below which a class is reported.
+        near: Whether to search for near-equal images, in time that grows with the square of the number of images.
     """
     parts = splits.parts
-    counts = {name: np.bincount(source.labels[part], minlength=len(source.classes)) for name, part in parts.items()}
-    used = np.sort(np.concatenate(list(parts.values())))
+    exact, close = _find_pairs(store, parts, near=near)
+    classes = _count_classes(source, parts)
+    train = {name: counts["train"] for name, counts in classes.items()}
+    return AuditReport(
+        name=source.name,
+        images=len(source.images),
+        classes=classes,
+        cut=splits.from_train,
+        sizes=_describe_sizes(store),
+        kinds=_count_kinds(store),
+        imbalance=float(max(train.values()) / max(1, min(train.values()))),
+        near_empty={name: count for name, count in train.items() if count < min_per_class},
+        min_per_class=min_per_class,
+        missing=_find_missing(source, parts),
+        unreadable={source.images.name(index): reason for index, reason in sorted(store.facts.unreadable.items())},
+        ignored=source.ignored,
+        notes=source.notes,
+        alike=source.similar_class_names,
+        exact=_describe_pairs(exact, source, parts),
+        near=_describe_pairs(close, source, parts) if near else None,
+        test_in_train=_share_in_train(np.concatenate([exact, close]), parts),
+    )
+
+
+def _find_pairs(store: ImageStore, parts: dict[str, Indices], *, near: bool) -> tuple[Pairs, Pairs]:
+    """Return the pairs of equal images, and of near-equal ones if these are searched for."""
     contents: Indices = np.unique(store.facts.digests, return_inverse=True)[1].astype(np.int64)
     exact = np.concatenate(
         [exact_pairs(contents, parts[a], parts[b]) for a, b in combinations_with_replacement(SPLIT_NAMES, 2)]
     )
-    alike = near_pairs(build_thumbnails(store.pixels, used)) if near else exact[:0]
-    alike = alike[contents[alike[:, 0]] != contents[alike[:, 1]]]
-    train_counts = dict(zip(source.classes, counts["train"].tolist(), strict=True))
-    return AuditReport(
-        name=source.name,
-        images=len(source.images),
-        classes={
-            name: {split: int(counts[split][label]) for split in SPLIT_NAMES}
-            for label, name in enumerate(source.classes)
-        },
-        cut=splits.cut,
-        sizes=_describe_sizes(store),
-        kinds=_count_kinds(store),
-        imbalance=float(counts["train"].max() / max(1, counts["train"].min())),
-        near_empty={name: count for name, count in train_counts.items() if count < min_per_class},
-        min_per_class=min_per_class,
-        missing={
-            split: missing
-            for split, part in parts.items()
-            if (missing := missing_classes(part, source.labels, source.classes))
-        },
-        unreadable={source.images.name(index): why for index, why in sorted(store.facts.unreadable.items())},
-        ignored=source.ignored,
-        notes=source.notes,
-        alike=source.alike,
-        exact=_describe_pairs(exact, source, parts),
-        near=_describe_pairs(alike, source, parts) if near else None,
-        test_in_train=_share_in_train(np.concatenate([exact, alike]), parts),
-    )
+    if not near:
+        return exact, exact[:0]
+    used = np.sort(np.concatenate(list(parts.values())))
+    close = near_pairs(build_thumbnails(store.pixels, used))
+    return exact, close[contents[close[:, 0]] != contents[close[:, 1]]]
 
 
-def _describe_pairs(pairs: Pairs, source: ImageSource, parts: dict[str, Indices]) -> Twins:
+def _count_classes(source: ImageSource, parts: dict[str, Indices]) -> dict[str, dict[str, int]]:
+    """Return the number of images per split, by class."""
+    counts = {name: np.bincount(source.labels[part], minlength=len(source.classes)) for name, part in parts.items()}
+    return {
+        name: {split: int(counts[split][label]) for split in SPLIT_NAMES} for label, name in enumerate(source.classes)
+    }
+
+
+def _find_missing(source: ImageSource, parts: dict[str, Indices]) -> dict[str, list[str]]:
+    """Return the classes without images, by split."""
+    missing = {split: missing_classes(part, source.labels, source.classes) for split, part in parts.items()}
+    return {split: names for split, names in missing.items() if names}
+
+
+def _describe_pairs(pairs: Pairs, source: ImageSource, parts: dict[str, Indices]) -> Duplicates:
     split_of = np.full(len(source.images), -1)
     for number, name in enumerate(SPLIT_NAMES):
         split_of[parts[name]] = number
@@ -165,7 +179,7 @@ def _describe_pairs(pairs: Pairs, source: ImageSource, parts: dict[str, Indices]
     is_across = sides[:, 0] != sides[:, 1]
     labels = source.labels[pairs]
     shown = pairs[np.argsort(~is_across, kind="stable")][:_EXAMPLES]
-    return Twins(
+    return Duplicates(
         within={name: int((~is_across & (sides[:, 0] == i)).sum()) for i, name in enumerate(SPLIT_NAMES)},
         across={
             f"{SPLIT_NAMES[i]} {SPLIT_NAMES[j]}": count
@@ -178,7 +192,7 @@ def _describe_pairs(pairs: Pairs, source: ImageSource, parts: dict[str, Indices]
 
 
 def _share_in_train(pairs: Pairs, parts: dict[str, Indices]) -> float:
-    """Return the share of the test images that a pair links to train."""
+    """Return the share of the test images that are paired with a training image."""
     if not len(parts["test"]):
         return 0.0
     in_train = np.isin(pairs, parts["train"])

@@ -1,11 +1,11 @@
-"""An audit as a person reads it."""
+"""Text of an audit report."""
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from unfreeze.data.audit.audit import AuditReport, Twins, count_pairs
+from unfreeze.data.audit.audit import AuditReport, Duplicates, count_pairs
 from unfreeze.data.sources.source import SPLIT_NAMES
 
 _BAR_WIDTH = 24
@@ -15,9 +15,9 @@ _MOST_NAMES = 10
 
 
 def print_audit(report: AuditReport, console: Console) -> None:
-    """Print facts, classes and twins as tables, and what would mislead a result last."""
+    """Print facts and classes as tables, then duplicates, and the problems last."""
     console.print(Group(_facts(report), _classes(report)), highlight=False)
-    for line in [*_twins(report), *_verdict(report)]:
+    for line in [*_duplicates(report), *_problems(report)]:
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -37,7 +37,7 @@ def _facts(report: AuditReport) -> Table:
         ("imbalance", f"{report.imbalance:.1f} : 1, largest to smallest class of train"),
     ]
     if report.cut:
-        rows.append(("splits", f"{' and '.join(report.cut)} cut from train"))
+        rows.append(("splits", f"{' and '.join(report.cut)} held out from train"))
     if report.ignored:
         rows.append(("ignored", f"{len(report.ignored):,} by name: {_some(report.ignored)}"))
     rows += [("" if number else "note", note) for number, note in enumerate(report.notes)]
@@ -67,33 +67,33 @@ def _classes(report: AuditReport) -> Table:
     return table
 
 
-def _twins(report: AuditReport) -> list[Text]:
+def _duplicates(report: AuditReport) -> list[Text]:
     lines = []
-    for kind, twins in (("equal", report.exact), ("near-equal", report.near)):
-        if twins is None:
-            lines.append(Text(f"  {kind} images: not looked for"))
+    for kind, found in (("equal", report.exact), ("near-equal", report.near)):
+        if found is None:
+            lines.append(Text(f"  {kind} images: not searched for"))
             continue
-        lines.append(Text(f"  {kind} images: {_pairs(twins)}"))
-        lines += [Text(f"    {first}  =  {second}") for first, second in twins.examples]
+        lines.append(Text(f"  {kind} images: {_pairs(found)}"))
+        lines += [Text(f"    {first}  =  {second}") for first, second in found.examples]
     if sum(counts["test"] for counts in report.classes.values()):
-        lines.append(Text(f"  {report.test_in_train:.2%} of the test images also stand in train"))
+        lines.append(Text(f"  {report.test_in_train:.2%} of the test images are also in train"))
     return lines
 
 
-def _pairs(twins: Twins) -> str:
-    found = [f"{count_pairs(count)} within {split}" for split, count in twins.within.items() if count]
-    found += [f"{count_pairs(count)} over {' and '.join(splits.split())}" for splits, count in twins.across.items()]
-    return ", ".join(found) or "none"
+def _pairs(found: Duplicates) -> str:
+    pairs = [f"{count_pairs(count)} within {split}" for split, count in found.within.items() if count]
+    pairs += [f"{count_pairs(count)} across {' and '.join(splits.split())}" for splits, count in found.across.items()]
+    return ", ".join(pairs) or "none"
 
 
-def _verdict(report: AuditReport) -> list[Text]:
+def _problems(report: AuditReport) -> list[Text]:
     lines = [Text("")]
     if report.near_empty:
         few = [f"{name} ({count})" for name, count in report.near_empty.items()]
-        lines.append(Text(f"  ! classes with fewer than {report.min_per_class} images to train on: {_some(few)}"))
+        lines.append(Text(f"  ! classes with fewer than {report.min_per_class} training images: {_some(few)}"))
     lines += [Text(f"  ! {problem}", style="bold red") for problem in report.problems]
     lines += [Text(f"      {name}: {reason}") for name, reason in report.unreadable.items()]
-    return lines if len(lines) > 1 else [Text(""), Text("  nothing that would mislead a result", style="green")]
+    return lines if len(lines) > 1 else [Text(""), Text("  no problems found", style="green")]
 
 
 def _bar(share: float) -> str:

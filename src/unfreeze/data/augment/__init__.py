@@ -1,1 +1,1 @@
-"""Augmentation of whole batches on their device."""
+"""Augmentation of batches on their device."""

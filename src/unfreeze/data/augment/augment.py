@@ -1,7 +1,7 @@
-"""Augmentation of whole batches on their device, drawn for each image alone.
+"""Augmentation of batches on their device, with independent random numbers for each image.
 
-Every draw is a function of seed, epoch and image, so it is the same however batches are cut, on any rank, and
-after a resume.
+The random numbers are a function of seed, epoch and image, so they do not depend on the batch size, the rank or a
+resume.
 """
 
 from collections.abc import Callable
@@ -15,22 +15,22 @@ from unfreeze.data.augment.geometry import centre_crop, random_resized_crop, shi
 from unfreeze.data.augment.presets import Augmentation
 from unfreeze.data.augment.randaugment import SPACES, apply_ops
 
-# Floats of one chunk. The allocator gives larger blocks back to the system, and new ones cost more than the arithmetic.
+# Floats of one chunk. The allocator returns larger blocks to the system, and new ones cost more than the arithmetic.
 _CHUNK = 2**21
 
 
 def augment_batch(images: Tensor, draws: Tensor, *, how: Augmentation, crop_px: int, mirror: bool) -> Tensor:
-    """Return augmented images, not yet mixed.
+    """Return augmented images, before mixup or CutMix.
 
     Args:
-        images: Resized for evaluation, uint8, shape (N, C, H, W), no side below `crop_px`.
-        draws: Uniform numbers, on the host, shape (N, DRAWS).
-        how: What is done to them.
-        crop_px: Side of what comes out.
+        images: Images resized for evaluation, uint8, shape (N, C, H, W), no side below `crop_px`.
+        draws: Uniform random numbers, on the host, shape (N, DRAWS).
+        how: Augmentation to apply.
+        crop_px: Side of the augmented images.
         mirror: Whether images may be mirrored.
 
     Returns:
-        uint8 or float32 in [0, 255], shape (N, C, crop_px, crop_px).
+        Augmented images, uint8 or float32 in [0, 255], shape (N, C, crop_px, crop_px).
     """
 
     def augment(images: Tensor, draws: Tensor) -> Tensor:

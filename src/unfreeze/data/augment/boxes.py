@@ -1,11 +1,11 @@
-"""Boxes inside images: what random erasing fills and CutMix pastes."""
+"""Boxes in images for random erasing and CutMix."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from unfreeze.data.augment.draws import Draw, beside, between
+from unfreeze.data.augment.draws import Draw, between, on_device_of
 
 FILL = 128
 
@@ -14,12 +14,12 @@ def random_erase(images: Tensor, draws: Tensor, *, probability: float) -> Tensor
     """Return images with a grey box of 2 to 20 % of the area in some of them (Zhong et al. 2020).
 
     Args:
-        images: uint8 or float32 in [0, 255], shape (N, C, H, W).
-        draws: Uniform numbers, shape (N, DRAWS).
-        probability: That an image gets a box.
+        images: Images, uint8 or float32 in [0, 255], shape (N, C, H, W).
+        draws: Uniform random numbers, shape (N, DRAWS).
+        probability: Probability of a box in an image.
 
     Returns:
-        The same type and shape.
+        Images of the same type and shape.
     """
     height, width = images.shape[-2:]
     boxes = _erased_boxes(draws, height, width) * (draws[:, Draw.ERASE] < probability)[:, None]
@@ -27,13 +27,13 @@ def random_erase(images: Tensor, draws: Tensor, *, probability: float) -> Tensor
 
 
 def cut_boxes(draws: Tensor, shares: Tensor, *, height: int, width: int) -> Tensor:
-    """Return boxes of a share of the area about a random centre, cut off at the edges (Yun et al. 2019, section 3.1).
+    """Return boxes of a share of the area around a random centre, clipped to the image (Yun et al. 2019, section 3.1).
 
     Args:
-        draws: Uniform numbers, shape (N, DRAWS).
-        shares: Of the area, in [0, 1], shape (N,).
-        height: Of the images.
-        width: Of the images.
+        draws: Uniform random numbers, shape (N, DRAWS).
+        shares: Shares of the area, in [0, 1], shape (N,).
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
 
     Returns:
         Left, top, right and bottom in pixels, int64, shape (N, 4).
@@ -41,22 +41,22 @@ def cut_boxes(draws: Tensor, shares: Tensor, *, height: int, width: int) -> Tens
     half = shares.sqrt() / 2
     x, y = (draws[:, Draw.MIX_LEFT] * width).floor(), (draws[:, Draw.MIX_TOP] * height).floor()
     sides = [x - half * width, y - half * height, x + half * width, y + half * height]
-    most = torch.tensor([width, height, width, height])
-    return torch.stack(sides, dim=1).round().long().clamp(min=torch.zeros_like(most), max=most)
+    limits = torch.tensor([width, height, width, height])
+    return torch.stack(sides, dim=1).round().long().clamp(min=torch.zeros_like(limits), max=limits)
 
 
 def box_mask(boxes: Tensor, images: Tensor) -> Tensor:
-    """Return where images lie inside boxes.
+    """Return a mask of the pixels inside boxes.
 
     Args:
         boxes: Left, top, right and bottom in pixels, int64, on the host, shape (N, 4).
-        images: Shape (N, C, H, W).
+        images: Images, shape (N, C, H, W).
 
     Returns:
-        bool, on the images' device, shape (N, 1, H, W).
+        Mask, bool, on the images' device, shape (N, 1, H, W).
     """
     height, width = images.shape[-2:]
-    left, top, right, bottom = beside(boxes, images)[:, None].unbind(2)
+    left, top, right, bottom = on_device_of(boxes, images)[:, None].unbind(2)
     x, y = torch.arange(width, device=images.device), torch.arange(height, device=images.device)
     columns, rows = (x >= left) & (x < right), (y >= top) & (y < bottom)
     return (rows[:, :, None] & columns[:, None])[:, None]

@@ -1,7 +1,7 @@
-"""Random numbers that seed, epoch and image decide alone.
+"""Random numbers as a function of seed, epoch and image.
 
-They are the same however batches are cut, on any rank, and after a resume. They stay on the host: what they choose is
-known there without waiting for the device, and is the same for every kind of device.
+They do not depend on the batch size, the rank or a resume. They stay on the host, so that choices need no
+synchronisation with the device and are the same on every kind of device.
 """
 
 from enum import IntEnum
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from unfreeze.system.accelerator import to_device
 
-# More than there are names for, so that a new name changes nothing that is drawn under the others.
+# More columns than names, so that a new name does not change the existing columns.
 DRAWS = 32
 _MASK = (1 << 64) - 1
 
 
 class Draw(IntEnum):
-    """Columns of the draws: what each number decides."""
+    """Columns of the random numbers."""
 
     LEFT = 0
     TOP = 1
@@ -47,15 +47,15 @@ class Draw(IntEnum):
 
 
 def uniform_draws(*, seed: int, epoch: int, indices: Tensor) -> Tensor:
-    """Return uniform numbers that depend on nothing but seed, epoch and image (SplitMix64; Steele et al. 2014).
+    """Return uniform random numbers from seed, epoch and image (SplitMix64; Steele et al. 2014).
 
     Args:
-        seed: The run's seed.
-        epoch: The epoch.
-        indices: Images, int64, shape (N,).
+        seed: Seed of the run.
+        epoch: Epoch, from 0.
+        indices: Indices of the images, int64, shape (N,).
 
     Returns:
-        float32 in [0, 1), shape (N, DRAWS), on the device of the indices.
+        Random numbers in [0, 1), float32, shape (N, DRAWS), on the device of the indices.
     """
     key = _mix_int(_mix_int(seed) + epoch)
     columns = torch.arange(DRAWS, device=indices.device)
@@ -68,13 +68,13 @@ def between(low: float, high: float, draws: Tensor) -> Tensor:
     return low + (high - low) * draws
 
 
-def beside(numbers: Tensor, images: Tensor) -> Tensor:
-    """Return numbers of the host on the device of the images, without waiting for it."""
+def on_device_of(numbers: Tensor, images: Tensor) -> Tensor:
+    """Return a host tensor on the device of the images, copied without synchronisation."""
     return to_device(numbers, images.device)
 
 
 def per_image(numbers: Tensor) -> Tensor:
-    """Return numbers, shape (N,), so that they broadcast over images, shape (N, 1, 1, 1)."""
+    """Return a tensor of shape (N,) as shape (N, 1, 1, 1), to broadcast over images."""
     return numbers.view(-1, 1, 1, 1)
 
 

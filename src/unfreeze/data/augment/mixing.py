@@ -1,4 +1,4 @@
-"""Mixup and CutMix: each image with its neighbour in the batch, and targets to match."""
+"""Mixup and CutMix of each image with its neighbour in the batch, and of their targets."""
 
 from functools import lru_cache
 
@@ -8,7 +8,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from unfreeze.data.augment.boxes import box_mask, cut_boxes
-from unfreeze.data.augment.draws import Draw, beside, per_image
+from unfreeze.data.augment.draws import Draw, on_device_of, per_image
 
 _QUANTILES = 4096
 
@@ -16,55 +16,54 @@ _QUANTILES = 4096
 def mix_batch(
     images: Tensor, draws: Tensor, *, mixup: float, cutmix: float, probability: float
 ) -> tuple[Tensor, Tensor]:
-    """Return images, some mixed with the one before them, and how much of each is its own.
+    """Return images, some of them mixed with the previous image, and the weight of each original image.
 
     Args:
-        images: uint8 or float32 in [0, 255], shape (N, C, H, W). The first one's neighbour is the last.
-        draws: Uniform numbers, on the host, shape (N, DRAWS).
-        mixup: Parameter of the Beta distribution of mixup's shares (Zhang et al. 2018); 0 for none.
-        cutmix: The same for CutMix (Yun et al. 2019); where both are wanted, each image gets one or the other.
-        probability: That an image is mixed.
+        images: Images, uint8 or float32 in [0, 255], shape (N, C, H, W). The first image is mixed with the last.
+        draws: Uniform random numbers, on the host, shape (N, DRAWS).
+        mixup: Parameter of the Beta distribution of mixup (Zhang et al. 2018); 0 for no mixup.
+        cutmix: Parameter of the Beta distribution of CutMix (Yun et al. 2019); 0 for no CutMix. With both, each image
+            is mixed by one of them.
+        probability: Probability that an image is mixed.
 
     Returns:
-        Images, float32 in [0, 255], the same shape; shares in [0, 1], float32, shape (N,), on their device.
+        Images, float32 in [0, 255], of the same shape, and weights in [0, 1], float32, shape (N,), on their device.
     """
     height, width = images.shape[-2:]
     mixed = draws[:, Draw.MIX] < probability
     pasted = mixed & (draws[:, Draw.MIX_KIND] < (0.5 if mixup and cutmix else float(bool(cutmix))))
-    kept = torch.where(
-        pasted, beta_draws(draws[:, Draw.MIX_SHARE], cutmix), beta_draws(draws[:, Draw.MIX_SHARE], mixup)
-    )
-    boxes = cut_boxes(draws, 1 - kept, height=height, width=width) * pasted[:, None]
-    blended = torch.where(mixed & ~pasted, 1 - kept, 0.0)
+    own = torch.where(pasted, beta_draws(draws[:, Draw.MIX_SHARE], cutmix), beta_draws(draws[:, Draw.MIX_SHARE], mixup))
+    boxes = cut_boxes(draws, 1 - own, height=height, width=width) * pasted[:, None]
+    blended = torch.where(mixed & ~pasted, 1 - own, 0.0)
     sides = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     shares = 1 - torch.where(pasted, sides / (height * width), blended)
-    foreign = box_mask(boxes, images) + per_image(beside(blended, images))
+    foreign = box_mask(boxes, images) + per_image(on_device_of(blended, images))
     images = images.float()
-    return torch.lerp(images, images.roll(1, 0), foreign), beside(shares, images)
+    return torch.lerp(images, images.roll(1, 0), foreign), on_device_of(shares, images)
 
 
 def mix_targets(targets: Tensor, shares: Tensor) -> Tensor:
-    """Return what a mixed batch shows.
+    """Return the targets of a mixed batch.
 
     Args:
-        targets: What its images show unmixed, float, shape (N, C).
-        shares: How much of each image is its own, in [0, 1], shape (N,).
+        targets: Targets of the unmixed images, float, shape (N, C).
+        shares: Weights of the original images, in [0, 1], shape (N,).
 
     Returns:
-        The same shape; rows that summed to one still do.
+        Mixed targets of the same shape; the sums of rows stay one.
     """
     return torch.lerp(targets.roll(1, 0), targets, shares[:, None])
 
 
 def beta_draws(draws: Tensor, alpha: float) -> Tensor:
-    """Return uniform draws as draws of Beta(alpha, alpha), from a table of its quantiles.
+    """Return Beta(alpha, alpha) random numbers from uniform ones, by a table of quantiles.
 
     Args:
-        draws: In [0, 1), on the host, shape (N,).
-        alpha: 0 or more; 0 gives ones.
+        draws: Uniform random numbers in [0, 1), on the host, shape (N,).
+        alpha: Parameter of the distribution, >= 0; 0 returns ones.
 
     Returns:
-        float32 in [0, 1], shape (N,).
+        Random numbers in [0, 1], float32, shape (N,).
     """
     if not alpha:
         return torch.ones_like(draws)

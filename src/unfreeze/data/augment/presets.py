@@ -1,4 +1,4 @@
-"""Augmentation by name, and the values that a name stands for."""
+"""Settings of the augmentation, and presets by name."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -9,18 +9,18 @@ OpsName = Literal["none", "randaugment", "trivial"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is drawn anew for each training image.
+    """Settings of the augmentation of training images.
 
     Args:
-        crop: The "centre" as in evaluation, a "shifted" crop at full scale, or a "resized" box.
-        min_area: Smallest share of the area that a resized box has, in (0, 1].
-        degrees: Largest rotation of a resized box to either side.
-        jitter: By how much factors of brightness, contrast and saturation leave one, in [0, 1].
+        crop: "centre" as in evaluation, "shifted" for a random crop at full scale, or "resized" for a random box.
+        min_area: Smallest share of the area of a resized box, in (0, 1].
+        degrees: Largest rotation of a resized box in either direction.
+        jitter: Largest deviation of the factors of brightness, contrast and saturation from one, in [0, 1].
         ops: "randaugment" (Cubuk et al. 2020), "trivial" (Müller and Hutter 2021), or "none".
-        erase: Probability that a box is greyed (Zhong et al. 2020).
-        mixup: Parameter of the Beta distribution (Zhang et al. 2018); 0 for none.
-        cutmix: Parameter of the Beta distribution (Yun et al. 2019); 0 for none.
-        mix: Probability that an image is mixed at all, where `mixup` or `cutmix` is not 0.
+        erase: Probability of random erasing (Zhong et al. 2020).
+        mixup: Parameter of the Beta distribution of mixup (Zhang et al. 2018); 0 for none.
+        cutmix: Parameter of the Beta distribution of CutMix (Yun et al. 2019); 0 for none.
+        mix: Probability that an image is mixed, if `mixup` or `cutmix` is not 0.
     """
 
     crop: Literal["centre", "shifted", "resized"] = "centre"
@@ -35,19 +35,19 @@ class Augmentation:
 
     @property
     def is_random(self) -> bool:
-        """Whether an image is not the same in each epoch, mixing left aside."""
+        """Return whether images differ between epochs, apart from mixing."""
         return self.crop != "centre" or self.jitter > 0 or self.ops != "none" or self.erase > 0
 
     @property
     def is_mixing(self) -> bool:
-        """Whether targets are mixed too."""
+        """Return whether images and targets are mixed."""
         return self.mix > 0 and (self.mixup > 0 or self.cutmix > 0)
 
     def count_views(self, views: int | None) -> int:
-        """Return how many versions of each training image a stage is fed: 0 where it draws new ones in each epoch.
+        """Return the number of versions of each training image in a stage; 0 if each epoch draws new ones.
 
         Args:
-            views: How many augmented views of each image stand for a new one in each epoch; None for none.
+            views: Number of augmented views that replace the draws of each epoch; None for new draws.
         """
         if self.is_mixing:
             return 0
@@ -65,5 +65,5 @@ PRESETS: dict[AugmentName, Augmentation] = {
 
 
 def augmentation(name: AugmentName, **changes: Any) -> Augmentation:
-    """Return a preset with some of its values changed; None leaves one as it is."""
+    """Return a preset with changed values; None leaves a value unchanged."""
     return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})

@@ -1,6 +1,6 @@
-"""RandAugment and TrivialAugment of whole batches, operations and magnitudes drawn for each image.
+"""RandAugment and TrivialAugment of batches, with operations and magnitudes drawn per image.
 
-The images that drew the same operation go through it together, each with a magnitude of its own.
+Images with the same operation are processed together, each with its own magnitude.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from unfreeze.data.augment.boxes import FILL
 from unfreeze.data.augment.color import grey
-from unfreeze.data.augment.draws import Draw, beside, per_image
+from unfreeze.data.augment.draws import Draw, on_device_of, per_image
 from unfreeze.data.augment.geometry import warp
 
 _BINS = 31
@@ -21,17 +21,17 @@ _BINS = 31
 
 @dataclass(frozen=True)
 class Space:
-    """How far operations go at strength one, and how they are drawn.
+    """Number of operations, and their magnitudes at strength one.
 
     Args:
-        rounds: Columns that choose operation, strength and sign, for each operation in a row.
-        strength: Of all, in [0, 1]; None draws one of 31 for each image.
-        shear: Pixels per pixel.
-        translate_share: Of the side.
-        translate_px: Pixels beside that share.
-        degrees: Of rotation.
-        enhance: By how much factors of brightness, colour, contrast and sharpness leave one.
-        posterize_bits: Bits that go.
+        rounds: Columns of operation, strength and sign for each successive operation.
+        strength: Strength of all operations, in [0, 1]; None to draw one of 31 strengths per image.
+        shear: Shear in pixels per pixel.
+        translate_share: Translation as a share of the side.
+        translate_px: Translation in pixels, added to that share.
+        degrees: Rotation in degrees.
+        enhance: Deviation of the factors of brightness, colour, contrast and sharpness from one.
+        posterize_bits: Number of bits that posterizing removes.
     """
 
     rounds: tuple[tuple[Draw, Draw, Draw], ...]
@@ -74,15 +74,15 @@ SPACES = {
 
 
 def apply_ops(images: Tensor, draws: Tensor, *, space: Space) -> Tensor:
-    """Return images after the operations that they drew.
+    """Return images after their randomly drawn operations.
 
     Args:
-        images: uint8 or float32 in [0, 255], shape (N, C, H, W).
-        draws: Uniform numbers, on the host, shape (N, DRAWS).
-        space: Where from.
+        images: Images, uint8 or float32 in [0, 255], shape (N, C, H, W).
+        draws: Uniform random numbers, on the host, shape (N, DRAWS).
+        space: Number of operations, and their magnitudes.
 
     Returns:
-        uint8, the same shape.
+        Images, uint8, of the same shape.
     """
     images = as_uint8(images)
     for op, strength, sign in space.rounds:
@@ -103,13 +103,13 @@ def _strengths(draws: Tensor, strength: float | None) -> Tensor:
 
 
 def _apply_grouped(images: Tensor, chosen: Tensor, strengths: Tensor, space: Space) -> Tensor:
-    """Sort images by operation, apply each to its group, and put them back in order."""
+    """Sort images by operation, apply each operation to its group, and restore the order."""
     order = chosen.argsort(stable=True)
     counts = chosen.bincount(minlength=len(OPS)).tolist()
-    sorted_images = images.index_select(0, beside(order, images))
+    sorted_images = images.index_select(0, on_device_of(order, images))
     groups = zip(OPS.values(), torch.split(sorted_images, counts), torch.split(strengths[order], counts), strict=True)
     applied = [op(group, strength, space) for op, group, strength in groups if len(group)]
-    return torch.cat(applied).index_select(0, beside(order.argsort(), images)) if applied else images
+    return torch.cat(applied).index_select(0, on_device_of(order.argsort(), images)) if applied else images
 
 
 # Each operation takes uint8 images, shape (N, C, H, W), and signed strengths in [-1, 1], on the host, shape (N,).
@@ -141,19 +141,19 @@ def _rotate(images: Tensor, strengths: Tensor, space: Space) -> Tensor:
 
 
 def _enhance(images: Tensor, strengths: Tensor, space: Space, *, degenerate: Callable[[Tensor], Tensor]) -> Tensor:
-    """Go from an image that lacks a property towards the image, or beyond (Haeberli and Voorhies 1994)."""
-    factors = per_image(beside(1 + strengths * space.enhance, images))
-    lacking = degenerate(images).float().expand(images.shape)
-    return torch.lerp(lacking, images.float(), factors).clamp_(0, 255).to(torch.uint8)
+    """Interpolate or extrapolate from a degenerate image to the image (Haeberli and Voorhies 1994)."""
+    factors = per_image(on_device_of(1 + strengths * space.enhance, images))
+    start = degenerate(images).float().expand(images.shape)
+    return torch.lerp(start, images.float(), factors).clamp_(0, 255).to(torch.uint8)
 
 
 def _posterize(images: Tensor, strengths: Tensor, space: Space) -> Tensor:
     dropped = (strengths.abs() * space.posterize_bits).round().long()
-    return images & per_image(beside((256 - 2**dropped).to(torch.uint8), images))
+    return images & per_image(on_device_of((256 - 2**dropped).to(torch.uint8), images))
 
 
 def _solarize(images: Tensor, strengths: Tensor, _space: Space) -> Tensor:
-    thresholds = per_image(beside(255 * (1 - strengths.abs()), images))
+    thresholds = per_image(on_device_of(255 * (1 - strengths.abs()), images))
     return torch.where(images >= thresholds, 255 - images, images)
 
 
@@ -167,7 +167,7 @@ def _identities(strengths: Tensor) -> Tensor:
 
 def _warp_on_grey(images: Tensor, matrices: Tensor) -> Tensor:
     height, width = images.shape[-2:]
-    # grid_sample knows no other colour beyond the edges than zero.
+    # grid_sample can fill only with zeros.
     warped = warp(images.float().sub_(FILL), matrices, size_px=(height, width), padding="zeros")
     return warped.add_(FILL).round_().to(torch.uint8)
 
@@ -185,7 +185,7 @@ def _smooth(images: Tensor) -> Tensor:
 
 
 def _by_channel(images: Tensor, adjust: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply what treats each channel alone, and is choosy about their number."""
+    """Apply a function of images with one channel to each channel."""
     return adjust(images.flatten(0, 1)[:, None]).view(images.shape)
 
 

@@ -1,1 +1,1 @@
-"""Where labelled images come from, and how their files are decoded."""
+"""Sources of labelled images, and decoding of image files."""

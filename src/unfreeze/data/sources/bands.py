@@ -1,4 +1,4 @@
-"""Images of other bands than red, green and blue, such as a satellite's: NumPy arrays, TIFF, transparency as a band."""
+"""Images with other bands than red, green and blue, such as satellite images: NumPy arrays, TIFF, alpha as a band."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ from unfreeze.data.sources.decoding import (
 from unfreeze.errors import UnfreezeError
 
 RGB = 3
-"""Bands of a picture as a person sees it."""
+"""Number of bands of a colour image."""
 
 ARRAY_SUFFIX = ".npy"
 _TIFF_SUFFIXES = (".tif", ".tiff")
@@ -33,10 +33,10 @@ _TIFF_PACKAGES = ("tifffile", "imagecodecs")
 
 @dataclass(frozen=True)
 class Bands:
-    """An image as grey images of one size, one for each band; is resized and cut as an image of Pillow is.
+    """An image as grey Pillow images of one size, one per band, with Pillow's methods to resize and crop.
 
     Args:
-        bands: At least one.
+        bands: Grey images, at least one.
     """
 
     bands: tuple[Image.Image, ...]
@@ -53,69 +53,69 @@ class Bands:
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """Width in pixels."""
         return self.size[0]
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """Height in pixels."""
         return self.size[1]
 
     def resize(self, size: tuple[int, int], resample: Image.Resampling) -> "Bands":
-        """Return the image in another size, width and height in pixels."""
+        """Return the image resized to a width and height in pixels."""
         return Bands(tuple(band.resize(size, resample) for band in self.bands))
 
     def crop(self, box: tuple[int, int, int, int]) -> "Bands":
-        """Return what is inside left, top, right and bottom."""
+        """Return the image cropped to left, top, right and bottom."""
         return Bands(tuple(band.crop(box) for band in self.bands))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
-        """Return uint8, shape (H, W, C)."""
+        """Return the pixels, uint8, shape (H, W, C)."""
         return np.stack([np.asarray(band) for band in self.bands], axis=-1)
 
 
 def decode_bands(path: str | os.PathLike[str], count: int) -> DecodedImage:
-    """Return a file's image of so many bands, 16 bits and numbers from 0 to 1 scaled to 8 bits.
+    """Return the image of a file with a number of bands; 16 bits and values from 0 to 1 are scaled to 8 bits.
 
     Args:
-        path: A NumPy array or a TIFF, shape (H, W, C) or (C, H, W); or an image that Pillow reads with so many bands,
-            such as a PNG with transparency, which is the fourth.
-        count: Bands, C.
+        path: Path of a NumPy array or a TIFF, shape (H, W, C) or (C, H, W), or of an image that Pillow reads with
+            this number of bands, such as a PNG with alpha as the fourth.
+        count: Number of bands, C.
 
     Raises:
-        UnreadableImageError: With the reason, as where the file has other bands.
+        UnreadableImageError: If it can't be read or has another number of bands, with the reason.
     """
-    place = Path(path)
-    with decoding_errors(place), open_image(os.fspath(path)) as file:
-        form, pixels = _READERS.get(place.suffix.lower(), _read_picture)(file)
-        return DecodedImage(bands_of(pixels, count), digest_of(file), form, f"{count} bands")
+    path = Path(path)
+    with decoding_errors(path), open_image(os.fspath(path)) as file:
+        file_format, pixels = _READERS.get(path.suffix.lower(), _read_picture)(file)
+        return DecodedImage(bands_of(pixels, count), digest_of(file), file_format, f"{count} bands")
 
 
 def bands_of(pixels: NDArray[Any], count: int) -> Bands:
-    """Return the image of an array, shape (H, W, C) or (C, H, W), scaled to 8 bits as that of a file is.
+    """Return the image of an array, shape (H, W, C) or (C, H, W), scaled to 8 bits like that of a file.
 
     Raises:
-        UnreadableImageError: If it has other bands, or values that say nothing of their range.
+        UnreadableImageError: If it has another number of bands, or values of an unknown range.
     """
     return Bands.of(_to_8_bits(_bands_last(pixels, count)))
 
 
 def bands_for(in_chans: int) -> int:
-    """Return the bands that images are read with for a network of so many channels; grey is made of colour."""
+    """Return the number of bands to read for a network's input channels; grey images are converted from colour."""
     return RGB if in_chans == 1 else in_chans
 
 
 def check_readable(paths: Sequence[str], count: int) -> None:
-    """Refuse TIFF files of other bands than three where the packages that read them are not installed.
+    """Refuse TIFF files with other than three bands if the packages that read them are not installed.
 
     Raises:
-        UnfreezeError: Saying how to install it.
+        UnfreezeError: If they are not, with the command that installs them.
     """
     if count == RGB or all(map(find_spec, _TIFF_PACKAGES)):
         return
     if any(path.lower().endswith(_TIFF_SUFFIXES) for path in paths):
         raise UnfreezeError(
-            f"model.in_chans: got {count}, and the images are TIFF, whose bands {' and '.join(_TIFF_PACKAGES)} read; "
+            f"model.in_chans: got {count}, and the images are TIFF, which needs {' and '.join(_TIFF_PACKAGES)}; "
             "type pip install 'unfreeze[bands]'"
         )
 
@@ -132,7 +132,7 @@ def _read_array(file: BinaryIO) -> tuple[str, NDArray[Any]]:
 def _read_tiff(file: BinaryIO) -> tuple[str, NDArray[Any]]:
     import tifffile
 
-    logging.getLogger("tifffile").disabled = True  # what it says of a broken file, the reason for leaving it out says
+    logging.getLogger("tifffile").disabled = True  # the reason for a broken file is reported anyway
     return "TIFF", tifffile.imread(file)
 
 
@@ -148,7 +148,7 @@ def _bands_last(pixels: NDArray[Any], count: int) -> NDArray[Any]:
 
 
 def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return values that count to their type's end, or to 1 where they are not whole, from 0 to 255."""
+    """Return the values scaled to 0 to 255, from the range of their integer type or, for floats, from 0 to 1."""
     if pixels.dtype == np.uint8:
         top = 255.0
     elif pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
@@ -156,7 +156,7 @@ def _to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     elif pixels.dtype.kind == "f" and np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1:
         top = 1.0
     else:
-        told = f" from {pixels.min():g} to {pixels.max():g}" if pixels.dtype.kind in "iuf" else ""
-        raise UnreadableImageError(f"{pixels.dtype} values{told}, want uint8, uint16, or numbers from 0 to 1")
+        extent = f" from {pixels.min():g} to {pixels.max():g}" if pixels.dtype.kind in "iuf" else ""
+        raise UnreadableImageError(f"{pixels.dtype} values{extent}, want uint8, uint16, or numbers from 0 to 1")
     scaled: NDArray[np.uint8] = np.rint(pixels * (255 / top)).astype(np.uint8)
     return scaled

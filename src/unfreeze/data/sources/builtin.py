@@ -1,31 +1,34 @@
-"""Data that needs no folder of one's own: CIFAR-10, and the digits of scikit-learn."""
+"""Built-in data: CIFAR-10, and the digits of scikit-learn."""
 
 import os
 
 import numpy as np
 
 from unfreeze.data.sources.images import ArrayImages
+from unfreeze.data.sources.registry import SourceOptions
 from unfreeze.data.sources.source import ImageSource
 from unfreeze.errors import UnfreezeError
 
-_COUNTS = {"cifar10": (5000,) * 10, "digits": (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)}
-"""Images of each class, those of a test split left aside."""
+
+def load_cifar10(options: SourceOptions) -> ImageSource:
+    """Return CIFAR-10 from `options.root`, or from the folder `data`."""
+    return cifar10_source(options.root or "data", download=options.download)
 
 
-def counts_of_builtin(name: str) -> tuple[int, ...] | None:
-    """Return how many images each class has before splits are cut; None for data that has a folder."""
-    return _COUNTS.get(name)
+def load_digits(_: SourceOptions) -> ImageSource:
+    """Return scikit-learn's handwritten digits."""
+    return digits_source()
 
 
 def cifar10_source(root: str | os.PathLike[str], *, download: bool) -> ImageSource:
     """Return CIFAR-10 (Krizhevsky 2009) with its official test split.
 
     Args:
-        root: Folder that holds `cifar-10-batches-py`, or will.
-        download: Fetch what is absent.
+        root: Folder of `cifar-10-batches-py`.
+        download: Whether to download missing data.
 
     Raises:
-        UnfreezeError: If the data is not there and could not be had.
+        UnfreezeError: If the data is missing and can't be downloaded.
     """
     from urllib.error import URLError
 
@@ -36,7 +39,7 @@ def cifar10_source(root: str | os.PathLike[str], *, download: bool) -> ImageSour
     except (URLError, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", None) or error
         raise UnfreezeError(
-            f"data.root: CIFAR-10 is not in {str(root)!r} and could not be had from {CIFAR10.url} ({reason}). "
+            f"data.root: CIFAR-10 is not in {str(root)!r} and could not be downloaded from {CIFAR10.url} ({reason}). "
             f"Put {CIFAR10.filename} there, or type data=digits, or data=imagefolder data.root=<folder>"
         ) from None
     pixels = np.concatenate([part.data for part in parts])

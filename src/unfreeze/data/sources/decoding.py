@@ -1,4 +1,4 @@
-"""Image files as a person sees them: upright, in colour, on white."""
+"""Decoding of image files to RGB as an image viewer shows them: upright, on a white background."""
 
 import errno
 import os
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 DIGEST_BYTES = 16
 _CHUNK_BYTES = 1 << 20
 _PICTURES = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "ICO")
-_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE}
-"""Errors that say nothing of the file."""
+_TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE}
+"""Errors of the machine, not of the file."""
 
 _READ_AT_ONCE_BYTES = 1 << 24
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class UnreadableImageError(Exception):
-    """A file that is no image, or not a whole one; the message is the reason in a few words."""
+    """A file that is not an image or is truncated; the message is the reason in a few words."""
 
 
 class DecodedImage(NamedTuple):
-    """One image and what its file was.
+    """A decoded image with facts about its file.
 
     Args:
-        image: RGB, as a person sees it; or bands that no person sees.
-        digest: Hash of the file's bytes, 16 bytes.
-        format: Of the file, such as "JPEG".
-        mode: Of the file, such as "CMYK".
+        image: Image in RGB, or in other bands.
+        digest: Hash of the file's content, 16 bytes.
+        format: Format of the file, such as "JPEG".
+        mode: Mode of the file, such as "CMYK".
     """
 
     image: "Image.Image | Bands"
@@ -52,45 +52,45 @@ class DecodedImage(NamedTuple):
 
 
 def decode_file(path: str | os.PathLike[str]) -> DecodedImage:
-    """Return a file's first frame as RGB, turned as its EXIF says, transparency on white, 16 bits scaled to 8.
+    """Return the first frame of a file as RGB: rotated by its EXIF, transparency on white, 16 bits scaled to 8.
 
-    Colour profiles are not applied, as no backbone was trained with them applied.
+    Colour profiles are not applied, as backbones were trained without them.
 
     Raises:
-        UnreadableImageError: With the reason, whatever the decoder tripped over.
-        MemoryError, OSError: Where it is the machine that is at fault, not the file.
+        UnreadableImageError: If the decoder fails in any way, with the reason.
+        MemoryError, OSError: If the machine fails, not the file.
     """
     with decoding_errors(Path(path)), open_image(os.fspath(path)) as file:
         with Image.open(file, formats=picture_formats()) as image:
             image.load()
-            seen = as_seen(image)
-            form, mode = image.format or "", image.mode
-        return DecodedImage(seen, digest_of(file), form, mode)
+            rgb = as_seen(image)
+            file_format, mode = image.format or "", image.mode
+        return DecodedImage(rgb, digest_of(file), file_format, mode)
 
 
 @contextmanager
 def decoding_errors(path: Path) -> Iterator[None]:
-    """Say of whatever a decoder trips over that the file can't be read, but for what is the machine's fault.
+    """Convert the errors of a decoder, but not those of the machine, into `UnreadableImageError`.
 
     Raises:
-        UnreadableImageError: With the reason in a few words.
-        MemoryError, OSError: Where it is the machine that is at fault, not the file.
+        UnreadableImageError: If the decoder fails, with the reason in a few words.
+        MemoryError, OSError: If the machine fails, not the file.
     """
     try:
         yield
     except (UnreadableImageError, MemoryError):
         raise
     except OSError as error:
-        if error.errno in _PASSING:
+        if error.errno in _TRANSIENT:
             raise
         raise UnreadableImageError(_reason(error, path)) from None
-    except Exception as error:  # decoders fail on broken files in every way there is
+    except Exception as error:  # decoders raise all kinds of exceptions for broken files
         raise UnreadableImageError(_reason(error, path)) from None
 
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Keep Pillow's remarks on metadata, which change no pixel, from a person; for all threads of the process."""
+    """Silence Pillow's warnings about metadata, which do not concern pixels; for all threads of the process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -102,19 +102,19 @@ def content_digest(content: bytes | memoryview) -> bytes:
 
 
 def open_image(path: str) -> BinaryIO:
-    """Return a file, open for reading; a small one is read already.
+    """Return a file open for reading; a small file is read into memory.
 
     Raises:
-        UnreadableImageError: If it is empty, or no file at all.
+        UnreadableImageError: If it is empty, or not a regular file.
     """
-    # A pipe would otherwise block until somebody writes to it.
+    # Opening a pipe would otherwise block until it has a writer.
     fd = os.open(path, _FLAGS)
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_size == 0:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
         os.close(fd)
-        raise UnreadableImageError("empty file" if stat.S_ISREG(found.st_mode) else "not a file")
+        raise UnreadableImageError("empty file" if stat.S_ISREG(status.st_mode) else "not a file")
     file = os.fdopen(fd, "rb")
-    if found.st_size > _READ_AT_ONCE_BYTES:
+    if status.st_size > _READ_AT_ONCE_BYTES:
         return file
     with file:
         return BytesIO(file.read())
@@ -122,9 +122,10 @@ def open_image(path: str) -> BinaryIO:
 
 @cache
 def picture_formats() -> tuple[str, ...]:
-    """Return the formats that this Pillow reads of those that are pictures and nothing else.
+    """Return the picture formats that the installed Pillow reads.
 
-    Others it would know by their content whatever the name says, and hand some to programs: PostScript to Ghostscript.
+    Others are left out: Pillow detects formats by content, and runs programs for some, such as Ghostscript for
+    PostScript.
     """
     Image.init()
     return tuple(name for name in _PICTURES if name in Image.OPEN)
@@ -142,17 +143,17 @@ def digest_of(file: BinaryIO) -> bytes:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Return an image turned as its EXIF says."""
+    """Return an image rotated by its EXIF orientation."""
     if image.format == "JPEG" and not ({"exif", "xmp"} & image.info.keys()):
         return image
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # a viewer shows an image with a broken EXIF block as it lies
+    except Exception:  # viewers ignore a broken EXIF block
         return image
 
 
 def as_seen(image: Image.Image) -> Image.Image:
-    """Return an image as RGB, turned as its EXIF says, transparency on white, 16 bits scaled to 8."""
+    """Return an image as RGB: rotated by its EXIF, transparency on white, 16 bits scaled to 8."""
     return _to_rgb(upright(image))
 
 
@@ -169,7 +170,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_to_8_bits(values: NDArray[np.float64], *, is_float: bool) -> NDArray[np.float64]:
-    """Return numbers that count from 0 to 1 (floats), 255 or 65,535, whichever holds them, from 0 to 255."""
+    """Return the values scaled to 0 to 255, from the smallest range of 1 (floats), 255 or 65,535 that holds them."""
     finite = np.isfinite(values)
     if not finite.any():
         raise UnreadableImageError("no pixel is a finite number")

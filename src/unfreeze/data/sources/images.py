@@ -1,4 +1,4 @@
-"""Images on demand: in files, or in memory."""
+"""Images by index, in files or in memory."""
 
 import os
 import re
@@ -18,34 +18,34 @@ from unfreeze.errors import UnfreezeError
 Indices = NDArray[np.int64]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
-"""Characters that break a line, or turn the direction of the text after them."""
+"""Characters that break a line or change the direction of the text after them."""
 
 
 class Readable(Protocol):
-    """Images that can be read, by index."""
+    """Images that can be read by index."""
 
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> DecodedImage:
-        """Return the image, and what its file was.
+        """Return the decoded image with the facts about its file.
 
         Raises:
-            UnreadableImageError: With the reason.
+            UnreadableImageError: If it can't be read, with the reason.
         """
 
 
 class Images(Readable, Protocol):
-    """Images on demand, by index."""
+    """Readable images with names and a state."""
 
     @property
     def bands(self) -> int:
-        """Of each image; three are red, green and blue."""
+        """Number of bands of each image; three are red, green and blue."""
 
     def name(self, index: int) -> str:
-        """Return what a person calls the image."""
+        """Return the name of an image for messages."""
 
     def state(self) -> str:
-        """Return a hash that changes where any image has changed, found without reading them, as hex."""
+        """Return a hash as hex that changes when any image changes, computed without decoding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +54,11 @@ class FileImages:
 
     Args:
         root: Folder that relative paths start from.
-        paths: A path for each image, relative to the root or absolute.
-        bands: What each image has; three are red, green and blue, which any image is made to have.
+        paths: Path of each image, relative to the root or absolute.
+        bands: Number of bands of each image; with three, every image is converted to RGB.
 
     Raises:
-        UnfreezeError: If what reads such bands is not installed.
+        UnfreezeError: If a package that reads the bands is not installed.
     """
 
     root: str
@@ -72,18 +72,18 @@ class FileImages:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        """Return the path as it was given, printable in one line whatever its bytes."""
+        """Return the path as it was given, printable in one line."""
         return printable(self.paths[index])
 
-    def check_some_are_there(self) -> None:
-        """Refuse paths of which none leads to a file: then it is the folder that is wrong.
+    def check_any_exists(self) -> None:
+        """Refuse paths none of which exists, as the folder is then wrong.
 
         Raises:
-            UnfreezeError: Naming the folder, and what to type.
+            UnfreezeError: If none exists, with the folder and what to type.
         """
         if len(self) and not any(os.path.lexists(os.path.join(self.root, path)) for path in self.paths):
             raise UnfreezeError(
-                f"data: none of the {len(self):,} images is there, such as {self.name(0)!r} in "
+                f"data: none of the {len(self):,} images exists, such as {self.name(0)!r} in "
                 f"{printable(self.root)!r}; type data.root=<the folder that the paths start from>"
             )
 
@@ -93,7 +93,7 @@ class FileImages:
         return decode_file(path) if self.bands == RGB else decode_bands(path, self.bands)
 
     def state(self) -> str:
-        """Return a hash of all paths, sizes and times of modification."""
+        """Return a hash of all paths, sizes and modification times."""
         total = blake2b(os.fsencode(self.root), digest_size=16)
         if self.bands != RGB:
             total.update(f"{self.bands} bands".encode())
@@ -111,13 +111,17 @@ class FileImages:
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Images in memory, uint8, shape (N, H, W, 3)."""
+    """Images in memory.
+
+    Args:
+        pixels: RGB pixels, uint8, shape (N, H, W, 3).
+    """
 
     pixels: NDArray[np.uint8]
 
     @property
     def bands(self) -> int:
-        """Red, green and blue."""
+        """Number of bands: red, green and blue."""
         return RGB
 
     def __len__(self) -> int:
@@ -128,7 +132,7 @@ class ArrayImages:
         return f"#{index}"
 
     def read(self, index: int) -> DecodedImage:
-        """Return the image, its digest that of its pixels."""
+        """Return the image with a hash of its pixels."""
         pixels = self.pixels[index]
         return DecodedImage(Image.fromarray(pixels), content_digest(pixels.tobytes()), "array", "RGB")
 
@@ -138,11 +142,11 @@ class ArrayImages:
 
 
 def printable(name: str) -> str:
-    """Return a file's name in one line, with bytes that are not UTF-8 and control characters spelled out."""
+    """Return a file name in one line, with bytes that are not UTF-8 and control characters escaped."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(_spelled_out, text)
+    return _CONTROL.sub(_escaped, text)
 
 
-def _spelled_out(found: re.Match[str]) -> str:
+def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

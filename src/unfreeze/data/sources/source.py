@@ -1,8 +1,8 @@
-"""Labelled images: what each kind of data ends as."""
+"""Labelled images with their tasks, splits and groups: the result of every data source."""
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,19 @@ SPLIT_WORDS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""What people call each split, in folders and in tables."""
+"""Names of each split in folders and tables."""
 
 SPLIT_NAMES = tuple(SPLIT_WORDS)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One thing to tell images apart by.
+    """A classification task.
 
     Args:
-        name: What a person calls it, such as the column of a table.
+        name: Name of the task, such as the column of a table.
         classes: Names of the classes, in the order of their labels.
-        labels: int64, shape (N,), in [0, len(classes)).
+        labels: Labels of the images, int64, shape (N,), in [0, len(classes)).
     """
 
     name: str
@@ -34,33 +34,37 @@ class Task:
     labels: NDArray[np.int64]
 
     @property
-    def is_there(self) -> NDArray[np.int64] | None:
-        """Whether each image has what the task is called by, 0 or 1, shape (N,); None where its classes don't say."""
+    def presence(self) -> NDArray[np.int64] | None:
+        """Binary labels, 1 for positive, int64, shape (N,); None if the classes are not a yes and a no."""
         words = {name.lower() for name in self.classes}
-        if len(words) != 2 or not words & _THERE or not words & _NOT_THERE:
+        if len(words) != 2 or not words & _POSITIVE or not words & _NEGATIVE:
             return None
-        return np.array([name.lower() in _THERE for name in self.classes], dtype=np.int64)[self.labels]
+        return np.array([name.lower() in _POSITIVE for name in self.classes], dtype=np.int64)[self.labels]
+
+    def select(self, mask: NDArray[np.bool_]) -> "Task":
+        """Return the task for the images of a mask, shape (N,)."""
+        return replace(self, labels=self.labels[mask])
 
 
-_THERE = {"1", "1.0", "yes", "true", "y", "t", "present", "positive"}
-_NOT_THERE = {"0", "0.0", "-1", "no", "false", "n", "f", "absent", "negative"}
+_POSITIVE = {"1", "1.0", "yes", "true", "y", "t", "present", "positive"}
+_NEGATIVE = {"0", "0.0", "-1", "no", "false", "n", "f", "absent", "negative"}
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:
-    """Labelled images, with the split that each of them came in.
+    """Labelled images with their splits.
 
     Args:
-        name: What a person calls the data.
+        name: Name of the data.
         classes: Names of the classes, in the order of their labels.
-        images: The images.
-        labels: int64, shape (N,), in [0, len(classes)).
+        images: Images by index.
+        labels: Labels of the images, int64, shape (N,), in [0, len(classes)).
         splits: "train", "val" or "test" for each image, shape (N,).
-        groups: What must not be torn apart by splits, such as patients: int64, shape (N,); None for no groups.
-        task: Name of what the labels tell.
-        more_tasks: What else there is to learn, beside `classes` and `labels`.
-        ignored: Names of files that were left out by their names.
-        notes: What else a person should know of how the data was read.
+        groups: Group of each image, such as a patient, which is kept in one split: int64, shape (N,); None for none.
+        task: Name of the task of `classes` and `labels`.
+        more_tasks: Further tasks.
+        ignored: Names of files that are not images.
+        notes: Further remarks on how the data was read.
     """
 
     name: str
@@ -76,12 +80,12 @@ class ImageSource:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """All tasks, the one of `labels` first."""
+        """All tasks, that of `labels` first."""
         return (Task(self.task, self.classes, self.labels), *self.more_tasks)
 
     @property
-    def alike(self) -> tuple[tuple[str, ...], ...]:
-        """Names of classes that differ in case or Unicode form alone, such as Cat and cat, together."""
+    def similar_class_names(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of class names that differ only in case or Unicode form, such as Cat and cat."""
         found: dict[tuple[str, str], list[str]] = {}
         for task in self.tasks:
             for name in task.classes:
@@ -90,21 +94,21 @@ class ImageSource:
 
     @property
     def strata(self) -> NDArray[np.int64]:
-        """What splits are stratified by: the labels of all tasks jointly, int64 from 0, shape (N,).
+        """Joint labels of all tasks, by which splits are stratified, int64 from 0, shape (N,).
 
-        A combination that one image alone has counts as the class of the first task.
+        A combination of labels that only one image has is replaced by the class of the first task.
         """
         if not self.more_tasks:
             return self.labels
         joint = self.labels
         for task in self.more_tasks:
             _, joint = np.unique(joint * len(task.classes) + task.labels, return_inverse=True)
-        alone = np.bincount(joint)[joint] == 1
-        _, strata = np.unique(np.where(alone, joint.max() + 1 + self.labels, joint), return_inverse=True)
+        is_single = np.bincount(joint)[joint] == 1
+        _, strata = np.unique(np.where(is_single, joint.max() + 1 + self.labels, joint), return_inverse=True)
         return strata.astype(np.int64)
 
 
-def describe_alike(names: Sequence[str]) -> str:
-    """Return in a line that classes have names which a person may take for one."""
+def describe_similar_names(names: Sequence[str]) -> str:
+    """Return a line about class names that are easily taken for one name."""
     shown = " and ".join(map(ascii, names) if len({name.casefold() for name in names}) > 1 else map(repr, names))
-    return f"classes {shown} differ in case or Unicode form alone; one class should have one name"
+    return f"classes {shown} differ only in case or Unicode form; one class should have one name"

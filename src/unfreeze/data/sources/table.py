@@ -1,4 +1,4 @@
-"""Tables as people have them, read by polars: CSV as spreadsheets and scripts write it, and Parquet."""
+"""Tables read by polars: Parquet, and CSV as spreadsheets and scripts write it."""
 
 import codecs
 import csv
@@ -19,28 +19,28 @@ _ROW = "row of the file"
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table whose cells are text, null where they are empty.
+    """A table whose cells are text, or null if empty.
 
     Args:
-        frame: The columns, by the names that the file gives them, without rows that are empty altogether.
-        rows: Number of each row as a spreadsheet counts it, shape (N,).
+        frame: Columns by their names in the file, without rows whose cells are all empty.
+        rows: Row numbers as a spreadsheet counts them, shape (N,).
     """
 
     frame: pl.DataFrame
     rows: pl.Series
 
     def row_numbers(self, where: pl.Series, *, limit: int = 10) -> str:
-        """Return the numbers of some rows, as in "rows 2, 3, 7 and 90 more"."""
+        """Return the row numbers of a mask as text, such as "rows 2, 3, 7 and 90 more"."""
         numbers = self.rows.filter(where)
         more = f" and {len(numbers) - limit:,} more" if len(numbers) > limit else ""
         return f"row{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers.head(limit).to_list()))}{more}"
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
-    """Return the rows of a CSV or Parquet file; which of them it is, and the delimiter, is seen from its content.
+    """Return the rows of a CSV or Parquet file; the format and the delimiter are detected from its content.
 
     Raises:
-        UnfreezeError: If the file is not there, is neither, or has no rows.
+        UnfreezeError: If the file is missing, is neither CSV nor Parquet, or has no rows.
     """
     shown = str(path)
     data = _read_bytes(shown)
@@ -70,16 +70,16 @@ def _read_bytes(path: str) -> bytes:
 def _read_parquet(data: bytes, shown: str) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(data)
-    except (Exception, pl.exceptions.PanicException) as error:  # broken files make the reader fail in many ways
-        raise UnfreezeError(f"data.csv: {shown!r} is no whole Parquet file ({_first_line(error)})") from None
+    except (Exception, pl.exceptions.PanicException) as error:  # polars raises all kinds of exceptions for broken files
+        raise UnfreezeError(f"data.csv: {shown!r} is not a complete Parquet file ({_first_line(error)})") from None
     return frame.select(_as_text(frame[name]) for name in frame.columns)
 
 
 def _as_text(column: pl.Series) -> pl.Series:
-    """Return a column as text; what has no text, such as images, is kept as it is."""
+    """Return a column as text; one without a text form, such as embedded images, is returned unchanged."""
     if column.dtype.is_float():
         column = column.fill_nan(None)
-        # Whole numbers with gaps in them, as pandas writes them.
+        # pandas writes whole numbers with missing values as floats.
         if ((column.round(0) == column) & (column.abs() < 2**53)).all():
             column = column.cast(pl.Int64)
     if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
@@ -108,45 +108,45 @@ def _read_csv(data: bytes, shown: str) -> pl.DataFrame:
 
 
 def _check_header(data: bytes, delimiter: str, shown: str) -> None:
-    """Refuse a name that two columns have: which one is meant can't be told."""
+    """Refuse a name that several columns have."""
     lines = io.StringIO(data[:_HEAD_BYTES].decode("utf-8-sig", "ignore"))
     names = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
-    twice = sorted({name for name in names if name and names.count(name) > 1})
-    if twice:
-        raise UnfreezeError(f"data.csv: {shown!r} has several columns {twice[0]!r}; rename all but one")
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if repeated:
+        raise UnfreezeError(f"data.csv: {shown!r} has several columns {repeated[0]!r}; rename all but one")
 
 
 def _check_is_text(data: bytes, shown: str) -> None:
     if data.startswith(_ZIP):
         raise UnfreezeError(f"data.csv: {shown!r} is a workbook or an archive; save the sheet as CSV UTF-8")
     if data.startswith(_GZIP):
-        raise UnfreezeError(f"data.csv: {shown!r} is compressed; unpack it, such as by gunzip")
+        raise UnfreezeError(f"data.csv: {shown!r} is compressed; unpack it, for example with gunzip")
     if b"\0" in data:
-        raise UnfreezeError(f"data.csv: {shown!r} is no text in UTF-8; want CSV UTF-8, or Parquet")
+        raise UnfreezeError(f"data.csv: {shown!r} is not text in UTF-8; want CSV UTF-8, or Parquet")
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         row = data.count(b"\n", 0, error.start) + 1
         raise UnfreezeError(
-            f"data.csv: line {row} of {shown!r} is not UTF-8; save it as CSV UTF-8, or convert it, such as by "
-            f"iconv -f latin1 -t utf-8"
+            f"data.csv: line {row} of {shown!r} is not UTF-8; save it as CSV UTF-8, or convert it, for example "
+            "with iconv -f latin1 -t utf-8"
         ) from None
 
 
 def _delimiter(head: str) -> str:
-    """Return what separates the cells, which must stand in the header."""
+    """Return the delimiter of the cells, one that is in the header."""
     header = head.lstrip().partition("\n")[0]
     lines = head.splitlines()
-    whole = lines[:-1] if len(lines) > 2 else lines
+    complete = lines[:-1] if len(lines) > 2 else lines
     try:
-        found = csv.Sniffer().sniff("\n".join(whole[:50]), delimiters=_DELIMITERS).delimiter
+        found = csv.Sniffer().sniff("\n".join(complete[:50]), delimiters=_DELIMITERS).delimiter
     except csv.Error:
         found = ""
     return found if found and found in header else max(_DELIMITERS, key=header.count)
 
 
 def _ragged_row(data: bytes, delimiter: str) -> str | None:
-    """Return what is wrong with the first row that has more cells than the header."""
+    """Return a description of the first row with more cells than the header; None if there is none."""
     rows = csv.reader(data.decode("utf-8").splitlines(keepends=True), delimiter=delimiter)
     try:
         width = len(next(row for row in rows if row))

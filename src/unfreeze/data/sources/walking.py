@@ -1,4 +1,4 @@
-"""Looking for images in folders: by their names, in one order, past what systems put beside them."""
+"""Search for images in folders, in a fixed order and without the files of operating systems."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -16,56 +16,60 @@ IMAGE_SUFFIXES = frozenset(
     | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
     | ({".avif"} if _HAS_AVIF else set())
 )
-# What systems put beside a person's files, thumbnails of them included.
+# Folders that operating systems create, some of them with thumbnails.
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
 
 def image_suffixes(bands: int) -> frozenset[str]:
-    """Return what the names of images of so many bands end in, in lower case."""
+    """Return the file extensions of images with a number of bands, in lower case."""
     return IMAGE_SUFFIXES if bands == RGB else IMAGE_SUFFIXES | {ARRAY_SUFFIX}
 
 
 class FolderWalk:
-    """Looks into folders, and keeps what it passes over; all names are relative to the root.
+    """Search of a folder that records what it skips; all names are relative to the root.
 
     Args:
-        root: Absolute path.
-        suffixes: Of images.
-        asked: What a person named the root by, for messages.
+        root: Absolute path of the folder.
+        suffixes: File extensions of images, in lower case.
+        argument: Name of the argument that the root was given as, for error messages.
+
+    Attributes:
+        ignored: Names of the files and folders that are not used.
+        skipped_links: Names of the links that were not followed.
     """
 
-    def __init__(self, root: str, suffixes: frozenset[str], *, asked: str) -> None:
+    def __init__(self, root: str, suffixes: frozenset[str], *, argument: str) -> None:
         self.root = root
         self.suffixes = suffixes
-        self._asked = asked
+        self._argument = argument
         self.ignored: set[str] = set()
-        self.strange_links: set[str] = set()
+        self.skipped_links: set[str] = set()
         self._links: set[str] = set()
-        self._owned: dict[str, str] = {}
+        self._real_paths: dict[str, str] = {}
 
-    def own(self, folders: Collection[str]) -> list[str]:
-        """Return the folders whose images are to be told apart, without links to others of them or to what holds them.
+    def without_bad_links(self, folders: Collection[str]) -> list[str]:
+        """Return the class folders without links to other class folders or to parents of them.
 
-        Links below them that lead there are passed over as well; `strange_links` has all such.
+        `images` skips such links below the class folders too; `skipped_links` has all of them.
         """
-        self._owned = {name: self._real(name) for name in folders if name not in self._links}
-        kept = [name for name in folders if name in self._owned or not self._leads_astray(name, within=name)]
-        self.strange_links |= {f"{name}/" for name in folders if name not in kept}
-        return kept
+        self._real_paths = {name: self._real(name) for name in folders if name not in self._links}
+        used = [name for name in folders if name in self._real_paths or not self._is_bad_link(name, within=name)]
+        self.skipped_links |= {f"{name}/" for name in folders if name not in used}
+        return used
 
     def folders(self, folder: str) -> list[str]:
-        """Return the visible folders right in a folder, sorted."""
+        """Return the visible folders directly in a folder, sorted."""
         return sorted(self._entries(folder)[1])
 
-    def strays(self, folder: str, *, beside: Collection[str]) -> None:
-        """Note all that stands in a folder beside what is used of it."""
+    def ignore_others(self, folder: str, *, used: Collection[str]) -> None:
+        """Record the files and folders directly in a folder that are not used as ignored."""
         files, folders = self._entries(folder)
-        self.ignored |= {*files, *(f"{name}/" for name in folders if name not in beside)}
+        self.ignored |= {*files, *(f"{name}/" for name in folders if name not in used)}
 
     def images(self, folder: str) -> Iterator[str]:
-        """Yield the images below a folder, sorted; a folder that links lead to again is entered once.
+        """Yield the images below a folder, sorted; a folder that several links lead to is entered once.
 
-        Each folder is listed when it is come to, so that of many folders one is in memory.
+        Each folder is listed when it is entered, so that only one listing is in memory.
         """
         seen: set[tuple[int, int]] = set()
         pending = [(folder, True)]
@@ -74,8 +78,8 @@ class FolderWalk:
             if not is_folder:
                 yield name
                 continue
-            if name != folder and name in self._links and self._leads_astray(name, within=folder):
-                self.strange_links.add(f"{name}/")
+            if name != folder and name in self._links and self._is_bad_link(name, within=folder):
+                self.skipped_links.add(f"{name}/")
                 continue
             identity = Path(self.root, name).stat()
             if (identity.st_dev, identity.st_ino) in seen:
@@ -90,18 +94,18 @@ class FolderWalk:
             else:
                 yield from sorted(images)
 
-    def _leads_astray(self, link: str, *, within: str) -> bool:
-        """Return whether a link leads to images of other folders, or to what holds the folder that it is in."""
+    def _is_bad_link(self, link: str, *, within: str) -> bool:
+        """Return whether a link leads to images of other class folders, or to a parent of its own class folder."""
         target = self._real(link)
-        others = [real for name, real in self._owned.items() if name != within]
+        others = [real for name, real in self._real_paths.items() if name != within]
         own = self._real(within) if link != within else str(Path(self.root, link).parent)
-        return _holds(target, own) or any(_holds(target, other) or _holds(other, target) for other in others)
+        return _contains(target, own) or any(_contains(target, other) or _contains(other, target) for other in others)
 
     def _real(self, name: str) -> str:
         return os.path.realpath(os.path.join(self.root, name))
 
     def _entries(self, folder: str) -> tuple[list[str], list[str]]:
-        """Return the visible files and folders right in a folder, by their relative names."""
+        """Return the visible files and folders directly in a folder, by their relative names."""
         prefix = f"{folder}/" if folder else ""
         files: list[str] = []
         folders: list[str] = []
@@ -118,14 +122,14 @@ class FolderWalk:
                             self._links.add(prefix + name)
         except OSError as error:
             raise UnfreezeError(
-                f"{self._asked}: can't look into {printable(os.path.join(self.root, folder))!r} "
+                f"{self._argument}: can't list {printable(os.path.join(self.root, folder))!r} "
                 f"({(error.strerror or str(error)).lower()}); make it readable, or move it elsewhere"
             ) from None
         return files, folders
 
 
-def _holds(folder: str, other: str) -> bool:
-    """Return whether a folder is another one, or contains it; both are absolute."""
+def _contains(folder: str, other: str) -> bool:
+    """Return whether a folder is the same as another one or contains it; both paths are absolute."""
     return Path(other).is_relative_to(folder)
 
 

@@ -1,1 +1,1 @@
-"""Cutting labelled images into train, validation and test."""
+"""Train, validation and test splits of labelled images."""

@@ -1,4 +1,4 @@
-"""Cutting data into train, validation and test, by scikit-learn: stratified, by groups where there are some."""
+"""Train, validation and test splits by scikit-learn: stratified, and by groups where the data has them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,36 +11,37 @@ from numpy.typing import NDArray
 
 from unfreeze.data.sources.images import Indices
 from unfreeze.data.sources.source import SPLIT_NAMES, ImageSource
-from unfreeze.data.splits.grouped import cut_groups, fold_groups, thin_groups
-from unfreeze.data.splits.stratified import cut_images, fold_images, thin_images
+from unfreeze.data.splits.grouped import fold_groups, split_groups, thin_groups
+from unfreeze.data.splits.stratified import fold_images, split_images, thin_images
 
 _SCHEMA = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Which images train, validate and test; each sorted, pairwise disjoint.
+    """Indices of the images of each split: sorted, pairwise disjoint.
 
     Args:
         train: Indices of the training images.
         val: Indices of the validation images.
-        test: Indices of the test images; empty where no test was asked for.
-        cut: Names of the splits that were cut from train.
+        test: Indices of the test images; empty if there is no test split.
+        from_train: Names of the splits that were held out from train.
     """
 
     train: Indices
     val: Indices
     test: Indices
-    cut: tuple[str, ...]
+    from_train: tuple[str, ...]
 
     @property
     def parts(self) -> dict[str, Indices]:
-        """The images of each split, by its name."""
+        """Indices of the images by split name."""
         return {name: getattr(self, name) for name in SPLIT_NAMES}
 
-    def without(self, left_out: Indices) -> "Splits":
-        """Return the splits without some images."""
-        return Splits(cut=self.cut, **{name: np.setdiff1d(images, left_out) for name, images in self.parts.items()})
+    def without(self, excluded: Indices) -> "Splits":
+        """Return the splits without the excluded images."""
+        parts = {name: np.setdiff1d(images, excluded) for name, images in self.parts.items()}
+        return Splits(from_train=self.from_train, **parts)
 
 
 def split_source(
@@ -53,7 +54,7 @@ def split_source(
     fold: int | None = None,
     seed: int = 0,
 ) -> Splits:
-    """Return the splits of a source, stratified by all its tasks, its groups kept whole; see `build_splits`."""
+    """Return the splits of a source, stratified by all its tasks, with whole groups; see `build_splits`."""
     return build_splits(
         source.splits,
         source.strata,
@@ -79,64 +80,64 @@ def build_splits(
     groups: NDArray[np.int64] | None = None,
     seed: int = 0,
 ) -> Splits:
-    """Return the splits of some labelled images.
+    """Return the splits of labelled images.
 
-    Without groups, what is cut has within one image of its share of each class. With groups no group is torn apart,
-    and shares are as near as the groups allow. Either way every class that can stay in train does.
+    Each split has its share of each class to within one image; with groups, as nearly as whole groups allow.
 
     Args:
         given: "train", "val" or "test" for each image, shape (N,).
-        labels: What to stratify by, from 0, shape (N,).
-        val_fraction: Share of train to validate on where there is no val, in (0, 1).
-        test_fraction: Share of train to test on where there is no test, in [0, 1); 0 for no test.
-        fraction: Share of what then remains of train to use, per class, in (0, 1]; smaller ones are in larger ones.
-        folds: Validate on one of so many parts of all that is not test, a given val included; at least 2.
-        fold: Which of them, in [0, folds).
-        groups: What must not be torn apart, shape (N,).
-        seed: Decides all draws.
+        labels: Labels to stratify by, from 0, shape (N,).
+        val_fraction: Share of train held out if there is no val split, in (0, 1).
+        test_fraction: Share of train held out if there is no test split, in [0, 1); 0 for no test split.
+        fraction: Share of the rest of train to use, per class, in (0, 1]; a larger one includes the smaller ones.
+        folds: Number of folds of all images but those of test, an existing val split included; at least 2.
+        fold: The fold to validate on, in [0, folds).
+        groups: Group of each image, shape (N,); None for no groups.
+        seed: Seed of all draws.
 
     Raises:
-        UnfreezeError: If there are too few images, or too few groups.
+        UnfreezeError: If there are too few images or groups.
     """
     parts = {name: np.flatnonzero(given == name) for name in SPLIT_NAMES}
+    splitter = _by_images(keep=2 if folds else 1) if groups is None else _by_groups(groups)
     wanted = {"test": test_fraction} if folds else {"test": test_fraction, "val": val_fraction}
     shares = {name: share for name, share in wanted.items() if share and not len(parts[name])}
-    ways = _by_images(keep=2 if folds else 1) if groups is None else _by_groups(groups)
-    parts |= ways.cut(parts["train"], labels, shares=shares, seed=seed)
-    cut = tuple(shares)
+    parts |= splitter.split(parts["train"], labels, shares=shares, seed=seed)
     if folds is not None:
-        assert fold is not None
-        pool = np.sort(np.concatenate([parts["train"], parts["val"]]))
-        parts |= ways.fold(pool, labels, folds=folds, fold=fold, seed=seed)
-        cut += ("val",)
+        parts |= splitter.fold(_pool(parts), labels, folds=folds, fold=fold, seed=seed)
     if fraction < 1:
-        parts["train"] = ways.thin(parts["train"], labels, fraction=fraction, seed=seed)
-    return Splits(train=parts["train"], val=parts["val"], test=parts["test"], cut=cut)
+        parts["train"] = splitter.thin(parts["train"], labels, fraction=fraction, seed=seed)
+    return Splits(**parts, from_train=(*shares, "val") if folds else tuple(shares))
 
 
-class _Ways(NamedTuple):
-    cut: Callable[..., dict[str, Indices]]
+class _Splitter(NamedTuple):
+    split: Callable[..., dict[str, Indices]]
     fold: Callable[..., dict[str, Indices]]
     thin: Callable[..., Indices]
 
 
-def _by_images(keep: int) -> _Ways:
-    return _Ways(partial(cut_images, keep=keep), fold_images, thin_images)
+def _by_images(keep: int) -> _Splitter:
+    return _Splitter(partial(split_images, keep=keep), fold_images, thin_images)
 
 
-def _by_groups(groups: NDArray[np.int64]) -> _Ways:
-    return _Ways(
-        partial(cut_groups, groups=groups), partial(fold_groups, groups=groups), partial(thin_groups, groups=groups)
+def _by_groups(groups: NDArray[np.int64]) -> _Splitter:
+    return _Splitter(
+        partial(split_groups, groups=groups), partial(fold_groups, groups=groups), partial(thin_groups, groups=groups)
     )
 
 
+def _pool(parts: Mapping[str, Indices]) -> Indices:
+    """Return the images that cross-validation divides into folds."""
+    return np.sort(np.concatenate([parts["train"], parts["val"]]))
+
+
 def missing_classes(indices: Indices, labels: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
-    """Return the classes that a split has no images of; none for a split that is empty as a whole.
+    """Return the classes without images in a split; none if the whole split is empty.
 
     Args:
         indices: The images of the split.
-        labels: Of all images, in [0, len(classes)), shape (N,).
-        classes: Their names.
+        labels: Labels of all images, in [0, len(classes)), shape (N,).
+        classes: Names of the classes.
     """
     counts = np.bincount(labels[indices], minlength=len(classes))
     return [classes[label] for label in np.flatnonzero(counts == 0).tolist()] if len(indices) else []
@@ -150,18 +151,18 @@ def describe_splits(
     digests: NDArray[np.void],
     seed: int,
 ) -> dict[str, Any]:
-    """Return what proves, later and elsewhere, which images were in which split.
+    """Return a record of the splits that identifies the images of each, for a JSON file.
 
     Args:
-        splits: What to describe.
-        labels: In [0, len(classes)), shape (N,).
+        splits: The splits.
+        labels: Labels of all images, in [0, len(classes)), shape (N,).
         classes: Names of the classes.
-        digests: A hash of each image's content, V16, shape (N,).
-        seed: What the splits were cut by.
+        digests: Hash of each image's content, V16, shape (N,).
+        seed: Seed of the splits.
 
     Returns:
-        What JSON can hold: for each split the number of images, in all and per class, whether it was cut from train,
-        and a hash of the sorted pairs of digest and label, the same whatever the images' order and place.
+        For each split the number of images, in all and per class, a flag for being held out from train, and a hash of
+        the sorted pairs of digest and label, which does not depend on the order or the folder of the images.
     """
     described = {}
     for name, indices in splits.parts.items():
@@ -170,19 +171,19 @@ def describe_splits(
             "count": len(indices),
             "hash": _hash_of_members(digests[indices], labels[indices]),
             "classes": dict(zip(classes, counts, strict=True)),
-            "cut_from_train": name in splits.cut,
+            "cut_from_train": name in splits.from_train,
         }
     return {"schema": _SCHEMA, "seed": seed, "splits": described}
 
 
-def judged_differently(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Return which of the splits that judge a run, val and test, have other images or labels than another run's.
+def differing_splits(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return the names of the held-out splits, val and test, whose images or labels differ between two runs.
 
-    What has learnt from the one may know the other's answers.
+    The held-out images of one run may then be training images of the other.
 
     Args:
-        ours: What `describe_splits` said of a run.
-        theirs: What it said of the other.
+        ours: Record of a run, from `describe_splits`.
+        theirs: Record of the other run.
     """
     return [name for name in ("val", "test") if ours["splits"][name]["hash"] != theirs["splits"][name]["hash"]]
 

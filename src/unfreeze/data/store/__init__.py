@@ -1,1 +1,1 @@
-"""Images decoded once and kept as uint8."""
+"""Images decoded once and stored as uint8."""

@@ -1,4 +1,4 @@
-"""Blocks of decoded images, by worker processes: Python decodes small images one at a time whatever the threads."""
+"""Blocks of images decoded by worker processes, as threads of Python do not decode small images in parallel."""
 
 import ctypes
 import os
@@ -22,17 +22,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 class DecodedBlock(NamedTuple):
-    """Some images, decoded, and what their files were.
+    """Decoded images with facts about their files.
 
     Args:
-        indices: Of the images in their source, shape (n,).
-        pixels: uint8, shape (n, H, W, C), zeros for what can't be read; None where no pixels were asked for.
-        sizes: Width and height as shown, int32, shape (n, 2), zeros for what can't be read.
-        digests: Hashes of the contents, dtype V16, shape (n,).
+        indices: Indices of the images in their source, shape (n,).
+        pixels: Pixels, uint8, shape (n, H, W, C), zeros for unreadable images; None if only facts were requested.
+        sizes: Width and height as shown, int32, shape (n, 2), zeros for unreadable images.
+        digests: Hashes of the files' contents, dtype V16, shape (n,).
         kinds: Format and mode of each file.
-        unreadable: Why, by index.
-        is_foreign: An image has another size than the frame keeps; what follows it was not decoded.
-        others: Images that the frame does not hold, in the shape of the frame for these, by index; zeros in `pixels`.
+        unreadable: Reasons why images can't be read, by index.
+        has_other_size: Whether an image does not fit the frame; the images after it were not decoded.
+        others: Images that do not fit the frame, in the shape of the other frame, by index; zeros in `pixels`.
     """
 
     indices: Indices
@@ -41,19 +41,19 @@ class DecodedBlock(NamedTuple):
     digests: NDArray[np.void]
     kinds: list[str]
     unreadable: dict[int, str]
-    is_foreign: bool
+    has_other_size: bool
     others: dict[int, NDArray[np.uint8]]
 
 
 class BlockDecoder:
-    """Decodes blocks of images ahead of the one who asks for them; can be asked again, and by several at a time.
+    """Prefetching decoder of blocks of images, reusable, also by several iterators at a time.
 
     Args:
-        images: What to decode; None where parts bring it along.
-        frame: The shape to bring it to.
-        workers: Processes for each who asks; 0 to decode in this one.
-        keep_pixels: Whether pixels are wanted, or facts alone.
-        other: The shape for images that the frame does not hold; None to stop at the first of them.
+        images: Images to decode; None if only `decode_parts` is used.
+        frame: Shape of the decoded images.
+        workers: Number of processes per iterator; 0 to decode in this process.
+        keep_pixels: Whether to return pixels, or only facts.
+        other: Shape of the images that do not fit the frame; None to stop at the first of them.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class BlockDecoder:
         return self._decode(chunks)
 
     def decode_parts(self, parts: Iterable[Readable]) -> Iterator[DecodedBlock]:
-        """Yield the images of each part, in order; no more parts are asked for than there are workers to feed."""
+        """Yield the images of each part, in order; parts are consumed only as fast as the workers decode them."""
         return self._decode(parts)
 
-    def _decode(self, asked: Iterable[Indices | Readable]) -> Iterator[DecodedBlock]:
-        # Validation may come in the middle of a training epoch: it gets workers of its own.
+    def _decode(self, requests: Iterable[Indices | Readable]) -> Iterator[DecodedBlock]:
+        # Validation in the middle of a training epoch has its own workers.
         loader, upcoming = self._idle.pop() if self._idle else self._start()
-        upcoming.asked = asked
+        upcoming.requests = requests
         try:
             yield from loader
         finally:
@@ -93,17 +93,17 @@ class BlockDecoder:
             options = {
                 "persistent_workers": True,
                 "prefetch_factor": 2,
-                "worker_init_fn": partial(_follow, os.getpid()),
+                "worker_init_fn": partial(_end_with_parent, os.getpid()),
             }
             if sys.platform.startswith("linux"):
-                # Under joblib's launcher the default context is not one that a DataLoader can use.
+                # A DataLoader can't use the default context of joblib's launcher.
                 options["multiprocessing_context"] = "fork"
-        # As arrays, which travel through pipes: containers often have next to no shared memory for tensors.
+        # Arrays are sent through pipes; tensors need shared memory, of which containers often have little.
         loader: DataLoader[DecodedBlock] = DataLoader(
             self._blocks,
             sampler=upcoming,
             batch_size=None,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             num_workers=self._workers,
             **options,
         )
@@ -111,10 +111,10 @@ class BlockDecoder:
 
 
 class _Upcoming:
-    asked: Iterable[Indices | Readable] = ()
+    requests: Iterable[Indices | Readable] = ()
 
     def __iter__(self) -> Iterator[Indices | Readable]:
-        return iter(self.asked)
+        return iter(self.requests)
 
 
 class _Blocks(Dataset[DecodedBlock]):
@@ -124,8 +124,11 @@ class _Blocks(Dataset[DecodedBlock]):
         self._other = other
         self._keep_pixels = keep_pixels
 
-    def __getitem__(self, asked: Indices | Readable) -> DecodedBlock:
-        images, indices = (self._images, asked) if isinstance(asked, np.ndarray) else (asked, np.arange(len(asked)))
+    def __getitem__(self, request: Indices | Readable) -> DecodedBlock:
+        if isinstance(request, np.ndarray):
+            images, indices = self._images, request
+        else:
+            images, indices = request, np.arange(len(request))
         assert images is not None
         shape = (len(indices), self._frame.height_px, self._frame.width_px, self._frame.bands)
         block = DecodedBlock(
@@ -135,7 +138,7 @@ class _Blocks(Dataset[DecodedBlock]):
             digests=np.zeros(len(indices), dtype="V16"),
             kinds=[""] * len(indices),
             unreadable={},
-            is_foreign=False,
+            has_other_size=False,
             others={},
         )
         with quiet_decoders():
@@ -145,9 +148,9 @@ class _Blocks(Dataset[DecodedBlock]):
                 except UnreadableImageError as error:
                     block.unreadable[index] = str(error)
                     continue
-                if not self._frame.holds(decoded.image):
+                if not self._frame.fits(decoded.image):
                     if self._other is None:
-                        return block._replace(is_foreign=True)
+                        return block._replace(has_other_size=True)
                     block.others[index] = self._other.apply(decoded.image)
                 self._fill(block, row, decoded)
         return block
@@ -160,12 +163,12 @@ class _Blocks(Dataset[DecodedBlock]):
         block.kinds[row] = f"{decoded.format} {decoded.mode}"
 
 
-def _as_it_is(block: T) -> T:
+def _unchanged(block: T) -> T:
     return block
 
 
-def _follow(parent: int, _: int) -> None:
-    """Leave signals to the process that asked, and end with it even where that is killed."""
+def _end_with_parent(parent: int, _: int) -> None:
+    """Ignore interrupts, which the parent process handles, and end with it even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform.startswith("linux"):

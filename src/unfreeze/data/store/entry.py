@@ -1,4 +1,4 @@
-"""The files of one source in the cache folder: written by one process at a time, whole or not at all."""
+"""Files of one source in the cache folder, written atomically and by one process at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,16 +23,16 @@ _LAYOUT = 1
 
 @dataclass(frozen=True)
 class StoreFiles:
-    """The files of one source: facts, and pixels in one or more frames.
+    """Files of one source: facts, and pixels in one or more frames.
 
     Args:
-        entry: Where they are.
+        entry: Entry of the cache folder that has the files.
     """
 
     entry: CacheEntry
 
-    def facts(self, count: int) -> ImageFacts | None:
-        """Return what is known of so many images, if it is, and if its file is whole."""
+    def read_facts(self, count: int) -> ImageFacts | None:
+        """Return the stored facts of `count` images; None if there are none or the file is damaged."""
         try:
             facts = ImageFacts.load(self.entry.folder / "facts.npz")
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
@@ -40,22 +40,22 @@ class StoreFiles:
         return facts if len(facts.sizes) == count else None
 
     def pixels(self, frame: Frame) -> Path:
-        """Return the file of the images in a frame."""
+        """Return the path of the images in a frame."""
         return self.entry.folder / f"{frame.name}.npy"
 
-    def keep(self, facts: ImageFacts) -> None:
-        """Write facts; readers see all of them or none."""
+    def write_facts(self, facts: ImageFacts) -> None:
+        """Write the facts atomically."""
         with self.entry.write("facts.npz") as path:
             facts.save(path)
 
     def describe(self, source: str, count: int) -> None:
-        """Note whose images, and how many, for people."""
+        """Write the name of the source, the number of images and the frames, for the listing of the cache."""
         frames = sorted(path.stem for path in self.entry.folder.glob("[!.]*.npy"))
         self.entry.describe({"source": source, "images": count, "frames": frames})
 
     @contextmanager
     def pixel_file(self, frame: Frame, shape: tuple[int, ...]) -> Iterator[Sink]:
-        """Yield what writes images into the file; it takes its name when all are written."""
+        """Yield a function that writes images into the file, which appears under its name at the end."""
         with self.entry.write(f"{frame.name}.npy") as path, path.open("wb") as file:
             header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -70,5 +70,5 @@ class StoreFiles:
 
 
 def store_key(images: Images) -> str:
-    """Return the key of some images' files, another one where any image has changed."""
+    """Return the cache key of images, which changes when any image changes."""
     return blake2b(f"{_LAYOUT} {PIL.__version__} {images.state()}".encode(), digest_size=16).hexdigest()

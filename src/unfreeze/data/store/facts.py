@@ -1,4 +1,4 @@
-"""What decoding has found out about each image, kept so that nobody has to decode for it again."""
+"""Facts about each image found by decoding, stored for later runs."""
 
 import json
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from unfreeze.data.store.blocks import DecodedBlock
 
 @dataclass(frozen=True, eq=False)
 class ImageFacts:
-    """Sizes, kinds and contents of a source's images.
+    """Sizes, file kinds and content hashes of a source's images.
 
     Args:
-        sizes: Width and height as shown, in pixels, int32, shape (N, 2); zeros where the image can't be read.
-        digests: A hash of each image's content, dtype V16, shape (N,); zeros where the image can't be read.
-        kinds: Format and mode of the file, such as "JPEG RGB", and how the images point to them.
-        kind_of: Index into `kinds`, uint8, shape (N,).
-        unreadable: Why, by the index of an image that can't be read.
+        sizes: Width and height as shown, in pixels, int32, shape (N, 2); zeros for unreadable images.
+        digests: Hash of each image's content, dtype V16, shape (N,); zeros for unreadable images.
+        kinds: Distinct formats and modes of the files, such as "JPEG RGB".
+        kind_of: Index into `kinds` of each image, uint8, shape (N,).
+        unreadable: Reasons why images can't be read, by index.
     """
 
     sizes: NDArray[np.int32]
@@ -31,7 +31,7 @@ class ImageFacts:
 
     @classmethod
     def empty(cls, count: int) -> "ImageFacts":
-        """Return facts to be filled in by `note`."""
+        """Return facts to be filled in by `update`."""
         return cls(
             sizes=np.zeros((count, 2), dtype=np.int32),
             digests=np.zeros(count, dtype="V16"),
@@ -39,8 +39,8 @@ class ImageFacts:
             kind_of=np.zeros(count, dtype=np.uint8),
         )
 
-    def note(self, block: DecodedBlock) -> None:
-        """Keep what is known of some decoded images."""
+    def update(self, block: DecodedBlock) -> None:
+        """Set the facts of a block of decoded images."""
         self.sizes[block.indices] = block.sizes
         self.digests[block.indices] = block.digests
         self.kinds.extend(sorted(set(block.kinds) - {*self.kinds, ""}))
@@ -53,14 +53,14 @@ class ImageFacts:
         return np.flatnonzero(self.sizes[:, 0])
 
     def uniform_size(self) -> tuple[int, int] | None:
-        """Return the width and height that all readable images have, or None."""
+        """Return the common width and height of all readable images; None if they differ."""
         sizes = self.sizes[self.readable]
         if not len(sizes) or (sizes != sizes[0]).any():
             return None
         return int(sizes[0, 0]), int(sizes[0, 1])
 
     def save(self, path: Path) -> None:
-        """Write everything to an .npz file."""
+        """Write the facts to an .npz file."""
         texts: Mapping[str, object] = {"kinds": self.kinds, "unreadable": list(self.unreadable.items())}
         np.savez(
             path,
@@ -72,7 +72,7 @@ class ImageFacts:
 
     @classmethod
     def load(cls, path: Path) -> "ImageFacts":
-        """Return what `save` wrote."""
+        """Return the facts of a file written by `save`."""
         with np.load(path, allow_pickle=False) as saved:
             texts = json.loads(saved["texts"].tobytes())
             return cls(

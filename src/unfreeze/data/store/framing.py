@@ -1,4 +1,4 @@
-"""One shape for all images: what a batch needs."""
+"""Common shape of all images of a source, as batches need it."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,8 +12,8 @@ from unfreeze.data.sources.bands import RGB, Bands
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-class SeenResized(Protocol):
-    """What says how a backbone wants to see images, such as `unfreeze.models.preprocessing.Preprocessing`."""
+class ResizeSettings(Protocol):
+    """Resize settings of a backbone's preprocessing, such as `unfreeze.models.preprocessing.Preprocessing`."""
 
     @property
     def resize_px(self) -> int:
@@ -21,26 +21,26 @@ class SeenResized(Protocol):
 
     @property
     def crop_px(self) -> int:
-        """Side of the square that is cut from the centre."""
+        """Side of the centre crop."""
 
     @property
     def interpolation(self) -> str:
-        """Of the resize, "bilinear" or "bicubic"."""
+        """Interpolation of the resize, "bilinear" or "bicubic"."""
 
     @property
     def squash(self) -> bool:
-        """Whether both sides are resized, whatever the shape."""
+        """Return whether to resize both sides without keeping the aspect ratio."""
 
 
 @dataclass(frozen=True)
 class Resize:
-    """How images of several sizes are brought to one, before a square is cut from the centre.
+    """Resize of images of several sizes before the centre crop.
 
     Args:
-        px: Shorter side after resizing; both sides where images are squashed.
-        crop_px: Side of that square, which is cut later; None for all of it.
+        px: Shorter side after resizing; both sides if images are squashed.
+        crop_px: Side of the centre crop, which is applied later; None for no crop.
         interpolation: "bilinear" or "bicubic".
-        squash: Resize both sides, whatever the shape.
+        squash: Whether to resize both sides without keeping the aspect ratio.
     """
 
     px: int
@@ -49,24 +49,24 @@ class Resize:
     squash: bool = False
 
     @classmethod
-    def of(cls, seen: SeenResized) -> "Resize":
+    def of(cls, settings: ResizeSettings) -> "Resize":
         """Return the resize of a backbone's preprocessing."""
-        return cls(seen.resize_px, seen.crop_px, seen.interpolation, seen.squash)
+        return cls(settings.resize_px, settings.crop_px, settings.interpolation, settings.squash)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The shape that every image of a source is brought to.
+    """Common shape of all images of a source.
 
-    Images that all have one small size are kept as they are and resized in batches, on the device. Others are resized
-    to the shorter side that the backbone's preprocessing resizes to, and cut to the square in the centre; or squashed
-    into that square, where that is what the backbone has seen.
+    Images that all have one small size stay unchanged and are resized in batches on the device. Others are resized so
+    that the shorter side is that of the backbone's preprocessing, and cropped to the central square; or squashed into
+    that square if the backbone was trained so.
 
     Args:
-        height_px: Of the images as they are handed out.
-        width_px: Likewise.
-        resize: How they are made so; None for images that are kept as they are.
-        bands: Of each image.
+        height_px: Height of the decoded images.
+        width_px: Width of the decoded images.
+        resize: Resize of each image; None for unchanged images.
+        bands: Number of bands of each image.
     """
 
     height_px: int
@@ -76,7 +76,7 @@ class Frame:
 
     @classmethod
     def choose(cls, uniform_size: tuple[int, int] | None, resize: Resize, bands: int = RGB) -> "Frame":
-        """Return the frame for images of one size, width and height in pixels, or of several (None)."""
+        """Return the frame for images of one size, width and height in pixels, or of several sizes (None)."""
         if uniform_size is not None and min(uniform_size) <= resize.px:
             width, height = uniform_size
             if width == height or not resize.squash:
@@ -85,7 +85,7 @@ class Frame:
 
     @property
     def native_px(self) -> tuple[int, int] | None:
-        """Width and height of images that are kept as they are; None for others."""
+        """Width and height of unchanged images; None for resized ones."""
         return (self.width_px, self.height_px) if self.resize is None else None
 
     @property
@@ -95,15 +95,15 @@ class Frame:
 
     @property
     def name(self) -> str:
-        """A name for files."""
+        """Name for files."""
         resize, bands = "native", "" if self.bands == RGB else f"-{self.bands}"
         if self.resize is not None:
             how = "squash" if self.resize.squash else str(self.resize.crop_px or self.resize.px)
             resize = f"{self.resize.interpolation}-{how}"
         return f"{self.width_px}x{self.height_px}-{resize}{bands}"
 
-    def holds(self, image: Image.Image | Bands) -> bool:
-        """Return whether an image fits as it is, or will be made to."""
+    def fits(self, image: Image.Image | Bands) -> bool:
+        """Return whether an image has the shape of the frame, or is resized to it."""
         return self.resize is not None or image.size == (self.width_px, self.height_px)
 
     def apply(self, image: Image.Image | Bands) -> NDArray[np.uint8]:
@@ -124,6 +124,6 @@ def _resize_short(image: Image.Image | Bands, resize_px: int, resampling: Image.
 
 
 def _center_square(image: Image.Image | Bands, side: int, crop: int) -> Image.Image | Bands:
-    """Return a square of which the centre is that of the image, wherever torchvision's and timm's crop rounds to."""
+    """Return the square whose own centre crop is that of the image, with the rounding of torchvision and timm."""
     left, top = (round((length - crop) / 2) - round((side - crop) / 2) for length in image.size)
     return image.crop((left, top, left + side, top + side))

@@ -1,4 +1,4 @@
-"""Batches of uint8 pixels by index: from memory, from a memory-mapped file, or decoded on the way."""
+"""Batches of uint8 pixels by index: from memory, from a memory-mapped file, or decoded on demand."""
 
 import math
 import mmap
@@ -18,25 +18,25 @@ from unfreeze.data.store.framing import Frame
 from unfreeze.errors import UnfreezeError
 
 _MAPPED_IMAGES = 16
-"""Of a file that is not to stay mapped; a page that is touched brings up to 2 MB around it along."""
+"""Images read from a large file before its pages are released; each page fault maps up to 2 MB around it."""
 
 
 class Pixels(Protocol):
-    """The pixels of a source's images, all of one shape."""
+    """Pixels of a source's images, all of one shape."""
 
     nbytes: int
     place: str
     fits_in_memory: bool
 
     def batches(self, chunks: Sequence[Indices]) -> Iterator[Tensor]:
-        """Yield the images of each chunk: uint8, shape (n, C, H, W), channels last in memory."""
+        """Yield the images of each chunk of indices: uint8, shape (n, C, H, W), channels last in memory."""
 
 
 class ResidentPixels:
     """Pixels in memory.
 
     Args:
-        pixels: uint8, shape (N, H, W, C).
+        pixels: Pixels of all images, uint8, shape (N, H, W, C).
     """
 
     place = "in RAM"
@@ -53,21 +53,21 @@ class ResidentPixels:
 
 
 class MappedPixels:
-    """Pixels in a file that is mapped into memory, shared by all processes that map it.
+    """Pixels in a memory-mapped file, shared by all processes that map it.
 
     Args:
-        path: An .npy file of uint8.
-        shape: (N, H, W, C).
-        resident_bytes: A file no larger than this stays mapped as it is touched; of a larger one, the pages of
-            16 images at a time. The system's page cache keeps what it has room for besides.
+        path: Path of an .npy file of uint8.
+        shape: Expected shape, (N, H, W, C).
+        resident_bytes: Largest file that stays resident once read; of larger ones, only the pages of 16 images at a
+            time do. The page cache of the system is used in both cases.
 
     Raises:
-        OSError, ValueError: If the file is not there, or not what it should be.
+        OSError, ValueError: If the file is missing or has another content.
     """
 
     def __init__(self, path: Path, *, shape: tuple[int, ...], resident_bytes: int) -> None:
         with path.open("rb") as file:
-            # Not a private mapping: the kernel would want memory for all of it.
+            # A private mapping would reserve memory for the whole file.
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             version = np.lib.format.read_magic(file)
             assert version == (1, 0)
@@ -77,7 +77,7 @@ class MappedPixels:
             raise ValueError(f"{path} holds something else than uint8 of shape {shape}")
         pixels: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8, offset=offset).reshape(shape)
         with warnings.catch_warnings():
-            # Nothing is ever written through this tensor: torch/csrc/utils/tensor_numpy.cpp
+            # This tensor is only read: torch/csrc/utils/tensor_numpy.cpp
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             self._pixels = torch.from_numpy(pixels)
         self.nbytes = pixels.nbytes
@@ -101,12 +101,12 @@ class MappedPixels:
 
 
 class StreamedPixels:
-    """Pixels that worker processes decode each time they are asked for.
+    """Pixels that worker processes decode on demand.
 
     Args:
-        images: What to decode.
-        frame: The shape to bring it to.
-        workers: Processes; 0 to decode in this one.
+        images: Images to decode.
+        frame: Shape of the decoded images.
+        workers: Number of processes; 0 to decode in this process.
     """
 
     place = "streamed from the files"
@@ -121,14 +121,14 @@ class StreamedPixels:
         """Yield the images of each chunk, decoded ahead of time.
 
         Raises:
-            UnfreezeError: If a file was whole once and can't be read, or has another size, now.
+            UnfreezeError: If a file has become unreadable or has changed its size.
         """
         for chunk, block in zip(chunks, self._decoder.decode(chunks), strict=True):
             assert np.array_equal(chunk, block.indices)
             for index, reason in block.unreadable.items():
-                raise UnfreezeError(f"data: {self._images.name(index)} can't be read any more ({reason})")
-            if block.is_foreign or block.pixels is None:
-                raise UnfreezeError("data: an image has another size than when the run began; start the run anew")
+                raise UnfreezeError(f"data: {self._images.name(index)} can no longer be read ({reason})")
+            if block.has_other_size or block.pixels is None:
+                raise UnfreezeError("data: an image has another size than when the run began; start a new run")
             yield _channels_first(torch.from_numpy(block.pixels))
 
 

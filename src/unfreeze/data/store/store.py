@@ -1,4 +1,4 @@
-"""Images decoded once, on all cores, and kept as uint8: in memory, or in a file that later runs map."""
+"""Images decoded once, on all cores, and stored as uint8: in memory, or in a file that later runs map."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ from unfreeze.data.store.framing import Frame, Resize
 from unfreeze.data.store.pixels import MappedPixels, Pixels, ResidentPixels, StreamedPixels
 from unfreeze.data.store.survey import OtherSizeError, Progress, Sink, survey_images
 from unfreeze.errors import UnfreezeError
-from unfreeze.system.cores import MOST_WORKERS, usable_cores
+from unfreeze.system.cores import MAX_WORKERS, usable_cores
 from unfreeze.system.memory import free_memory_bytes
 
 log = logging.getLogger("unfreeze.data.store.store")
@@ -39,16 +39,16 @@ _WORKERS_PAY_S = 2.0
 
 @dataclass(frozen=True)
 class StoreOptions:
-    """Where decoded pixels are kept.
+    """Storage of decoded pixels.
 
     Args:
-        place: "ram": in this process, decoded anew by each run. "disk": in a file that is mapped into memory, reused by
-            later runs and shared by parallel ones. "off": nowhere; worker processes decode each time. "auto": on disk
-            where there is room, else in memory where they fit, else nowhere.
-        memory_gb: The most memory that pixels may take, in 10^9 bytes; None for half of what is free.
-        folder: The cache folder, where files go; None where none may be written.
-        folder_gb: The most that all in the folder may take, in 10^9 bytes; what was used longest ago is removed first.
-        workers: Processes that decode; 0 for this one alone, None for one per core that this process may use, up to 16.
+        place: "ram": in this process, decoded anew by each run. "disk": in a memory-mapped file, reused by later runs
+            and shared by parallel ones. "off": nowhere; worker processes decode on demand. "auto": on disk if there is
+            room, else in memory if they fit, else nowhere.
+        memory_gb: Memory limit of the pixels in 10^9 bytes; None for half of the free memory.
+        folder: Cache folder of the files; None to write no files.
+        folder_gb: Size limit of the whole folder in 10^9 bytes; the least recently used files are removed first.
+        workers: Number of decoding processes; 0 to decode in this process, None for one per available core, up to 16.
     """
 
     place: Place = "ram"
@@ -59,15 +59,15 @@ class StoreOptions:
 
     @property
     def memory_bytes(self) -> int:
-        """The most memory that pixels may take."""
+        """Memory limit of the pixels in bytes."""
         return int(self.memory_gb * 1e9) if self.memory_gb is not None else free_memory_bytes() // 2
 
     @property
     def worker_count(self) -> int:
-        """The number of processes that decode."""
+        """Number of decoding processes."""
         if self.workers is not None:
             return self.workers
-        return min(MOST_WORKERS, usable_cores())
+        return min(MAX_WORKERS, usable_cores())
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +75,10 @@ class ImageStore:
     """All images of a source in one shape.
 
     Args:
-        pixels: Batches of them by index.
-        facts: What decoding has found out.
-        frame: Their shape.
-        fingerprint: Hash of contents, labels, class names and given splits, as hex.
+        pixels: Pixels of the images in batches.
+        facts: Facts about the images.
+        frame: Shape of the images.
+        fingerprint: Hash of contents, labels, class names and existing splits, as hex.
     """
 
     pixels: Pixels
@@ -87,7 +87,7 @@ class ImageStore:
     fingerprint: str
 
     def read(self, indices: Indices) -> Tensor:
-        """Return some images, uint8, shape (n, C, H, W)."""
+        """Return the images of some indices, uint8, shape (n, C, H, W)."""
         return next(self.pixels.batches([np.asarray(indices)]))
 
 
@@ -99,20 +99,20 @@ def build_store(
     on_error: OnError = "raise",
     progress: Progress | None = None,
 ) -> ImageStore:
-    """Decode all images of a source, or open what an earlier run has decoded.
+    """Decode all images of a source, or open those that an earlier run has decoded.
 
-    Images that all have one size whose shorter side is at most `resize.px` are kept as they are; others are resized
-    to it and cut to the square in the centre, or squashed into that.
+    Images that all have one size with a shorter side of at most `resize.px` stay unchanged. Others are resized to it
+    and cropped to the central square, or squashed into it.
 
     Args:
-        source: What to decode.
-        resize: As the backbone's preprocessing has it.
-        options: Where the pixels are kept.
-        on_error: "raise" to refuse a source with images that can't be read, "skip" to leave them to the caller.
-        progress: Called with the number of images done, now and then.
+        source: Images to decode.
+        resize: Resize of the backbone's preprocessing.
+        options: Storage of the pixels; None for the defaults.
+        on_error: "raise" to refuse unreadable images, "skip" to leave them to the caller.
+        progress: Callback with the number of decoded images; None for none.
 
     Raises:
-        UnfreezeError: If files can't be read; it names all of them. If the pixels fit nowhere they may go.
+        UnfreezeError: If files can't be read, with their names, or if there is no room for the pixels.
     """
     options = options or StoreOptions()
     build = _Build(source.name, source.images, resize, options, on_error, progress)
@@ -122,22 +122,22 @@ def build_store(
 
 
 def shared_images(store: ImageStore, first: Indices, second: Indices) -> int:
-    """Return how many images of the second split are also, byte for byte, in the first."""
+    """Return the number of images of the second split with an equal image, byte for byte, in the first."""
     return int(np.isin(store.facts.digests[second], store.facts.digests[first]).sum())
 
 
 def contradicting_images(store: ImageStore, indices: Indices, labels: NDArray[np.int64]) -> int:
-    """Return how many of some images have an equal one, byte for byte, with other labels.
+    """Return the number of images that have an equal image, byte for byte, with different labels.
 
     Args:
-        store: Of all images of a source.
-        indices: Which images.
-        labels: Of all images of the source, shape (N,) or (N, T).
+        store: Store of all images of a source.
+        indices: Indices of the images to compare.
+        labels: Labels of all images of the source, shape (N,) or (N, T).
     """
     _, contents = np.unique(store.facts.digests[indices], return_inverse=True)
-    _, answers = np.unique(labels[indices], axis=0, return_inverse=True)
-    kinds = np.unique(np.stack([contents, answers.reshape(-1)]), axis=1)[0]
-    return int(np.isin(contents, np.flatnonzero(np.bincount(kinds) > 1)).sum())
+    _, targets = np.unique(labels[indices], axis=0, return_inverse=True)
+    pairs = np.unique(np.stack([contents, targets.reshape(-1)]), axis=1)[0]
+    return int(np.isin(contents, np.flatnonzero(np.bincount(pairs) > 1)).sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,37 +162,37 @@ class _Build:
                 raise UnfreezeError(
                     f"cache.dir: can't write to {str(folder)!r} ({error.strerror}); type another cache.dir=..."
                 ) from None
-            log.warning(f"  {'':<13} nothing is kept for the next run: can't write to {folder} ({error.strerror})")
+            log.warning(f"  {'':<13} not cached for the next run: can't write to {folder} ({error.strerror})")
             return self._in_memory() if place == "auto" else self._streamed()
         cache = CacheFolder(folder, self.options.folder_gb)
         return self._with_files(StoreFiles(cache.entry("decoded", store_key(self.images))))
 
     def _with_files(self, files: StoreFiles) -> tuple[ImageFacts, Frame, Pixels]:
-        """Open what is there; build what is not, which only one process does at a time."""
+        """Open the stored images, or decode them; only one process decodes at a time."""
         try:
-            found = self._open(files)
-            if found is None:
+            opened = self._open(files)
+            if opened is None:
                 with files.entry.locked():
-                    found = self._open(files) or self._fill(files)
+                    opened = self._open(files) or self._fill(files)
         except NoRoomError as error:
             return self._without_file(files, str(error))
         except OSError as error:
             return self._without_file(files, f"can't write below {files.entry.cache.root} ({error.strerror})")
         files.entry.touch()
-        return found
+        return opened
 
     def _without_file(self, files: StoreFiles, problem: str) -> tuple[ImageFacts, Frame, Pixels]:
         if self.options.place == "disk":
             raise UnfreezeError(f"data.store: {problem}") from None
-        log.warning(f"  {'':<13} nothing is kept for the next run: {problem}")
-        facts = files.facts(len(self.images))
+        log.warning(f"  {'':<13} not cached for the next run: {problem}")
+        facts = files.read_facts(len(self.images))
         frame = self._frame_for(facts) if facts is not None else self._guess_frame()
         if self.options.place == "auto" and len(self.images) * frame.nbytes <= self.options.memory_bytes:
             return self._in_memory()
         return self._streamed() if facts is None else (facts, frame, self._stream(frame))
 
     def _open(self, files: StoreFiles) -> tuple[ImageFacts, Frame, Pixels] | None:
-        facts = files.facts(len(self.images))
+        facts = files.read_facts(len(self.images))
         if facts is None:
             return None
         self._check_readable(facts)
@@ -205,11 +205,11 @@ class _Build:
             return None
 
     def _fill(self, files: StoreFiles) -> tuple[ImageFacts, Frame, Pixels]:
-        facts = files.facts(len(self.images))
+        facts = files.read_facts(len(self.images))
         files.entry.clean()
         if self.options.place == "off":
             facts, frame, pixels = self._streamed()
-            files.keep(facts)
+            files.write_facts(facts)
         else:
             frame = self._frame_for(facts) if facts is not None else self._guess_frame()
             facts, frame = self._retry(frame, lambda frame: self._decode_to_file(files, frame))
@@ -218,15 +218,15 @@ class _Build:
         return facts, frame, pixels
 
     def _in_memory(self) -> tuple[ImageFacts, Frame, Pixels]:
-        held: dict[Frame, NDArray[np.uint8]] = {}
+        decoded: dict[Frame, NDArray[np.uint8]] = {}
 
         def decode(frame: Frame) -> ImageFacts:
-            held.clear()
+            decoded.clear()
             if isinstance(self.images, ArrayImages) and frame.resize is None:
-                held[frame] = self.images.pixels
+                decoded[frame] = self.images.pixels
                 return self._decode(frame, None)
             _check_fits(len(self.images) * frame.nbytes, self.options.memory_bytes)
-            pixels = held[frame] = np.zeros(self._shape(frame), dtype=np.uint8)
+            pixels = decoded[frame] = np.zeros(self._shape(frame), dtype=np.uint8)
 
             def sink(first: int, images: NDArray[np.uint8]) -> None:
                 pixels[first : first + len(images)] = images
@@ -234,7 +234,7 @@ class _Build:
             return self._decode(frame, sink)
 
         facts, frame = self._retry(self._guess_frame(), decode)
-        return facts, frame, ResidentPixels(torch.from_numpy(np.ascontiguousarray(held[frame])))
+        return facts, frame, ResidentPixels(torch.from_numpy(np.ascontiguousarray(decoded[frame])))
 
     def _streamed(self) -> tuple[ImageFacts, Frame, Pixels]:
         facts, frame = self._retry(self._guess_frame(), lambda frame: self._decode(frame, None))
@@ -262,15 +262,15 @@ class _Build:
 
     @cached_property
     def _probe(self) -> tuple[set[tuple[int, int]], float]:
-        """The sizes of a few images, far apart, and the seconds it takes to read one."""
+        """Sizes of a few evenly spaced images, and the mean time to read one in seconds."""
         sizes, started = set(), time.perf_counter()
-        probed = np.linspace(0, len(self.images) - 1, min(len(self.images), _PROBED)).astype(int).tolist()
-        for index in probed:
+        indices = np.linspace(0, len(self.images) - 1, min(len(self.images), _PROBED)).astype(int).tolist()
+        for index in indices:
             try:
                 sizes.add(self.images.read(index).image.size)
             except UnreadableImageError:
                 continue
-        return sizes, (time.perf_counter() - started) / len(probed)
+        return sizes, (time.perf_counter() - started) / len(indices)
 
     def _choose_frame(self, uniform_size: tuple[int, int] | None) -> Frame:
         return Frame.choose(uniform_size, self.resize, self.images.bands)
@@ -281,19 +281,19 @@ class _Build:
         return self._choose_frame(uniform)
 
     def _retry(self, frame: Frame, decode: Callable[[Frame], ImageFacts]) -> tuple[ImageFacts, Frame]:
-        """Decode into a guessed frame, and into the frame for all sizes where the guess was wrong."""
+        """Decode into a guessed frame, or into the frame for all sizes if the guess was wrong."""
         try:
             return decode(frame), frame
         except OtherSizeError:
             frame = self._choose_frame(None)
-        # Not before the exception is gone, which holds on to the first attempt's workers.
+        # Outside the except clause: the exception references the workers of the first attempt.
         return decode(frame), frame
 
     def _decode_to_file(self, files: StoreFiles, frame: Frame) -> ImageFacts:
         files.entry.make_room(len(self.images) * frame.nbytes)
         with files.pixel_file(frame, self._shape(frame)) as sink:
             facts = self._decode(frame, sink)
-        files.keep(facts)
+        files.write_facts(facts)
         return facts
 
     def _decode(self, frame: Frame, sink: Sink | None) -> ImageFacts:
@@ -302,7 +302,7 @@ class _Build:
         return facts
 
     def _workers(self) -> int:
-        """Return how many processes decode: none where they would not be up before this one is done."""
+        """Return the number of decoding processes: none if starting them would take longer than decoding."""
         _, seconds = self._probe
         pays = seconds * len(self.images) > _WORKERS_PAY_S
         return self.options.worker_count if pays and self.options.worker_count > 1 else 0
@@ -310,17 +310,17 @@ class _Build:
     def _check_readable(self, facts: ImageFacts) -> None:
         if not facts.unreadable:
             return
-        every = len(facts.unreadable) == len(self.images)
-        if every and isinstance(self.images, FileImages):
-            self.images.check_some_are_there()
-        if self.on_error == "raise" or every:
-            hint = "" if every else ", or type data.on_error=skip to leave them out"
-            # Where nothing can be read, it is the place that is wrong, and a few names tell it.
-            told = sorted(facts.unreadable.items())[: 10 if every else None]
-            listed = ", ".join(f"{self.images.name(index)} ({reason})" for index, reason in told)
-            listed += f" and {len(facts.unreadable) - len(told):,} more" if len(told) < len(facts.unreadable) else ""
+        is_every = len(facts.unreadable) == len(self.images)
+        if is_every and isinstance(self.images, FileImages):
+            self.images.check_any_exists()
+        if self.on_error == "raise" or is_every:
+            hint = "" if is_every else ", or type data.on_error=skip to leave them out"
+            # If no image can be read, the folder is wrong, and a few names are enough.
+            shown = sorted(facts.unreadable.items())[: 10 if is_every else None]
+            listed = ", ".join(f"{self.images.name(index)} ({reason})" for index, reason in shown)
+            listed += f" and {len(facts.unreadable) - len(shown):,} more" if len(shown) < len(facts.unreadable) else ""
             raise UnfreezeError(
-                f"data: {len(facts.unreadable):,} of {len(self.images):,} images can't be read; mend or remove "
+                f"data: {len(facts.unreadable):,} of {len(self.images):,} images can't be read; fix or remove "
                 f"them{hint}: {listed}"
             )
 

@@ -1,4 +1,4 @@
-"""Decoding all images of a source once."""
+"""Single pass that decodes all images of a source."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from unfreeze.data.store.facts import ImageFacts
 from unfreeze.data.store.framing import Frame
 
 Sink = Callable[[int, NDArray[np.uint8]], None]
-"""Takes the images of a block, shape (n, H, W, C), and the index of the first."""
+"""Function of the index of a block's first image and the block's pixels, shape (n, H, W, C)."""
 
 Progress = Callable[[int], None]
 
@@ -19,32 +19,32 @@ _BLOCK = 64
 
 
 class OtherSizeError(Exception):
-    """An image has another size than all before it."""
+    """An image has another size than the images before it."""
 
 
 def survey_images(
     images: Images, *, frame: Frame, sink: Sink | None, workers: int, progress: Progress | None
 ) -> ImageFacts:
-    """Decode all images and return what they are.
+    """Decode all images and return the facts about them.
 
     Args:
-        images: What to decode.
-        frame: The shape to bring it to.
-        sink: Where pixels go; None for facts alone.
-        workers: Processes; 0 to decode in this one.
-        progress: Called with the number of images done, now and then.
+        images: Images to decode.
+        frame: Shape of the decoded images.
+        sink: Function that stores the pixels of a block; None for facts only.
+        workers: Number of processes; 0 to decode in this process.
+        progress: Callback with the number of decoded images; None for none.
 
     Raises:
-        OtherSizeError: If an image has another size than the frame wants to keep.
+        OtherSizeError: If an image does not fit the frame.
     """
     facts = ImageFacts.empty(len(images))
     decoder = BlockDecoder(images, frame, workers=workers, keep_pixels=sink is not None)
     chunks = [np.arange(start, min(start + _BLOCK, len(images))) for start in range(0, len(images), _BLOCK)]
     for block in decoder.decode(chunks):
-        if block.is_foreign:
+        if block.has_other_size:
             raise OtherSizeError
         first, stop = int(block.indices[0]), int(block.indices[-1]) + 1
-        facts.note(block)
+        facts.update(block)
         if sink is not None and block.pixels is not None:
             sink(first, block.pixels)
         if progress is not None:

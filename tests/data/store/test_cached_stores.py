@@ -1,4 +1,4 @@
-"""Stores on disk: reused, built by one process at a time, never half, never larger than allowed."""
+"""Image stores on disk: reuse, locking, atomic writes and size limits."""
 
 import multiprocessing
 import os
@@ -55,8 +55,8 @@ def counted(root: Path, *, pause_s: float = 0.0) -> tuple[ImageSource, "Synchron
 
 
 def on_disk(source: ImageSource, folder: Path, resize: Resize = SMALL, **options: object) -> ImageStore:
-    kept = StoreOptions(place="disk", folder=folder, workers=1, **options)  # type: ignore[arg-type]
-    return build_store(source, resize, options=kept)
+    options_on_disk = StoreOptions(place="disk", folder=folder, workers=1, **options)  # type: ignore[arg-type]
+    return build_store(source, resize, options=options_on_disk)
 
 
 def everything(store: ImageStore) -> torch.Tensor:
@@ -275,14 +275,14 @@ def test_two_may_stream_at_a_time(photo_folder: MakeFolder) -> None:
     assert torch.equal(next(validation), whole[6])
 
 
-def test_a_file_that_goes_while_it_is_streamed_is_told(photo_folder: MakeFolder) -> None:
+def test_a_file_that_is_removed_while_it_is_streamed_is_reported(photo_folder: MakeFolder) -> None:
     root = photo_folder({"a": 3, "b": 3})
     pixels = build_store(folder_source(root), Resize(16), options=StoreOptions(place="off", workers=0)).pixels
     save_photo(root / "a" / "1.png", size=(5, 5))
     with pytest.raises(UnfreezeError, match="another size than when the run began"):
         list(pixels.batches([np.arange(6)]))
     (root / "a" / "1.png").write_bytes(b"")
-    with pytest.raises(UnfreezeError, match=r"a/1\.png can't be read any more \(empty file\)"):
+    with pytest.raises(UnfreezeError, match=r"a/1\.png can no longer be read \(empty file\)"):
         list(pixels.batches([np.arange(6)]))
 
 
