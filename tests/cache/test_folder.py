@@ -1,4 +1,4 @@
-"""One folder and one cap for all that later runs use again; nothing in use is removed, nor what is a person's."""
+"""The cache folder: its size limit, protection of entries in use, and of files that are not entries."""
 
 import json
 import os
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from unfreeze.cache.folder import CachedItem, CacheEntry, CacheFolder, Kind, NoRoomError, size_text
+from unfreeze.cache.folder import CachedItem, CacheEntry, CacheFolder, Kind, NoRoomError
+from unfreeze.system.text import size_text
 
 MB = 10**6
 
@@ -71,7 +72,7 @@ def cache(tmp_path: Path) -> CacheFolder:
     return CacheFolder(tmp_path / "cache", gb=3.5 * MB / 1e9)
 
 
-def test_entries_of_all_kinds_stand_in_one_list(cache: CacheFolder) -> None:
+def test_entries_of_all_kinds_are_listed(cache: CacheFolder) -> None:
     assert cache.entries() == []
     build(cache, "b", kind="decoded", age_s=10)
     build(cache, "a", nbytes=2 * MB, age_s=20)
@@ -88,7 +89,7 @@ def test_only_hashes_of_a_known_kind_name_entries(cache: CacheFolder, kind: Kind
         cache.entry(kind, key)
 
 
-def test_room_is_made_over_all_kinds_by_what_was_used_longest_ago(cache: CacheFolder) -> None:
+def test_make_room_removes_the_least_recently_used_of_all_kinds(cache: CacheFolder) -> None:
     build(cache, "old", kind="decoded", age_s=30)
     build(cache, "older", age_s=40)
     build(cache, "new", age_s=20)
@@ -99,7 +100,9 @@ def test_room_is_made_over_all_kinds_by_what_was_used_longest_ago(cache: CacheFo
     assert set(names(cache)) == {"old", "last"}
 
 
-def test_what_does_not_fit_is_refused_and_removes_nothing(cache: CacheFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_room_removes_nothing_if_the_content_can_not_fit(
+    cache: CacheFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build(cache, "a", age_s=10)
     with pytest.raises(
         NoRoomError, match=r"^4\.0 MB of pixels are more than cache\.gb=0\.0035 leaves; type a larger cache\.gb$"
@@ -117,7 +120,7 @@ def test_what_does_not_fit_is_refused_and_removes_nothing(cache: CacheFolder, mo
     assert names(cache) == ["b"]
 
 
-def test_an_entry_that_grows_does_not_make_room_of_itself(cache: CacheFolder) -> None:
+def test_make_room_keeps_the_entry_that_grows(cache: CacheFolder) -> None:
     entry = build(cache, "a", nbytes=2 * MB, age_s=10)
     with entry.locked(), pytest.raises(NoRoomError, match=r"2\.0 MB of features are more than"):
         entry.make_room(2 * MB)
@@ -126,7 +129,7 @@ def test_an_entry_that_grows_does_not_make_room_of_itself(cache: CacheFolder) ->
     assert names(cache) == ["a"]
 
 
-def test_what_another_process_uses_stays(cache: CacheFolder) -> None:
+def test_an_entry_in_use_by_another_process_is_kept(cache: CacheFolder) -> None:
     used = build(cache, "used", age_s=30)
     build(cache, "idle", age_s=20)
     with another_process(USE, used):
@@ -165,7 +168,7 @@ def test_a_use_ends_with_its_process(cache: CacheFolder, end: str) -> None:
         assert entry.remove()
 
 
-def test_what_was_used_for_long_was_last_used_when_that_ended(cache: CacheFolder) -> None:
+def test_release_updates_the_last_use(cache: CacheFolder) -> None:
     entry = build(cache, "a", age_s=100)
     assert entry.use()
     assert cache.entries()[0].last_used == pytest.approx(time.time() - 100, abs=30)
@@ -173,7 +176,7 @@ def test_what_was_used_for_long_was_last_used_when_that_ended(cache: CacheFolder
     assert cache.entries()[0].last_used == pytest.approx(time.time(), abs=30)
 
 
-def test_forked_processes_keep_it_in_use(cache: CacheFolder) -> None:
+def test_forked_processes_keep_the_entry_in_use(cache: CacheFolder) -> None:
     entry = build(cache, "a")
     code = (
         "assert entry.use()\n"
@@ -205,7 +208,7 @@ def test_a_forked_process_can_not_remove_what_its_parent_uses(cache: CacheFolder
         assert (entry.folder / "x.npy").is_file()
 
 
-def test_scratch_goes_when_its_owner_says_so_though_forked_workers_live(cache: CacheFolder) -> None:
+def test_the_owner_can_remove_an_entry_despite_forked_workers(cache: CacheFolder) -> None:
     entry = cache.entry("features", key_of("scratch"))
     code = (
         "with entry.locked():\n"
@@ -220,7 +223,7 @@ def test_scratch_goes_when_its_owner_says_so_though_forked_workers_live(cache: C
         process.communicate("\n")
 
 
-def test_scratch_that_another_run_shares_stays_until_both_have_let_go(cache: CacheFolder) -> None:
+def test_a_shared_entry_is_kept_until_both_runs_release_it(cache: CacheFolder) -> None:
     mine = build(cache, "scratch")
     theirs = cache.entry("features", key_of("scratch"))
     assert mine.use()
@@ -249,7 +252,7 @@ def test_building_is_a_use_and_others_wait(cache: CacheFolder, caplog: pytest.Lo
     assert "waiting for another run, which computes these features" in caplog.text
 
 
-def test_what_is_removed_while_one_waits_for_it_is_not_there(cache: CacheFolder) -> None:
+def test_an_entry_removed_while_waiting_for_it_is_missing(cache: CacheFolder) -> None:
     entry = build(cache, "a")
     assert not cache.entry("features", key_of("other")).use()
     assert entry.remove()
@@ -260,7 +263,7 @@ def test_what_is_removed_while_one_waits_for_it_is_not_there(cache: CacheFolder)
     assert entry.is_used()
 
 
-def test_files_take_their_name_when_they_are_whole(cache: CacheFolder) -> None:
+def test_files_are_renamed_when_complete(cache: CacheFolder) -> None:
     entry = build(cache, "a")
     before = sorted(entry.folder.iterdir())
     with suppress(KeyboardInterrupt), entry.write("y.npy") as path:
@@ -270,7 +273,7 @@ def test_files_take_their_name_when_they_are_whole(cache: CacheFolder) -> None:
     assert sorted(entry.folder.iterdir()) == before
 
 
-def test_a_builder_removes_what_a_killed_one_has_left(cache: CacheFolder) -> None:
+def test_clean_removes_files_of_a_killed_builder(cache: CacheFolder) -> None:
     entry = cache.entry("features", key_of("a"))
     code = (
         "lock = entry.locked(); lock.__enter__(); file = entry.write('x.npy'); file.__enter__().write_bytes(b'half')\n"
@@ -287,7 +290,7 @@ def test_a_builder_removes_what_a_killed_one_has_left(cache: CacheFolder) -> Non
         assert [file.name for file in entry.folder.iterdir()] == ["in-use"]
 
 
-def test_a_removal_that_was_killed_is_finished_by_the_next(cache: CacheFolder) -> None:
+def test_an_interrupted_removal_is_finished_by_the_next(cache: CacheFolder) -> None:
     gone = build(cache, "a").folder
     gone.rename(f"{gone}.removed")
     assert cache.entries() == []
@@ -295,7 +298,7 @@ def test_a_removal_that_was_killed_is_finished_by_the_next(cache: CacheFolder) -
     assert not Path(f"{gone}.removed").exists()
 
 
-def test_a_description_keeps_the_day_it_was_made(cache: CacheFolder) -> None:
+def test_a_description_keeps_its_creation_time(cache: CacheFolder) -> None:
     entry = build(cache, "a")
     noted = json.loads((entry.folder / "entry.json").read_text())
     (entry.folder / "entry.json").write_text(json.dumps({**noted, "created": "2020-02-02"}))
@@ -305,7 +308,7 @@ def test_a_description_keeps_the_day_it_was_made(cache: CacheFolder) -> None:
     assert entry.meta == {}
 
 
-def test_nothing_of_a_persons_is_touched(cache: CacheFolder, tmp_path: Path) -> None:
+def test_other_files_are_not_touched(cache: CacheFolder, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "in-use").touch()
@@ -343,7 +346,7 @@ def test_a_link_in_the_folder_is_refused_and_not_entered(cache: CacheFolder, tmp
     assert names(CacheFolder(tmp_path / "linked", gb=1)) == ["a"]
 
 
-def test_sizes_as_a_person_says_them() -> None:
+def test_size_text() -> None:
     assert [size_text(size) for size in (0, 1500, 2e6, 3.25e9, 1e12)] == [
         "0.0 kB",
         "1.5 kB",

@@ -1,4 +1,4 @@
-"""One process owns a directory: others are refused by its name, and a dead one owns nothing."""
+"""Directory locks: one owner, whose lock ends with its process."""
 
 import errno
 import fcntl
@@ -33,7 +33,7 @@ def acquire(folder: Path) -> DirectoryLock:
     return DirectoryLock.acquire(folder, verb="resume", advice="start a new run")
 
 
-def test_a_second_process_is_refused_by_the_name_of_the_first_and_takes_over_when_it_was_killed(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_until_the_owner_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with subprocess.Popen(
         [sys.executable, "-c", OWN, str(folder)], stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -55,7 +55,7 @@ def test_a_second_process_is_refused_by_the_name_of_the_first_and_takes_over_whe
     assert not (folder / LOCK).exists()
 
 
-def test_a_directory_made_for_nothing_goes_with_its_lock(tmp_path: Path) -> None:
+def test_an_empty_directory_is_removed_with_its_lock(tmp_path: Path) -> None:
     acquire(tmp_path / "new").release()
     assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
@@ -64,7 +64,7 @@ def test_a_directory_made_for_nothing_goes_with_its_lock(tmp_path: Path) -> None
     assert [file.name for file in (tmp_path / "old").iterdir()] == ["report.html"]
 
 
-def test_where_nothing_can_be_written_a_line_says_so(tmp_path: Path) -> None:
+def test_a_read_only_directory_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UnfreezeError, match=r"^resume: can't write in .*file' \((Not a directory|File exists)\); want"):
         acquire(tmp_path / "file")
@@ -74,7 +74,7 @@ def test_where_nothing_can_be_written_a_line_says_so(tmp_path: Path) -> None:
         acquire(Path("/proc/nothing/run"))
 
 
-def test_without_locks_of_the_kernel_a_file_marks_the_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_flock_a_marker_file_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network file system without flock: the mark of a dead process is taken over, that of a live one holds."""
 
     def missing(fd: int, operation: int) -> None:

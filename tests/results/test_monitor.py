@@ -1,4 +1,4 @@
-"""Which score beats which."""
+"""Comparison of validation scores."""
 
 import math
 

@@ -70,9 +70,9 @@ def test_decoding_has_a_worker_per_core_but_not_more_than_sixteen(jobs: int, wor
 def test_the_threads_of_torch_are_lowered_and_never_raised(
     threads: int, jobs: int, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[int] = []
+    limits: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.setattr(torch, "set_num_threads", limits.append)
     cores.share_cores(jobs)
     cores.limit_torch_threads()
-    assert told == ([] if expected is None else [expected])
+    assert limits == ([] if expected is None else [expected])

@@ -1,4 +1,4 @@
-"""A disk that is full ends a run in a line, and its result still says why."""
+"""A full disk ends a run with a one-line error and a result with the reason."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import torch
 
 from tests.launch import TINY_RUN, train
 from unfreeze.system.disk import DiskFullError
-from unfreeze.system.files import ROOM, replacing
+from unfreeze.system.files import replacing
 from unfreeze.training.callbacks.checkpointing import CheckpointFiles
 
 STAGES = "strategy.stages=[{name: head, train: 1, epochs: 1}, {name: all, train: all, epochs: 1}]"
@@ -39,7 +39,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_file_for_which_there_is_no_room_leaves_nothing(small_disk: Callable[[str], Path]) -> None:
+def test_a_file_that_does_not_fit_is_removed(small_disk: Callable[[str], Path]) -> None:
     disk = small_disk("100k")
     with (
         pytest.raises(DiskFullError, match=r"no room for '.*/large'; 0.1 MB are free"),
@@ -49,7 +49,7 @@ def test_a_file_for_which_there_is_no_room_leaves_nothing(small_disk: Callable[[
     assert list(disk.iterdir()) == []
 
 
-def test_a_checkpoint_for_which_there_is_no_room_leaves_the_one_before_it(small_disk: Callable[[str], Path]) -> None:
+def test_a_checkpoint_that_does_not_fit_keeps_the_previous_one(small_disk: Callable[[str], Path]) -> None:
     """PyTorch's writer raises a RuntimeError that names no reason."""
     disk, files = small_disk("1000k"), CheckpointFiles()
     files.save_checkpoint({"state_dict": {"weight": torch.zeros(100_000)}}, disk / "last.ckpt")
@@ -61,7 +61,7 @@ def test_a_checkpoint_for_which_there_is_no_room_leaves_the_one_before_it(small_
 
 
 @pytest.mark.parametrize("size", ["1200k", pytest.param("3500k", marks=pytest.mark.slow)])
-def test_a_run_that_fills_the_disk_says_so_in_a_line(
+def test_a_run_that_fills_the_disk_ends_with_a_one_line_error(
     size: str, small_disk: Callable[[str], Path], tmp_path: Path
 ) -> None:
     run = small_disk(size) / "run"
@@ -73,4 +73,4 @@ def test_a_run_that_fills_the_disk_says_so_in_a_line(
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "failed"
     assert result["reason"] == done.err.removeprefix("error: ").strip()
-    assert not (run / ROOM).exists()
+    assert not (run / ".room").exists()

@@ -1,4 +1,4 @@
-"""How much memory there is to have."""
+"""Available memory of machines and containers."""
 
 from pathlib import Path
 
@@ -25,16 +25,16 @@ def groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("folder", ["job/task", "job"])
-def test_a_container_leaves_what_its_limit_leaves_and_pages_that_can_be_had(groups: Path, folder: str) -> None:
+def test_inactive_file_pages_of_a_container_count_as_free(groups: Path, folder: str) -> None:
     put_limit(groups / folder, "1000000")
     assert free_memory_bytes() == 400_000
 
 
-def test_a_container_that_is_full_leaves_nothing(groups: Path) -> None:
+def test_a_full_container_has_no_free_memory(groups: Path) -> None:
     put_limit(groups / "job", "500000")
     assert free_memory_bytes() == 0
 
 
-def test_a_group_without_a_limit_leaves_the_machines_memory(groups: Path) -> None:
+def test_a_group_without_a_limit_has_the_free_memory_of_the_machine(groups: Path) -> None:
     put_limit(groups / "job", "max")
     assert free_memory_bytes() > 1e8

@@ -1,4 +1,4 @@
-"""A rank ends with the process that has started it, however that ended."""
+"""Termination of a rank with its parent process."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Which process is the first one, as Lightning, torchrun and Slurm tell it."""
+"""The rank of a process in the environments of Lightning, torchrun and Slurm."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Output that is not UTF-8, and output that nobody reads any more."""
+"""Output in other encodings than UTF-8, and to closed pipes."""
 
 import io
 import json
@@ -45,14 +45,14 @@ def test_a_run_writes_ascii_where_it_has_to(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "train.log").read_text(encoding="utf-8").count("1 x cpu · 32-true") == 1
 
 
-def test_a_run_goes_on_where_nobody_reads_it(tmp_path: Path) -> None:
+def test_a_run_goes_on_after_a_broken_pipe(tmp_path: Path) -> None:
     done = train(QUICK, tmp_path, is_read=False)
     assert (done.code, done.err) == (0, "")
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "completed"
 
 
 @pytest.mark.parametrize("typed", [["models"], ["models", "--json"], ["cache"], ["--help"], ["plan", "--help"]])
-def test_a_command_ends_without_a_traceback_where_nobody_reads_it(typed: list[str]) -> None:
+def test_a_command_ends_without_a_traceback_after_a_broken_pipe(typed: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run([*UNFREEZE, *typed], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
@@ -69,6 +69,6 @@ def test_a_command_writes_ascii_where_it_has_to(typed: list[str]) -> None:
     assert done.stderr == b""
 
 
-def test_help_ends_without_a_traceback_where_nobody_reads_it(tmp_path: Path) -> None:
+def test_help_ends_without_a_traceback_after_a_broken_pipe(tmp_path: Path) -> None:
     done = train(["--help"], tmp_path, is_read=False)
     assert (done.code, done.err) == (0, "")

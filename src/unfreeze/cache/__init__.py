@@ -1,1 +1,1 @@
-"""Files under the cache folder that later runs use again."""
+"""The cache folder: files that later runs reuse."""

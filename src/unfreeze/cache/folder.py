@@ -1,4 +1,4 @@
-"""The folder of what later runs use again: one place and one cap for all of it, and nothing in use is removed."""
+"""The cache folder and its entries: one folder with one size limit; entries in use are never removed."""
 
 import errno
 import json
@@ -6,18 +6,19 @@ import logging
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
-from unfreeze.cache.usage import Mark
+from unfreeze.cache.scan import LOCK_FILE, META_FILE, EntrySize, measure_entry, subfolders
+from unfreeze.cache.usage import UsageLock
 from unfreeze.system.files import BUILDING, replacing
+from unfreeze.system.text import size_text
 
 log = logging.getLogger("unfreeze.cache.folder")
 
@@ -28,32 +29,28 @@ _CONTENT = {"decoded": "pixels", "features": "features"}
 _BUILDING = {"decoded": "decodes these images", "features": "computes these features"}
 _KEY = re.compile(r"[0-9a-f]{32}")
 _REMOVED = re.compile(r"[0-9a-f]{32}\.removed")
-_MARK = "in-use"
-_META = "entry.json"
-_SIGNS = {_MARK, "facts.npz"}
-"""What tells an entry from a folder that somebody else has put there; the latter is in those of earlier versions."""
 
 _SPARE_DISK_BYTES = 1 << 30
-_TURN_S = 10.0
-_GLANCE_S = 0.2
-"""As long as another may take to look whether an entry is in use, or to remove it."""
+_CACHE_LOCK_S = 10.0
+_ATTEMPT_S = 0.2
+"""Timeout before a waiting builder logs a message; checking or removing an entry takes less."""
 
 
 class NoRoomError(Exception):
-    """Something does not fit where it should go; the message says why, and what to type."""
+    """New content does not fit into the cache; the message names the limit and what to type."""
 
 
 @dataclass(frozen=True)
 class CachedItem:
-    """One entry as a person sees it.
+    """The state of one entry, for listings.
 
     Args:
-        kind: Of what it holds.
+        kind: Kind of its content.
         key: Its name, 32 hex digits.
-        nbytes: Of all its files.
-        last_used: In seconds since 1970.
-        in_use: Whether a process uses or builds it now.
-        meta: What `CacheEntry.describe` has noted; empty where nothing was.
+        nbytes: Total size of its files.
+        last_used: Time of the last use, in seconds since 1970.
+        in_use: True if a process uses or builds it now.
+        meta: The description by `CacheEntry.describe`; empty if there is none.
     """
 
     kind: Kind
@@ -66,72 +63,74 @@ class CachedItem:
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """A folder of entries, `<root>/<kind>/<key>/`; nothing else in it is ever touched, and no link is followed.
+    """A folder of entries, `<root>/<kind>/<key>/`; other files in it are never touched, and links not followed.
 
     Args:
-        root: The folder; made when the first entry is.
-        gb: The most that all entries together may take, in 10^9 bytes.
+        root: The folder; created with the first entry.
+        gb: Limit of the total size of all entries, in 10^9 bytes.
     """
 
     root: Path
     gb: float
 
     def entry(self, kind: Kind, key: str) -> "CacheEntry":
-        """Return an entry, which may be there or not yet.
+        """Return an entry, which need not exist.
 
         Args:
-            kind: Of what it holds.
-            key: 32 hex digits, a hash of all that the content depends on.
+            kind: Kind of its content.
+            key: 32 hex digits, a hash of everything that the content depends on.
 
         Raises:
-            ValueError: If there is no such kind, or the key is something else.
+            ValueError: If the kind or the key is invalid.
         """
         if kind not in KINDS or not _KEY.fullmatch(key):
             raise ValueError(f"want a kind of {', '.join(KINDS)} and 32 hex digits, got {kind!r} and {key!r}")
         return CacheEntry(self, kind, key)
 
     def entries(self) -> list[CachedItem]:
-        """Return all entries, the one used longest ago first."""
-        with self._turn():
-            found = [
+        """Return all entries, the least recently used first."""
+        with self._locked():
+            items = [
                 CachedItem(entry.kind, entry.key, size.nbytes, size.last_used, entry.is_used(), entry.meta)
                 for entry, size in self._sizes().items()
             ]
-        return sorted(found, key=lambda item: item.last_used)
+        return sorted(items, key=lambda item: item.last_used)
 
     def remove(self, item: CachedItem) -> bool:
-        """Remove an entry unless a process uses it, this one included; return whether it is gone.
+        """Remove an entry unless a process uses it, including this one; return whether it was removed.
 
         Raises:
-            OSError: If it may not be removed.
+            OSError: If removal fails, for example for lack of permission.
         """
-        with self._turn():
+        with self._locked():
             self._sweep()
             return self.entry(item.kind, item.key).remove()
 
     def make_room(self, nbytes: int, *, beside: "CacheEntry") -> None:
-        """Remove entries used longest ago until some bytes more fit, under the cap and on the disk.
+        """Remove the least recently used entries until new content fits under the limit and on the disk.
 
         Args:
-            nbytes: What is to be written.
-            beside: The entry it goes into, which stays.
+            nbytes: Size of the new content.
+            beside: The entry of the new content, which is not removed.
 
         Raises:
-            NoRoomError: If they can't be made to fit; nothing is removed then.
+            NoRoomError: If it can't fit; nothing is removed then.
         """
-        with self._turn():
+        with self._locked():
             self._sweep()
             sizes = self._sizes()
-            under_cap = self.gb * 1e9 - sum(size.nbytes for size in sizes.values())
+            under_limit = self.gb * 1e9 - sum(size.nbytes for size in sizes.values())
             on_disk = shutil.disk_usage(self.root).free - _SPARE_DISK_BYTES
-            room = min(under_cap, on_disk)
+            room = min(under_limit, on_disk)
             if room >= nbytes:
                 return
             others = {entry: size for entry, size in sizes.items() if entry.folder != beside.folder}
             unused = {entry: size for entry, size in others.items() if not entry.is_used()}
-            most = sum(size.nbytes for size in unused.values())
-            held = sum(size.nbytes for size in others.values()) - most
-            self._refuse(nbytes, beside.kind, under_cap=under_cap + most, on_disk=on_disk + most, held=held)
+            removable = sum(size.nbytes for size in unused.values())
+            in_use = sum(size.nbytes for size in others.values()) - removable
+            self._check_fits(
+                nbytes, beside.kind, under_limit=under_limit + removable, on_disk=on_disk + removable, in_use=in_use
+            )
             for entry in sorted(unused, key=lambda entry: unused[entry].last_used):
                 if room >= nbytes:
                     return
@@ -143,39 +142,39 @@ class CacheFolder:
                     "try again later"
                 )
 
-    def _refuse(self, nbytes: int, kind: Kind, *, under_cap: float, on_disk: float, held: int) -> None:
-        wanted = f"{size_text(nbytes)} of {_CONTENT[kind]}"
-        beside = f" beside {size_text(held)} in use" if held else ""
-        later = ", or try again when less is in use" if held else ""
-        if nbytes > under_cap:
+    def _check_fits(self, nbytes: int, kind: Kind, *, under_limit: float, on_disk: float, in_use: int) -> None:
+        content = f"{size_text(nbytes)} of {_CONTENT[kind]}"
+        beside = f" beside {size_text(in_use)} in use" if in_use else ""
+        later = ", or try again when less is in use" if in_use else ""
+        if nbytes > under_limit:
             raise NoRoomError(
-                f"{wanted} are more than cache.gb={self.gb:g} leaves{beside}; type a larger cache.gb{later}"
+                f"{content} are more than cache.gb={self.gb:g} leaves{beside}; type a larger cache.gb{later}"
             )
         if nbytes > on_disk:
-            raise NoRoomError(f"{wanted} do not fit on the disk of {self.root}{beside}; type another cache.dir{later}")
+            raise NoRoomError(f"{content} do not fit on the disk of {self.root}{beside}; type another cache.dir{later}")
 
-    def _sizes(self) -> "dict[CacheEntry, _Size]":
+    def _sizes(self) -> "dict[CacheEntry, EntrySize]":
         sizes = {}
         for kind in KINDS:
-            for path in _folders(self.root / kind):
-                if _KEY.fullmatch(path.name) and (size := _size(path)) is not None:
+            for path in subfolders(self.root / kind):
+                if _KEY.fullmatch(path.name) and (size := measure_entry(path)) is not None:
                     sizes[CacheEntry(self, kind, path.name)] = size
         return sizes
 
     def _sweep(self) -> None:
-        """Finish what a process that removed an entry was killed in."""
+        """Finish removals that were interrupted."""
         for kind in KINDS:
-            for path in _folders(self.root / kind):
+            for path in subfolders(self.root / kind):
                 if _REMOVED.fullmatch(path.name):
                     shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Let one process at a time look at who uses what: looking is a lock too, which another takes for a use."""
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the cache: a check whether an entry is in use locks it briefly, like a use."""
         lock = FileLock(self.root / "cache.lock")
         try:
-            lock.acquire(timeout=_TURN_S)
-        except (Timeout, OSError):  # somebody was stopped in the middle, or the folder can only be read
+            lock.acquire(timeout=_CACHE_LOCK_S)
+        except (Timeout, OSError):  # a process was suspended while holding it, or the folder is read-only
             yield
             return
         try:
@@ -185,98 +184,96 @@ class CacheFolder:
 
 
 class CacheEntry:
-    """The files of one key, in `folder`; made by `CacheFolder.entry`."""
+    """One entry, whose files are in `folder`; created by `CacheFolder.entry`."""
 
     def __init__(self, cache: CacheFolder, kind: Kind, key: str) -> None:
         self.cache = cache
         self.kind = kind
         self.key = key
         self.folder = cache.root / kind / key
-        self._mark: Mark | None = None
+        self._usage: UsageLock | None = None
         self._locks: dict[int, FileLock] = {}
 
     @property
     def _lock(self) -> FileLock:
-        """The builder's lock: a forked process must not go on with its parent's."""
+        """The builder's lock, one per process: forked processes must not share their parent's."""
         return self._locks.setdefault(os.getpid(), FileLock(f"{self.folder}.lock"))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from building the same, and make the folder.
+        """Hold the builder's lock in this context, and create the folder.
 
         Raises:
-            OSError: If the folder can't be made.
+            OSError: If the folder can't be created.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         for folder in (self.folder.parent, self.folder):
             if folder.is_symlink():
                 raise OSError(errno.ELOOP, f"{folder.name} is a link; let cache.dir itself lead elsewhere", str(folder))
         try:
-            self._lock.acquire(timeout=_GLANCE_S)
+            self._lock.acquire(timeout=_ATTEMPT_S)
         except Timeout:
             log.warning(f"  {'':<13} waiting for another run, which {_BUILDING[self.kind]}")
             self._lock.acquire()
         try:
             self.folder.mkdir(exist_ok=True)
-            (self.folder / _MARK).touch()
+            (self.folder / LOCK_FILE).touch()
             yield
         finally:
-            self._forget_empty()
+            self._remove_if_empty()
             self._lock.release()
 
     @contextmanager
     def write(self, name: str) -> Iterator[Path]:
-        """Yield the path of a file to write, which takes its name at the end: readers see all of it or nothing."""
+        """Yield a temporary path for a file, which is renamed at the end, so that readers never see a partial file."""
         with replacing(self.folder / name) as building:
             yield building
             with building.open("rb+") as file:
                 os.fsync(file.fileno())
 
     def describe(self, meta: Mapping[str, object]) -> None:
-        """Note what the entry holds, for people: strings, numbers named by what they count, lists of strings."""
+        """Write a description of the content: strings, counts named by their unit, lists of strings."""
         created = self.meta.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
-        with self.write(_META) as path:
+        with self.write(META_FILE) as path:
             path.write_text(json.dumps({**meta, "created": created}, indent=2), encoding="utf-8")
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What `describe` has noted; empty where nothing was."""
+        """The description by `describe`; empty if there is none."""
         try:
-            meta = json.loads((self.folder / _META).read_text(encoding="utf-8"))
+            meta = json.loads((self.folder / META_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return meta if isinstance(meta, dict) else {}
 
     def make_room(self, nbytes: int) -> None:
-        """Remove other entries, those used longest ago, until some bytes more fit.
+        """Remove the least recently used other entries until new content fits.
 
         Raises:
-            NoRoomError: If they can't be made to fit; nothing is removed then.
+            NoRoomError: If it can't fit; nothing is removed then.
         """
         self.cache.make_room(nbytes, beside=self)
 
     def use(self) -> bool:
-        """Keep everybody from removing the entry until `release` or the end of this process, however it ends.
-
-        Processes that are forked from this one keep it in use until they end too.
+        """Protect the entry from removal until `release` or the end of this process and its forks.
 
         Returns:
-            Whether the entry is there; its files may still have to be built.
+            True if the entry exists; its files may still have to be built.
         """
-        if self._mark is None:
-            self._mark = Mark.share(self.folder / _MARK)
-        return self._mark is not None
+        if self._usage is None:
+            self._usage = UsageLock.share(self.folder / LOCK_FILE)
+        return self._usage is not None
 
     def release(self) -> None:
-        """Let the entry go, as far as this object is concerned; it was used until now."""
-        if self._mark is not None:
+        """End this object's use of the entry, and update the time of its last use."""
+        if self._usage is not None:
             self.touch()
-            self._mark.close()
-            self._mark = None
+            self._usage.close()
+            self._usage = None
 
     def is_used(self) -> bool:
-        """Return whether a process uses or builds the entry, this one included."""
-        if Mark.is_held(self.folder / _MARK):
+        """Return whether a process uses or builds the entry, including this one."""
+        if UsageLock.is_held(self.folder / LOCK_FILE):
             return True
         with suppress(OSError):
             try:
@@ -287,22 +284,22 @@ class CacheEntry:
         return False
 
     def touch(self) -> None:
-        """Note that the entry was used, where that may be noted."""
+        """Update the time of the last use, if the entry is writable."""
         with suppress(OSError):
-            (self.folder / _MARK).touch()
+            (self.folder / LOCK_FILE).touch()
 
     def clean(self) -> None:
-        """Remove what a builder that was killed has left; for the one who builds, within `locked`."""
-        for left in self.folder.glob(f"{BUILDING}*"):
-            left.unlink(missing_ok=True)
+        """Remove temporary files of interrupted builds; call it within `locked`."""
+        for file in self.folder.glob(f"{BUILDING}*"):
+            file.unlink(missing_ok=True)
 
     def remove(self) -> bool:
-        """Remove the entry unless others use or build it; this object's own use ends. Return whether it is gone.
+        """End this object's use and remove the entry unless others use or build it; return whether it was removed.
 
         Raises:
-            OSError: If it may not be removed.
+            OSError: If removal fails, for example for lack of permission.
         """
-        if self.folder.is_symlink() or self.folder.parent.is_symlink() or _size(self.folder) is None:
+        if self.folder.is_symlink() or self.folder.parent.is_symlink() or measure_entry(self.folder) is None:
             self.release()
             return not os.path.lexists(self.folder)
         try:
@@ -311,71 +308,25 @@ class CacheEntry:
             self.release()
             return False
         removed = self.folder.with_name(f"{self.key}.removed")
-        mark, self._mark = self._mark, None
+        usage, self._usage = self._usage, None
         try:
-            mark = Mark.take(self.folder / _MARK, mark)
-            if mark is None:
+            usage = UsageLock.take(self.folder / LOCK_FILE, usage)
+            if usage is None:
                 return False
-            # Whoever comes now finds no entry, rather than one that loses file after file.
+            # Renamed first, so that other processes never see a partly removed entry.
             shutil.rmtree(removed, ignore_errors=True)
             self.folder.rename(removed)
         finally:
-            if mark is not None:
-                mark.close()
+            if usage is not None:
+                usage.close()
             self._lock.release()
         shutil.rmtree(removed, ignore_errors=True)
         return True
 
-    def _forget_empty(self) -> None:
+    def _remove_if_empty(self) -> None:
         with suppress(OSError):
-            file = self.folder / _MARK
-            if [*self.folder.iterdir()] == [file] and (mark := Mark.take(file, None)) is not None:
+            file = self.folder / LOCK_FILE
+            if [*self.folder.iterdir()] == [file] and (usage := UsageLock.take(file, None)) is not None:
                 file.unlink()
                 self.folder.rmdir()
-                mark.close()
-
-
-class _Size(NamedTuple):
-    nbytes: int
-    last_used: float
-
-
-def cache_root(asked: str | None) -> Path:
-    """Return the folder for what later runs can use again: the one asked for, or the user's cache folder."""
-    if asked is not None:
-        return Path(asked).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unfreeze")
-
-
-def size_text(nbytes: float) -> str:
-    """Return a number of bytes as a person says it, such as "1.5 GB"; in powers of 1000."""
-    scales = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
-    unit = next((unit for unit, scale in scales.items() if nbytes >= scale), "kB")
-    return f"{nbytes / scales[unit]:.1f} {unit}"
-
-
-def _folders(parent: Path) -> list[Path]:
-    if parent.is_symlink():
-        return []
-    try:
-        return [path for path in parent.iterdir() if path.is_dir() and not path.is_symlink()]
-    except OSError:
-        return []
-
-
-def _size(folder: Path) -> _Size | None:
-    """Return what an entry's files take and when one was last written or touched; None for what is no entry."""
-    nbytes, last_used, names = 0, 0.0, set()
-    try:
-        with os.scandir(folder) as files:
-            for file in files:
-                with suppress(FileNotFoundError):
-                    found = file.stat(follow_symlinks=False)
-                    if stat.S_ISDIR(found.st_mode):
-                        return None
-                    names.add(file.name)
-                    nbytes += found.st_size
-                    last_used = max(last_used, found.st_mtime)
-    except OSError:
-        return None
-    return _Size(nbytes, last_used) if names & _SIGNS else None
+                usage.close()

@@ -1,20 +1,20 @@
-"""Files that processes lock to say that they use what stands beside them; the system forgets it when they end."""
+"""Locks that mark an entry as used; the kernel releases them when the processes end."""
 
 import errno
 import os
 from pathlib import Path
 
-_UNKNOWN = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
-"""Of a file system that knows no such locks."""
+_UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""Errors of file systems without flock."""
 
 _HAS_LOCKS = os.name == "posix"
-"""Elsewhere no folder can be renamed whose files are open, which does as well."""
+"""On Windows, folders with open files can't be renamed, which protects entries as well."""
 
 
-class Mark:
-    """A lock on a file: shared by all who use what it stands for, or held by the one who is to remove that.
+class UsageLock:
+    """A lock on a file of an entry: shared by its users, or exclusive for its removal.
 
-    It ends with `close`, or with the last process that has inherited it.
+    It is released by `close`, or at the end of the last process that inherited it.
     """
 
     def __init__(self, fd: int | None) -> None:
@@ -22,17 +22,17 @@ class Mark:
         self._owner = os.getpid()
 
     @classmethod
-    def share(cls, path: Path) -> "Mark | None":
-        """Say that this process uses what a file stands for; None where the file's folder is not there.
+    def share(cls, path: Path) -> "UsageLock | None":
+        """Return a shared lock of this process; None if the folder of the file is missing.
 
-        Where the file may be neither made nor opened, the mark is there for this process alone.
+        If the file can be neither created nor opened, the lock has no effect on other processes.
         """
         while path.parent.is_dir():
             fd = _open(path, create=True)
             if fd is None:
                 return cls(None) if path.parent.is_dir() else None
             try:
-                # It waits while another takes the file to remove it, and is then locked for nothing.
+                # This blocks while another process removes the entry; the file is then no longer at its path.
                 _lock(fd, shared=True)
                 if _is_at(fd, path):
                     return cls(fd)
@@ -43,15 +43,15 @@ class Mark:
         return None
 
     @classmethod
-    def take(cls, path: Path, own: "Mark | None") -> "Mark | None":
-        """Return a mark that nobody else has, or None where somebody has one.
+    def take(cls, path: Path, own: "UsageLock | None") -> "UsageLock | None":
+        """Return an exclusive lock, or None if another process has a lock.
 
         Args:
             path: The file.
-            own: A mark of the caller's, which ends.
+            own: The caller's shared lock, which is converted or released.
         """
         if own is not None and own._fd is not None and own._owner == os.getpid():
-            fd: int | None = own._fd  # forked processes share it, and do not stand against it
+            fd: int | None = own._fd  # the same lock as that of forked processes
         else:
             if own is not None:
                 own.close()
@@ -66,7 +66,7 @@ class Mark:
 
     @staticmethod
     def is_held(path: Path) -> bool:
-        """Return whether any process has a mark."""
+        """Return whether any process has a lock."""
         fd = _open(path, create=False)
         if fd is None:
             return False
@@ -76,9 +76,9 @@ class Mark:
             os.close(fd)
 
     def close(self) -> None:
-        """End it, for this process."""
+        """Release the lock for this process."""
         if self._fd is not None:
-            # Never unlocked: that would end it for forked processes too.
+            # Closed, not unlocked: unlocking would release it for forked processes too.
             os.close(self._fd)
             self._fd = None
 
@@ -95,13 +95,13 @@ def _open(path: Path, *, create: bool) -> int | None:
 
 
 def _lock(fd: int, *, shared: bool) -> bool:
-    """Lock a file, shared or, where nobody has a lock, alone; return False where somebody has."""
+    """Lock a file, shared or exclusive without waiting; return False if another process has a lock."""
     import fcntl
 
     try:
         fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno in _UNKNOWN
+        return error.errno in _UNSUPPORTED
     return True
 
 

@@ -1,4 +1,4 @@
-"""The owner of a directory: the one process that writes a run or a sweep."""
+"""Locks of directories: one process writes a run or a sweep."""
 
 import os
 import warnings
@@ -12,13 +12,13 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from unfreeze.errors import UnfreezeError
 
 LOCK = ".lock"
-"""The file that an owner locks; it holds the owner's process and host, a line each, and goes with the owner."""
+"""The file that the owner locks; it has the owner's process and host, a line each, and is removed at release."""
 
 SUMMARY_LOCK = ".summary.lock"
-"""Of a sweep, whose jobs may end at the same time: held while its summary is written."""
+"""The file that a job of a sweep locks to write the summary, because several jobs may end at the same time."""
 
-_GLANCE_S = 0.5
-"""Timeout of an attempt to lock: an owner that ends right now removes its file."""
+_ATTEMPT_S = 0.5
+"""Timeout of an attempt to lock, long enough for an owner that ends to remove its file."""
 
 _SUMMARY_S = 60.0
 
@@ -30,31 +30,31 @@ class DirectoryInUseError(UnfreezeError):
 class DirectoryLock:
     """The ownership of a directory, from `acquire` to `release` or the end of this process.
 
-    The lock is the kernel's (flock), so that an owner that was killed owns nothing, and processes that it has forked
-    don't either. It holds across hosts on NFS; where a file system has no such locks, a file marks the owner, and is
-    taken over where its process on this host has ended.
+    The lock is an flock, which the kernel releases if the owner is killed, and which forked processes do not inherit.
+    It works across hosts on NFS. On file systems without flock, a marker file is used, which another process takes
+    over if the owner on this host has ended.
     """
 
-    def __init__(self, lock: BaseFileLock, folder: Path, *, has_made_folder: bool) -> None:
+    def __init__(self, lock: BaseFileLock, folder: Path, *, created_folder: bool) -> None:
         self.folder = folder
         self._lock = lock
-        self._has_made_folder = has_made_folder
+        self._created_folder = created_folder
 
     @classmethod
     def acquire(cls, folder: Path, *, verb: str, advice: str) -> "DirectoryLock":
-        """Own a directory, which is made if it is not there.
+        """Acquire the ownership of a directory, which is created if missing.
 
         Args:
             folder: The directory of a run, a sweep or an evaluation.
-            verb: The command or key that asks for it, for the message.
-            advice: What to type instead of waiting, for the message.
+            verb: The command or key, for the message.
+            advice: Alternative to waiting, for the message.
 
         Raises:
-            DirectoryInUseError: If another process owns it, naming the process and its host.
-            UnfreezeError: If it can't be made or written to.
+            DirectoryInUseError: If another process owns it; the message names the process and its host.
+            UnfreezeError: If it can't be created or written to.
         """
         is_new = not folder.exists()
-        lock: BaseFileLock = FileLock(folder / LOCK, timeout=_GLANCE_S)
+        lock: BaseFileLock = FileLock(folder / LOCK, timeout=_ATTEMPT_S)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with warnings.catch_warnings():
@@ -69,11 +69,11 @@ class DirectoryLock:
                 f"{verb}: can't write in {str(folder)!r} ({error.strerror or error}); want a directory to write in, "
                 f"or {advice}"
             ) from None
-        return cls(lock, folder, has_made_folder=is_new)
+        return cls(lock, folder, created_folder=is_new)
 
     @staticmethod
     def check_unowned(folder: Path, *, verb: str, advice: str) -> None:
-        """Refuse a directory that another process owns, without owning or changing it.
+        """Check that no other process owns a directory, without acquiring or changing it.
 
         Raises:
             DirectoryInUseError: As `acquire`.
@@ -83,17 +83,17 @@ class DirectoryLock:
         with suppress(OSError), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             try:
-                with FileLock(folder / LOCK, timeout=_GLANCE_S):
+                with FileLock(folder / LOCK, timeout=_ATTEMPT_S):
                     return
             except Timeout:
                 raise _in_use(folder, verb, advice) from None
 
     def release(self) -> None:
-        """Give the directory up; one that was made for nothing goes with it."""
+        """Release the directory; remove it if it was created here and is empty."""
         if not self._lock.is_locked:
             return
         _release(self._lock)
-        if self._has_made_folder:
+        if self._created_folder:
             with suppress(OSError):
                 self.folder.rmdir()
 
@@ -105,7 +105,7 @@ def _in_use(folder: Path, verb: str, advice: str) -> DirectoryInUseError:
 
 
 def describe_owner(folder: Path) -> str:
-    """Return the process and the host that own a directory, as far as they are known."""
+    """Return the process and the host that own a directory, or "another process" if they are unknown."""
     with suppress(OSError, UnicodeDecodeError):
         pid, host, *_ = [*(folder / LOCK).read_text(encoding="utf-8").splitlines(), "", ""]
         if pid.isdigit() and host:
@@ -115,10 +115,10 @@ def describe_owner(folder: Path) -> str:
 
 @contextmanager
 def owned(folder: Path, *, verb: str, advice: str) -> Iterator[None]:
-    """Own a directory for a while, as `DirectoryLock.acquire` does.
+    """Own a directory in this context.
 
     Raises:
-        UnfreezeError: If it can't be owned.
+        UnfreezeError: As `DirectoryLock.acquire`.
     """
     lock = DirectoryLock.acquire(folder, verb=verb, advice=advice)
     try:
@@ -128,8 +128,8 @@ def owned(folder: Path, *, verb: str, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def writing_summary(folder: Path) -> Iterator[None]:
-    """Hold the lock of a sweep's summary while it is written; after a minute of waiting, write without it."""
+def summary_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a sweep's summary in this context; after a minute of waiting, go on without it."""
     lock: BaseFileLock = FileLock(folder / SUMMARY_LOCK, timeout=_SUMMARY_S)
     with warnings.catch_warnings(), suppress(Timeout, OSError):
         warnings.simplefilter("ignore", UserWarning)
@@ -142,7 +142,7 @@ def writing_summary(folder: Path) -> Iterator[None]:
 
 
 def _release(lock: BaseFileLock) -> None:
-    """Release a lock, and remove its file while it is locked: whoever opened the file then sees that it is gone."""
+    """Remove the file of a lock while it is locked, so that waiting processes notice the removal, and release it."""
     if not isinstance(lock, SoftFileLock):
         with suppress(OSError):
             Path(lock.lock_file).unlink(missing_ok=True)

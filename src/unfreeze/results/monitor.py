@@ -1,4 +1,4 @@
-"""The validation metrics that a run can be chosen by, and which way is better."""
+"""Validation metrics for model selection, and their direction."""
 
 import math
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ LABEL_MONITORS: dict[str, Mode] = {
     "val/ap_macro": "max",
     "val/auroc_macro": "max",
 }
-"""Those of images that may have several labels."""
+"""The metrics for several labels per image."""
 
 
 class Score(NamedTuple):
-    """One validation, as epochs, checkpoints and runs are chosen by it.
+    """The score of one validation, by which epochs, checkpoints and runs are selected.
 
     Attributes:
         value: The monitored metric.
-        loss: The validation loss in nats per image, which breaks ties; infinite where it is not known.
+        loss: The validation loss in nats per image, which breaks ties; infinite if unknown.
     """
 
     value: float
@@ -37,24 +37,24 @@ class Score(NamedTuple):
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any], monitor: str) -> "Score":
-        """Return the score of logged metrics; those of `val/loss` may be absent."""
+        """Return the score from logged metrics, of which `val/loss` may be absent."""
         return cls(float(metrics[monitor]), float(metrics.get("val/loss", math.inf)))
 
     def beats(self, best: "Score | None", mode: Mode) -> bool:
-        """Return whether this validation is better than the best so far: at equal values, the lower loss is."""
+        """Return whether this score is better than the best so far; ties are broken by the loss."""
         if best is None or self.value != best.value:
             return is_better(self.value, None if best is None else best.value, mode)
         return self.loss < best.loss
 
 
 def mode_of(monitor: str) -> Mode:
-    """Return which way a metric is better; that of one task, `val/<task>/acc`, as the mean of all tasks."""
+    """Return whether lower or higher is better for a metric, also for that of one task, `val/<task>/acc`."""
     split, *_, name = monitor.split("/")
     return {**MONITORS, **LABEL_MONITORS}[f"{split}/{name}"]
 
 
 def is_better(score: float, best: float | None, mode: Mode) -> bool:
-    """Return whether a score beats the best so far; the first does, a tie or what is not finite never."""
+    """Return whether a score is better than the best so far; false for ties and values that are not finite."""
     if not math.isfinite(score):
         return False
     if best is None:

@@ -1,1 +1,1 @@
-"""This machine and its processes: nothing of images or networks."""
+"""The operating system: files, processes, cores, memory and the terminal."""

@@ -1,11 +1,11 @@
-"""Copies to a device, and waiting for it, alike on every kind of accelerator."""
+"""Copies to a device and synchronisation, for every kind of accelerator."""
 
 import torch
 from torch import Tensor
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done what was asked of it; a CPU has."""
+    """Wait until a device has finished all submitted work; a no-op on a CPU."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
@@ -13,8 +13,8 @@ def synchronize(device: torch.device) -> None:
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the host on a device.
 
-    On CUDA the copy goes through page-locked memory and is not waited for. Elsewhere it is waited for: on MPS a copy
-    from memory that is freed meanwhile would read what comes after it.
+    On CUDA the copy is asynchronous, from pinned memory. Elsewhere it is synchronous: on MPS an asynchronous copy could
+    read memory that has been freed and reused.
     """
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)

@@ -1,4 +1,4 @@
-"""The control groups of this process, which a container limits (cgroup v2)."""
+"""The control groups of this process, through which containers set limits (cgroup v2)."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ _OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def control_groups() -> list[Path]:
-    """Return the folders of the process's control group and of those around it; none where there are no such."""
+    """Return the folders of the process's control group and its ancestors; empty if there are none."""
     try:
         lines = _OWN_CGROUP.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""A full disk, told in a line: what was written, how much it takes, and how much is free."""
+"""One-line errors for a full disk: the file, its size, and the free space."""
 
 import errno
 import shutil
@@ -12,7 +12,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFullError(UnfreezeError):
-    """There is no room for a file."""
+    """The disk has no space for a file."""
 
     exit_code = 1
 
@@ -25,13 +25,13 @@ class DiskFullError(UnfreezeError):
 
 
 @contextmanager
-def telling_full_disk(path: Path, nbytes: int | None = None) -> Iterator[None]:
-    """Raise one error for a full disk, whatever the writer makes of it.
+def full_disk_errors(path: Path, nbytes: int | None = None) -> Iterator[None]:
+    """Convert a writer's errors for a full disk to `DiskFullError`.
 
     Args:
-        path: The file that is written.
-        nbytes: The least that it takes, where that is known. PyTorch's writer fails with a RuntimeError that does not
-            name its reason; it is a full disk where less than that is free.
+        path: The file to write.
+        nbytes: Its minimum size, if known. PyTorch's writer raises a RuntimeError without a reason; it is taken for a
+            full disk if less than this is free.
 
     Raises:
         DiskFullError: If the disk is full.

@@ -1,74 +1,54 @@
-"""Files that are there whole or not at all, and what runs leave in them."""
+"""Atomic writing and reading of files: JSON, CSV, and paths for messages."""
 
 import csv
 import json
+import math
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from unfreeze.errors import UnfreezeError, first_line
-from unfreeze.system.disk import telling_full_disk
-
-ROOM = ".room"
-"""A file that keeps room on the disk for what a run writes when it ends."""
-
-_ROOM_BYTES = 1 << 18
+from unfreeze.system.disk import full_disk_errors
 
 BUILDING = ".building-"
-"""What the names of files begin with that are being written."""
+"""Prefix of the names of files that are being written."""
 
-_LONGEST_WORD = 80
+_MAX_WORD = 80
 _LFS = b"version https://git-lfs"
 
 
 def refuse_occupied(folder: Path, *, verb: str) -> None:
-    """Refuse to write into a folder that holds something; hidden files, such as its lock, do not count.
+    """Check that a folder is empty except for hidden files, such as its lock.
 
     Raises:
-        UnfreezeError: If it does.
+        UnfreezeError: If it is not empty.
     """
     if folder.exists() and any(not each.name.startswith(".") for each in folder.iterdir()):
         raise UnfreezeError(f"{verb}: {folder} is not empty; remove it, or name another place with --out")
 
 
 def file_word(name: str) -> str:
-    """Return a name as a part of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", name)[:_LONGEST_WORD] or "_"
-
-
-def reserve_room(folder: Path) -> None:
-    """Keep room in a folder for what is written last, so that a full disk can still be reported.
-
-    Raises:
-        DiskFullError: If there is none.
-    """
-    with replacing(folder / ROOM, _ROOM_BYTES) as building:
-        building.write_bytes(os.urandom(_ROOM_BYTES))
-
-
-def release_room(folder: Path) -> None:
-    """Give the room back, right before it is needed."""
-    with suppress(OSError):
-        (folder / ROOM).unlink(missing_ok=True)
+    """Return a name with only characters that are safe in file names."""
+    return re.sub(r"[^\w.-]+", "_", name)[:_MAX_WORD] or "_"
 
 
 @contextmanager
 def replacing(path: Path, nbytes: int | None = None) -> Iterator[Path]:
-    """Yield the path of a file to write, which takes the place of another at the end; none is left after an error.
+    """Yield a temporary path that replaces a file at the end of the context, or is removed after an error.
 
     Args:
-        path: Of the file that readers see, in a folder that is there.
-        nbytes: The least that it takes, where that is known.
+        path: The file to replace or create, in an existing folder.
+        nbytes: Its minimum size, if known.
 
     Raises:
-        DiskFullError: If there is no room for it.
+        DiskFullError: If the disk is full.
     """
     building = path.with_name(f"{BUILDING}{secrets.token_hex(4)}-{path.name}")
-    with telling_full_disk(path, nbytes):
+    with full_disk_errors(path, nbytes):
         try:
             yield building
             os.replace(building, path)
@@ -77,9 +57,9 @@ def replacing(path: Path, nbytes: int | None = None) -> Iterator[Path]:
 
 
 def strange_content(path: Path) -> str | None:
-    """Return in a few words what a file holds that is neither an image nor weights; None where nothing is known.
+    """Describe the content of a file that is neither an image nor weights; None if it is not recognised.
 
-    What a server answers in place of a file that needs a login or is gone, and what Git keeps of a large file.
+    Recognises the web page of a failed download and the pointer of a Git LFS file.
     """
     with path.open("rb") as file:
         start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -91,7 +71,7 @@ def strange_content(path: Path) -> str | None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table, whole or not at all; a file system's name may hold bytes that are no text."""
+    """Write a table atomically; bytes of file names that are not valid text are escaped."""
     with (
         replacing(path) as building,
         building.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -102,14 +82,14 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def read_json(path: Path, *, keys: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what a run has left in a file.
+    """Return the content of a run's JSON file.
 
     Args:
-        path: Of the file.
-        keys: What must be in it.
+        path: The file.
+        keys: Keys that it must have.
 
     Raises:
-        UnfreezeError: If it is not there, or not whole.
+        UnfreezeError: If the file is missing, damaged or incomplete.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -119,3 +99,33 @@ def read_json(path: Path, *, keys: Sequence[str] = ()) -> dict[str, Any]:
     if not isinstance(content, dict) or not content.keys() >= set(keys):
         raise UnfreezeError(f"{path} is not what a run has left; want a run's directory, as train.py leaves it")
     return content
+
+
+def shown_path(path: Path) -> str:
+    """Return a path relative to the working directory, if it is inside."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically; numbers that are not finite become null."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as building:
+        building.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def cache_root(folder: str | None) -> Path:
+    """Return the cache folder: the given one, or the default below the user's cache folder."""
+    if folder is not None:
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "unfreeze")

@@ -1,4 +1,4 @@
-"""This machine's memory: what is free, and what training on a CPU frees in one step and wants in the next."""
+"""Free memory of this machine, and reuse of freed memory by the C library."""
 
 import ctypes
 import os
@@ -12,10 +12,10 @@ _M_MMAP_MAX = -4
 
 
 def keep_freed_pages() -> None:
-    """Let the C library keep what is freed, where it is glibc; for the whole process.
+    """Make glibc keep freed memory, for the whole process; a no-op with other C libraries.
 
-    By default glibc gives large blocks back to the kernel at once, and each step pays again for the kernel to map and
-    clear them. Kept, they cost some percent of peak memory.
+    By default glibc returns large blocks to the kernel at once, which has to map and clear them again in each step.
+    Keeping them costs a few percent of peak memory.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -26,9 +26,9 @@ def keep_freed_pages() -> None:
 
 
 def free_memory_bytes() -> int:
-    """Return what the kernel could give; less where a container's limit is closer.
+    """Return the available memory of the machine, or of the container if that is less.
 
-    Where the kernel does not say, as on macOS, it is half of the machine's memory, or 4 GB where that is not known.
+    Without /proc/meminfo, as on macOS, half of the machine's memory, or 4 GB if that is unknown.
     """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -48,7 +48,7 @@ def _half_of_memory() -> int:
 
 
 def _free_in_groups() -> list[int]:
-    """Return what each control group with a limit leaves; pages of files that nobody has used lately can be had."""
+    """Return the free memory of each control group with a limit; inactive file pages count as free."""
     free = []
     for folder in control_groups():
         try:

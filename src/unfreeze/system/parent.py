@@ -1,4 +1,4 @@
-"""Ranks that end with the process that has started them, also where that was killed."""
+"""Termination of ranks with their parent process, even if that was killed."""
 
 import os
 import signal
@@ -11,9 +11,9 @@ _EVERY_S = 1.0
 
 
 def end_with_parent() -> None:
-    """Have this process killed when its parent ends.
+    """Kill this process when its parent ends.
 
-    A rank that is left alone waits for the others for minutes, or trains on, into a directory that it does not own.
+    An orphaned rank would wait for the others for minutes, or go on writing to a directory that it does not own.
     """
     if sys.platform == "linux":
         import ctypes

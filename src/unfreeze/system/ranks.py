@@ -1,9 +1,9 @@
-"""The place of this process among those that train together, as launchers tell it in the environment."""
+"""The rank of this process in distributed training, from the environment."""
 
 import os
 
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
-"""Set by torchrun, Lightning and Slurm; all of those that are set are 0 in the first process, and in no other."""
+"""Variables of torchrun, Lightning and Slurm; only in the first process are all that are set 0."""
 
 _INTERACTIVE_JOBS = ("bash", "interactive")
 """Slurm jobs that are a shell, in which Lightning starts the ranks itself."""
@@ -15,12 +15,12 @@ def is_first_process() -> bool:
 
 
 def is_rank() -> bool:
-    """Return whether this process has been started as one of several ranks on its machine."""
+    """Return whether this process was started as one of several ranks on its machine."""
     return "LOCAL_RANK" in os.environ
 
 
 def is_launched_externally() -> bool:
-    """Return whether torchrun or Slurm starts the ranks, each of which reads the command line by itself."""
+    """Return whether torchrun or Slurm starts the ranks, each with its own command line."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _number("WORLD_SIZE") > 1
     return _number("SLURM_NTASKS") > 1 and os.environ.get("SLURM_JOB_NAME") not in _INTERACTIVE_JOBS

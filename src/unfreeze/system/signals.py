@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: at once where nothing is lost, after the step where a checkpoint can be kept."""
+"""Handling of SIGINT and SIGTERM: immediate, or deferred to the end of a step to save a checkpoint."""
 
 import contextlib
 import signal
@@ -9,20 +9,20 @@ from unfreeze.errors import Stopped
 
 
 class StopSignals:
-    """Turns signals into `Stopped`; while deferring, the first one only sets `received`."""
+    """Handlers that raise `Stopped`; while deferring, the first signal only sets `received`."""
 
     def __init__(self) -> None:
         self.received: int | None = None
         self.deferring = False
 
     def install(self) -> None:
-        """Handle both signals; does nothing outside the main thread."""
+        """Install the handlers; a no-op outside the main thread."""
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, self._handle)
             signal.signal(signal.SIGTERM, self._handle)
 
     def release(self) -> None:
-        """Stop deferring; raise at once what was received meanwhile.
+        """Stop deferring; raise the signal that was received meanwhile.
 
         Raises:
             Stopped: If a signal was received.
@@ -33,7 +33,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let a signal end at once what is done here, and one that came before it.
+        """Stop deferring inside this context, so that signals raise immediately.
 
         Raises:
             Stopped: If a signal was or is received.
@@ -54,4 +54,4 @@ class StopSignals:
 
 
 STOP = StopSignals()
-"""The one of this process."""
+"""The handlers of this process."""

@@ -1,4 +1,4 @@
-"""Standard output and error: what their encoding lacks, readers that have left, and bars."""
+"""Standard output and error: unencodable characters, broken pipes, and progress bars."""
 
 import codecs
 import io
@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from typing import TextIO
 
 ASCII_FORMS = {"…": "-", "·": "-", "→": ">", "↑": "^", "±": "~", **dict.fromkeys("▏▎▍▌▋▊▉█", "#")}
-"""What stands for the signs of this project's own lines where the encoding lacks them; as wide, for tables."""
+"""Substitutes of one column for this project's symbols in encodings that lack them."""
 
 _DEGRADE = "unfreeze.degrade"
 
 
-def open_output(*, outlives_reader: bool = False) -> None:
-    """Make standard output and error write every text: what their encoding lacks in ASCII.
+def open_output(*, ignore_broken_pipe: bool = False) -> None:
+    """Make standard output and error write characters that their encoding lacks as ASCII.
 
     Args:
-        outlives_reader: Whether to go on, writing nowhere, when who reads the output has left, as `| head` does.
+        ignore_broken_pipe: Discard further output when the reader has closed the pipe, as `| head` does.
     """
     codecs.register_error(_DEGRADE, _degraded)
     for name in ("stdout", "stderr"):
@@ -27,13 +27,13 @@ def open_output(*, outlives_reader: bool = False) -> None:
         if not isinstance(stream, io.TextIOWrapper):
             continue
         stream.reconfigure(errors=_DEGRADE)
-        if outlives_reader:
+        if ignore_broken_pipe:
             stream.flush()
-            setattr(sys, name, _outliving(stream))
+            setattr(sys, name, _ignoring_broken_pipe(stream))
 
 
 def flush_output() -> None:
-    """Write what is held back, and nothing at all where nobody reads it; the interpreter would print a traceback."""
+    """Flush both streams; after a broken pipe, discard the rest instead of printing a traceback."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -42,23 +42,23 @@ def flush_output() -> None:
 
 
 def _degraded(error: UnicodeError) -> tuple[str, int]:
-    """Return ASCII for the characters that can't be encoded, and where to go on."""
+    """Return ASCII for the characters that can't be encoded, and the position after them."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_ascii_form, error.object[error.start : error.end])), error.end
 
 
 def _ascii_form(character: str) -> str:
-    """Return the form of our own signs, the letter without its accent, or else the character's number."""
+    """Return the substitute of a symbol, the letter without its accent, or else an escape."""
     letter = unicodedata.normalize("NFKD", character)[0]
     return ASCII_FORMS.get(character) or (letter if letter.isascii() else ascii(character)[1:-1])
 
 
-class _Outliving(io.FileIO):
-    """A file that takes what nobody reads any more.
+class _PipeFile(io.FileIO):
+    """A file that ignores a broken pipe.
 
     Args:
-        stream: What is written to it; kept, since it closes the file when it goes.
+        stream: The stream to replace; referenced, because it closes the file when it is collected.
     """
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
@@ -66,7 +66,7 @@ class _Outliving(io.FileIO):
         self._stream = stream
 
     def write(self, data: object, /) -> int:
-        """Write bytes; all of them count as written when the reader has left."""
+        """Write bytes; after a broken pipe, count all of them as written."""
         try:
             return super().write(data)  # type: ignore[arg-type]
         except BrokenPipeError:
@@ -74,9 +74,9 @@ class _Outliving(io.FileIO):
             return len(data)  # type: ignore[arg-type]
 
 
-def _outliving(stream: io.TextIOWrapper) -> TextIO:
+def _ignoring_broken_pipe(stream: io.TextIOWrapper) -> TextIO:
     return io.TextIOWrapper(
-        io.BufferedWriter(_Outliving(stream)),
+        io.BufferedWriter(_PipeFile(stream)),
         stream.encoding,
         _DEGRADE,
         line_buffering=stream.line_buffering,
@@ -85,14 +85,14 @@ def _outliving(stream: io.TextIOWrapper) -> TextIO:
 
 
 def _discard(fd: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, fd)
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, fd)
+    os.close(null)
 
 
 @contextmanager
 def counting_bar(title: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Yield what takes the number of things done, and shows it in a bar where there is a terminal."""
+    """Yield a function that shows the number of completed items in a progress bar, if there is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
