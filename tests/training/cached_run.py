@@ -10,7 +10,7 @@ from tests.training.conftest import Probe, make_classifier, make_source
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.splits.splits import split_source
 from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
-from unfreeze.training.features.demand import PrefixCacheOptions
+from unfreeze.training.features.options import PrefixCacheOptions
 from unfreeze.training.features.prefix_cache import FrozenPrefixCache
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.plan.plan import Rates, Stage

@@ -21,7 +21,7 @@ from unfreeze.models.spec import HeadSpec
 from unfreeze.system.signals import STOP
 from unfreeze.training.callbacks.checkpointing import LastCheckpoint
 from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
-from unfreeze.training.features.demand import PrefixCacheOptions
+from unfreeze.training.features.options import PrefixCacheOptions
 from unfreeze.training.features.prefix_cache import FrozenPrefixCache
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.param_groups import OptimizerSpec

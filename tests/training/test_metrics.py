@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unfreeze.evaluation.metrics import judge_answers, judge_labels
+from unfreeze.evaluation.metrics import compute_metrics, multilabel_metrics
 from unfreeze.models.outputs import Outputs
-from unfreeze.training.metrics import label_metrics, taken, validation_metrics
+from unfreeze.training.metrics import compute_and_reset, label_metrics, validation_metrics
 
 NAMES = ("a", "b", "c", "d")
 
@@ -29,11 +29,11 @@ def test_classes(labels: list[int], seed: int) -> None:
         logits = draws(7, 4, seed=seed)
         for rows in (slice(0, 3), slice(3, None)):
             metrics.update(logits[rows], truth[rows])
-        said = {key: value.item() for key, value in taken(metrics).items()}
+        said = {key: value.item() for key, value in compute_and_reset(metrics).items()}
         assert said.keys() == {
             f"val/{key}" for key in ("acc", "acc_balanced", "precision_macro", "recall_macro", "f1_macro")
         }
-        assert said == said_by_the_test(judge_answers(logits, truth, Outputs.of(NAMES)), said)
+        assert said == said_by_the_test(compute_metrics(logits, truth, Outputs.of(NAMES)), said)
 
 
 def columns(*share: int) -> Tensor:
@@ -46,6 +46,6 @@ def test_labels(truth: Tensor, seed: int) -> None:
     metrics, logits = label_metrics(4), draws(7, 4, seed=seed)
     for rows in (slice(0, 3), slice(3, None)):
         metrics.update(logits[rows].sigmoid(), truth[rows])
-    said = {key: value.item() for key, value in taken(metrics).items()}
+    said = {key: value.item() for key, value in compute_and_reset(metrics).items()}
     assert {"val/acc", "val/acc_exact", "val/f1_macro", "val/ap_macro", "val/auroc_macro"} <= said.keys()
-    assert said == said_by_the_test(judge_labels(logits, truth, NAMES), said)
+    assert said == said_by_the_test(multilabel_metrics(logits, truth, NAMES), said)

@@ -180,13 +180,14 @@ def test_ranks_gather_what_a_test_has_found_before_it_ends(monkeypatch: pytest.M
         return compute(metric)
 
     module, trainer = ImageClassifier(make_classifier(CLASSES, dropout=None)), quiet_trainer()
-    for metric in (module.test_logits, module.test_labels, module.test_indices):
+    held = module._test_predictions
+    for metric in (held._logits, held._labels, held._indices):
         monkeypatch.setattr(metric, "compute", partial(noted, metric))
     images = smooth_noise(COUNT, 36, 36)
     pixels = ResidentPixels(images.permute(0, 2, 3, 1).contiguous())
     loader = EvalLoader(pixels, LABELS, np.arange(COUNT)[::-1].copy(), batch_size=3)
     trainer.test(module, loader, verbose=False)
-    logits, labels, indices = module.test_answers()
+    logits, labels, indices = module.test_predictions()
     assert gathered_while == [True] * 3
     assert torch.equal(indices, torch.arange(COUNT))
     assert torch.equal(labels, LABELS)
@@ -198,6 +199,6 @@ def test_ranks_gather_what_a_test_has_found_before_it_ends(monkeypatch: pytest.M
 def test_what_tasks_count_stays_on_the_device_of_the_network() -> None:
     outputs = Outputs((TaskClasses("tone", ("dark", "bright")), TaskClasses("hue", ("blue", "red", "green"))))
     objective = Multitask(outputs, task_weights={"tone": 3.0})
-    assert objective.shares.tolist() == [0.75, 0.25]
-    assert objective.to("meta").shares.is_meta
+    assert objective.weight_of_task.tolist() == [0.75, 0.25]
+    assert objective.to("meta").weight_of_task.is_meta
     assert not objective.state_dict()

@@ -15,7 +15,7 @@ from unfreeze.models.outputs import Outputs, TaskClasses
 from unfreeze.training.losses import (
     distillation_loss,
     focal_loss,
-    label_loss,
+    multilabel_loss,
     positive_weights,
     similarity_loss,
     weighted_cross_entropy,
@@ -79,13 +79,15 @@ class TestFormulas:
     def test_labels_cost_the_binary_cross_entropy(self) -> None:
         logits, labels, weights = draws(IMAGES, 3), several_labels(), torch.tensor([2.0, 1.0, 0.5])
         expected = F.binary_cross_entropy_with_logits(logits, 0.8 * labels + 0.1, pos_weight=weights)
-        torch.testing.assert_close(label_loss(logits, labels, positive_weights=weights, label_smoothing=0.2), expected)
+        torch.testing.assert_close(
+            multilabel_loss(logits, labels, positive_weights=weights, label_smoothing=0.2), expected
+        )
 
     @pytest.mark.parametrize("gamma", [0.5, 2.0])
     def test_the_focal_loss_of_labels_is_torchvisions(self, gamma: float) -> None:
         logits, labels = draws(IMAGES, 3), several_labels()
         expected = sigmoid_focal_loss(logits, labels.float(), alpha=-1, gamma=gamma, reduction="mean")
-        torch.testing.assert_close(label_loss(logits, labels, gamma=gamma), expected)
+        torch.testing.assert_close(multilabel_loss(logits, labels, gamma=gamma), expected)
 
     def test_weights_even_having_a_label_and_not_having_it_out(self) -> None:
         labels = torch.tensor([[1, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]])
@@ -98,13 +100,13 @@ class TestLosses:
         objective = Distill(("a", "b", "c"), alpha=0.3, temperature=2.0, label_smoothing=0.1)
         expected = 0.7 * F.cross_entropy(logits, labels, label_smoothing=0.1)
         expected += 0.3 * distillation_loss(logits, said, temperature=2.0)
-        torch.testing.assert_close(objective.loss(logits, batch_of(labels, taught=said)), expected)
+        torch.testing.assert_close(objective.loss(logits, batch_of(labels, soft_targets=said)), expected)
 
     def test_a_student_of_features_pays_for_what_its_head_sees(self) -> None:
         logits, features, said = draws(IMAGES, 3), draws(IMAGES, 5, seed=1), draws(IMAGES, 7, seed=2)
         labels = torch.arange(IMAGES) % 3
         objective = Distill(("a", "b", "c"), on_features=True, alpha=1.0)
-        loss = objective.loss(logits, batch_of(labels, taught=said), features)
+        loss = objective.loss(logits, batch_of(labels, soft_targets=said), features)
         torch.testing.assert_close(loss, similarity_loss(features, said))
 
     @pytest.mark.parametrize("gamma", [0.0, 2.0])
@@ -133,7 +135,7 @@ class TestLosses:
         targets = objective.mixed_targets(labels, torch.ones(IMAGES))
         mixed = batch_of(labels, targets=targets)
         torch.testing.assert_close(objective.loss(logits, mixed), objective.loss(logits, batch_of(labels)))
-        assert torch.equal(objective.shown(targets), labels)
+        assert torch.equal(objective.dominant_labels(targets), labels)
         halves = objective.mixed_targets(labels, torch.full((IMAGES,), 0.25))
         torch.testing.assert_close(halves, 0.25 * targets + 0.75 * targets.roll(1, 0))
 
@@ -147,14 +149,14 @@ class TestAnswers:
     def test_tasks_are_logged_each_and_as_their_mean(self) -> None:
         logits, labels = draws(IMAGES, 5), two_tasks()
         objective = Multitask(TASKS)
-        objective.note(logits, labels)
-        told = objective.validation()
+        objective.update(logits, labels)
+        told = objective.compute()
         right = objective.right(logits, labels).float()
         torch.testing.assert_close(told["val/class/acc"], right[:, 0].mean())
         torch.testing.assert_close(told["val/kind/acc"], right[:, 1].mean())
         torch.testing.assert_close(told["val/acc"], right.mean())
-        objective.note(logits[:1], labels[:1])
-        assert float(objective.validation()["val/class/acc"]) == float(right[0, 0]), "the next validation begins anew"
+        objective.update(logits[:1], labels[:1])
+        assert float(objective.compute()["val/class/acc"]) == float(right[0, 0]), "the next validation begins anew"
 
     def test_thresholds_have_the_best_f1_that_any_has(self) -> None:
         scores = draws(60, 3).sigmoid().numpy()
@@ -168,8 +170,8 @@ class TestAnswers:
     def test_thresholds_that_validation_chose_stand_in_the_checkpoint(self) -> None:
         objective = Multilabel(LABELS)
         scores, labels = torch.tensor([[0.2, 0.1, 0.9], [0.3, 0.2, 0.8]]), torch.tensor([[0, 0, 0], [1, 0, 1]])
-        objective.note(scores.logit(), labels)
-        assert 0 <= float(objective.validation()["val/acc"]) <= 1
+        objective.update(scores.logit(), labels)
+        assert 0 <= float(objective.compute()["val/acc"]) <= 1
         assert objective.state_dict()["thresholds"].tolist() == pytest.approx([0.25, 0.5, 0.4])
 
     @pytest.mark.parametrize("gap", [1, 2])

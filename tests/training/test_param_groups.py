@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.training.conftest import make_classifier
-from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups, only_live_groups
+from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups
+from unfreeze.training.step_savings import only_live_groups
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])

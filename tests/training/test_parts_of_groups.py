@@ -11,13 +11,14 @@ from torch import nn
 
 from tests.composing import composed
 from tests.training.conftest import Probe, equal, make_classifier, make_source, state_of
+from unfreeze.config.values import check_values
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.splits.splits import split_source
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.groups import choose_parameters
-from unfreeze.runs.build.data import build_source, resolve
-from unfreeze.runs.build.outputs import answers_of
-from unfreeze.runs.fit import check_values
+from unfreeze.runs.builders.outputs import outputs_of
+from unfreeze.runs.builders.plan import build_plan
+from unfreeze.runs.builders.source import build_source
 from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.plan.plan import Plan, Rates, Stage
@@ -92,10 +93,10 @@ def test_batches_of_one_image_train_and_norms_stand(size: int, fit: Fit) -> None
 
 def test_after_a_batch_of_one_norms_count_again() -> None:
     module = ImageClassifier(make_classifier()).train()
-    module._let_norms_stand(True)
+    module._use_running_statistics(True)
     norms = [each for each in module.network.modules() if isinstance(each, nn.BatchNorm2d)]
     assert not any(norm.training for norm in norms)
-    module._let_norms_stand(False)
+    module._use_running_statistics(False)
     assert all(norm.training for norm in norms)
 
 
@@ -112,6 +113,6 @@ def test_after_a_batch_of_one_norms_count_again() -> None:
 def test_rates_go_by_the_global_batch(typed: list[str], factor: float) -> None:
     overrides = ["data=digits", "model=tiny", "trainer.accelerator=cpu", *typed]
     config = check_values(composed(*overrides), overrides)
-    plan = resolve(config, answers_of(config, build_source(config).tasks)[0])
+    plan = build_plan(config, outputs_of(config, build_source(config).tasks)[0])
     assert np.allclose(plan.stages[0].rates, np.array([1e-3]) * factor)
     assert np.allclose(plan.stages[1].rates, np.array([1e-3, 1e-4]) * factor)

@@ -103,10 +103,10 @@ def test_the_reference_run_goes_through_all_stages(uninterrupted: Path) -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        pytest.param(4, id="in the head stage, before any checkpoint"),
-        pytest.param(14, id="in the head stage, in mid-epoch"),
+        pytest.param(4, id="in the head stage, before any checkpoint", marks=pytest.mark.slow),
+        pytest.param(14, id="in the head stage, in mid-epoch", marks=pytest.mark.slow),
         pytest.param(19, id="just after a stage change"),
-        pytest.param(-4, id="in mid-epoch of the last stage"),
+        pytest.param(-4, id="in mid-epoch of the last stage", marks=pytest.mark.slow),
     ],
 )
 def test_killed(step: int, uninterrupted: Path, tmp_path: Path) -> None:
@@ -118,7 +118,10 @@ def test_killed(step: int, uninterrupted: Path, tmp_path: Path) -> None:
     assert_same_run(tmp_path, uninterrupted)
 
 
-@pytest.mark.parametrize(("name", "step", "code"), [("SIGTERM", 23, 143), ("SIGINT", 41, 130), ("SIGTERM", 9, 143)])
+@pytest.mark.parametrize(
+    ("name", "step", "code"),
+    [("SIGTERM", 23, 143), ("SIGINT", 41, 130), pytest.param("SIGTERM", 9, 143, marks=pytest.mark.slow)],
+)
 def test_stopped_between_steps(name: str, step: int, code: int, uninterrupted: Path, tmp_path: Path) -> None:
     stopped = run(tmp_path, *KILL, f"+callbacks.kill.step={step}", f"+callbacks.kill.name={name}")
     assert stopped.code == code
@@ -133,8 +136,15 @@ def test_stopped_between_steps(name: str, step: int, code: int, uninterrupted: P
 ENDS_BY_PATIENCE = "strategy.stages=[{name: head, train: 1, epochs: 30, patience: 1}]"
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-@pytest.mark.parametrize("extra", [[], [ENDS_BY_PATIENCE]], ids=["after the last epoch", "after patience"])
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        pytest.param("SIGKILL", [], id="SIGKILL after the last epoch", marks=pytest.mark.slow),
+        pytest.param("SIGTERM", [], id="SIGTERM after the last epoch"),
+        pytest.param("SIGKILL", [ENDS_BY_PATIENCE], id="SIGKILL after patience"),
+        pytest.param("SIGTERM", [ENDS_BY_PATIENCE], id="SIGTERM after patience", marks=pytest.mark.slow),
+    ],
+)
 def test_ended_while_testing(name: str, extra: list[str], uninterrupted: Path, tmp_path: Path) -> None:
     killed = run(tmp_path, *extra, *KILL, f"+callbacks.kill.name={name}")
     assert killed.code == (-signal.SIGKILL if name == "SIGKILL" else 143)
@@ -148,6 +158,7 @@ def test_ended_while_testing(name: str, extra: list[str], uninterrupted: Path, t
         assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_killed_with_limited_epochs_and_resumed_elsewhere(tmp_path: Path) -> None:
     """Epochs that end before the loader does, and a run's directory that was moved in between."""
     limit = "trainer.limit_train_batches=4"
@@ -167,7 +178,7 @@ def test_a_broken_last_checkpoint_names_one_that_is_whole(uninterrupted: Path, t
     refused = train(["resume=run", "callbacks.kill=null"], tmp_path)
     assert refused.code == 2
     assert refused.err.count("\n") == 1
-    assert "last.ckpt: can't be read as a checkpoint (it is not whole: its end is missing)" in refused.err
+    assert "last.ckpt: can't be read as a checkpoint (it is incomplete: its end is missing)" in refused.err
     epoch = torch.load(last.with_name("best.ckpt"), weights_only=True)["epoch"] + 1
     assert f"best.ckpt beside it is whole, of epoch {epoch}: copy it to {last} and type resume=" in refused.err
     shutil.copyfile(last.with_name("best.ckpt"), last)
@@ -179,6 +190,7 @@ def test_a_broken_last_checkpoint_names_one_that_is_whole(uninterrupted: Path, t
         assert all(torch.equal(got[key], want[key]) for key in want), name
 
 
+@pytest.mark.slow
 def test_killed_on_cached_views(tmp_path: Path) -> None:
     """Features that were in memory, and are gone with the process, are computed again to the same bits."""
     views = ["cache.views=2", "augment=standard", "head.dropout=0.3"]

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: activations inside a block are computed again in the backward pass instead of being kept."""
+"""Gradient checkpointing: the backward pass recomputes the activations inside a block instead of storing them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -10,11 +10,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from unfreeze.models.classifier import Classifier
-from unfreeze.models.groups import BATCH_NORMS
+from unfreeze.models.norms import BATCH_NORMS
 
 
 def recompute_blocks(classifier: Classifier) -> int:
-    """Let the blocks of a backbone keep their inputs alone, and compute the rest again for the gradient.
+    """Have the blocks of a backbone store their inputs alone, and recompute the rest in the backward pass.
 
     Results and gradients are the same to the bit; norms count each batch once. A block is a child of what makes up a
     layer group, or the whole of it where that has no children in a row. The state_dict stays what it was.
@@ -55,7 +55,7 @@ def _recomputed(forward: Any, norms: list[Any], *inputs: Any, **more: Any) -> An
 
 @contextmanager
 def _not_counting(norms: list[Any]) -> Iterator[None]:
-    """Let norms see a batch again without counting it again."""
+    """Run a batch through norms again without updating their statistics."""
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -62,7 +62,7 @@ def focal_loss(
     return -(smooth * missed**gamma * log_p).sum() / counted.sum()
 
 
-def label_loss(
+def multilabel_loss(
     logits: Tensor,
     targets: Tensor,
     *,
@@ -70,7 +70,7 @@ def label_loss(
     positive_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Return the binary cross entropy or the focal loss (Lin et al. 2017, eq. 4) of labels that may stand together.
+    """Return the binary cross entropy or the focal loss (Lin et al. 2017, eq. 4) of labels that may occur together.
 
     Args:
         logits: Shape (N, L).
@@ -92,7 +92,7 @@ def label_loss(
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Return how far a student's answers are from its teacher's (Hinton et al. 2015): T^2 KL(teacher || student).
+    """Return the softened KL divergence from teacher to student (Hinton et al. 2015): T^2 KL(teacher || student).
 
     Both are softened by the temperature T; T^2 keeps the gradient's size the same for any.
 

@@ -1,4 +1,4 @@
-"""What validation measures beside the loss."""
+"""The metrics of validation beside the loss."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from torchmetrics.classification import (
     MultilabelStatScores,
 )
 
-from unfreeze.models.outputs import GIVEN_AT
+from unfreeze.models.outputs import DEFAULT_THRESHOLD
 
 _PREFIX = "val/"
 _COUNTS = "counts"
@@ -79,7 +79,7 @@ def best_thresholds(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> l
     chosen = []
     for own, truth in zip(scores.T.astype(np.float64), labels.T, strict=True):
         if not truth.any():
-            chosen.append(GIVEN_AT)
+            chosen.append(DEFAULT_THRESHOLD)
             continue
         precision, recall, at = precision_recall_curve(truth, own)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
@@ -89,10 +89,10 @@ def best_thresholds(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> l
     return chosen
 
 
-def taken(metrics: MetricCollection) -> dict[str, Tensor]:
-    """Return the values of metrics, and begin them again; means are over what occurs, as in a test."""
+def compute_and_reset(metrics: MetricCollection) -> dict[str, Tensor]:
+    """Return the values of metrics, and reset them; macro means are over the classes that occur, as in a test."""
     with warnings.catch_warnings():
-        # A label that no image has, or that all have, was told of before the training.
+        # The run warned of labels that no image or every image has before training.
         warnings.filterwarnings("ignore", "No (positive|negative) samples")
         values: dict[str, Tensor] = metrics.compute()
     metrics.reset()
@@ -109,10 +109,10 @@ def taken(metrics: MetricCollection) -> dict[str, Tensor]:
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean of those that count, without waiting for the device; 0 where none does."""
+    """Return the mean over a mask, without a host sync; 0 for an empty mask."""
     return torch.where(counted, values, 0).sum() / counted.sum().clamp(min=1)
 
 
 def joined(values: Tensor | Sequence[Tensor]) -> Tensor:
-    """Return what a split's batches left, `[N, ...]`, as one tensor, whether it is kept as one or as a list."""
+    """Return the state of a metric over a split's batches as one tensor, shape (N, ...), also where it is a list."""
     return values if isinstance(values, Tensor) else torch.cat(list(values))

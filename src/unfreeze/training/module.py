@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import lightning as L
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import CatMetric, MeanMetric
+from torchmetrics import MeanMetric
 
 from unfreeze.data.augment.augment import augment_batch
 from unfreeze.data.augment.draws import uniform_draws
@@ -18,26 +19,27 @@ from unfreeze.data.augment.presets import PRESETS, Augmentation, AugmentName
 from unfreeze.data.loader import Batch
 from unfreeze.errors import TrainingFailedError
 from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, FrozenNorm
-from unfreeze.models.groups import BATCH_NORMS
 from unfreeze.models.heads import head_inputs
+from unfreeze.models.norms import BATCH_NORMS
 from unfreeze.models.preprocessing import Preprocessing
 from unfreeze.models.weights import CHECKPOINT_KEY
 from unfreeze.system.accelerator import to_device
-from unfreeze.training.features.table import CachedPrefix
+from unfreeze.training.gathering import TestPredictions
 from unfreeze.training.objectives import Classify, Multilabel, Objective
-from unfreeze.training.param_groups import OptimizerSpec, build_optimizer, build_param_groups, only_live_groups
+from unfreeze.training.param_groups import OptimizerName, OptimizerSpec, build_optimizer, build_param_groups
+from unfreeze.training.step_savings import PlainHookName, only_live_groups
 from unfreeze.training.train_means import TrainMeans
 
 
-class Teaching(Protocol):
-    """Who answers the batches that are trained on."""
+class SoftTargets(Protocol):
+    """A teacher's outputs for the batches that are trained on."""
 
-    def answers(self, batch: Batch, epoch: int) -> Tensor:
-        """Return what is said of the images of a batch, on the device of the training, shape (N, D)."""
+    def soft_targets(self, batch: Batch, epoch: int) -> Tensor:
+        """Return the teacher's logits or features for a batch, on the device of the training, shape (N, D)."""
         ...
 
 
-class ImageClassifier(L.LightningModule):
+class ImageClassifier(PlainHookName, L.LightningModule):
     """Trains a classifier on batches of uint8 images.
 
     It augments and normalises on the device, and keeps what is frozen in eval mode. Which groups are live is up to
@@ -51,11 +53,8 @@ class ImageClassifier(L.LightningModule):
         augment: Augmentation of the training images, or the name of a preset.
         mirror: Whether augmentation may mirror images.
         seed: Decides the augmentation's draws.
-        channels_last: Whether images and convolutions lie in memory with their channels last, which is mostly faster.
-
-    Attributes:
-        cached: What takes the place of the frozen prefix in batches that come without images; None for nothing.
-        teacher: Who says beside the labels what the images show; None for nobody.
+        channels_last: Memory layout of images and convolutions; false for runs of earlier versions.
+        teacher: Gives soft targets beside the labels; None without distillation.
     """
 
     def __init__(
@@ -69,6 +68,7 @@ class ImageClassifier(L.LightningModule):
         mirror: bool = True,
         seed: int = 0,
         channels_last: bool = True,
+        teacher: SoftTargets | None = None,
     ) -> None:
         super().__init__()
         self.classifier = classifier
@@ -81,29 +81,19 @@ class ImageClassifier(L.LightningModule):
         self.mirror = mirror
         self.objective = objective or Classify(classifier.outputs)
         self.seed = seed
-        self.cached: CachedPrefix | None = None
-        self.teacher: Teaching | None = None
+        self._suffix: Callable[..., Tensor] | None = None
+        self._teacher = teacher
         self._live = frozenset(group.name for group in classifier.groups)
         self._live_parameters = list(self.network.parameters())
         self._frozen_norm: FrozenNorm = "eval"
-        self._norms_stand = False
+        self._uses_running_statistics = False
         self.train_means = TrainMeans(self.objective.right)
         self.val_loss = MeanMetric(nan_strategy="disable")
-        self.test_logits = CatMetric(nan_strategy="disable")
-        self.test_labels = CatMetric(nan_strategy="disable")
-        self.test_indices = CatMetric(nan_strategy="disable")
-        self._tested: tuple[Tensor, ...] = ()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; the name of the running hook, which is set 20 times a step, as a plain one."""
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+        self._test_predictions = TestPredictions()
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the network sees."""
+        """The preprocessing of the network."""
         return self.classifier.preprocessing
 
     @property
@@ -114,7 +104,7 @@ class ImageClassifier(L.LightningModule):
     def set_live_groups(
         self, live: frozenset[str], frozen_norm: FrozenNorm = "eval", only: Collection[str] | None = None
     ) -> None:
-        """Let some layer groups train, or some parameters of them alone, and freeze the others; twice changes nothing.
+        """Make some layer groups trainable, or some of their parameters, and freeze the others; idempotent.
 
         Args:
             live: Names of the groups.
@@ -126,8 +116,24 @@ class ImageClassifier(L.LightningModule):
         self._live_parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.train(self.training)
 
+    def set_suffix(self, suffix: Callable[..., Tensor] | None) -> None:
+        """Run batches of stored features through the live part of the network.
+
+        Args:
+            suffix: Takes the activations of a batch, returns logits, shape (N, number of classes); None for none.
+        """
+        object.__setattr__(self, "_suffix", suffix)  # no child: its modules are the network's
+
+    def set_augmentation(self, augment: AugmentName | Augmentation) -> None:
+        """Augment the training images in another way from now on."""
+        self.augment = augment
+
+    def set_optimizer(self, name: OptimizerName) -> None:
+        """Build another optimizer the next time that one is configured."""
+        self.optimizer_spec = replace(self.optimizer_spec, name=name)
+
     def train(self, mode: bool = True) -> "ImageClassifier":
-        """Set the training mode of what is live; what is frozen stays in eval mode whoever calls."""
+        """Set the training mode of the live groups; frozen groups stay in eval mode."""
         super().train(mode)
         if mode:
             self.classifier.set_frozen_modes(self._live, self._frozen_norm)
@@ -146,23 +152,21 @@ class ImageClassifier(L.LightningModule):
         return logits
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Send images and labels; the indices stay, so that what they draw is known without waiting for the device."""
-        if batch.images.device == batch.labels.device == device:
-            return batch
-        images, labels = super().transfer_batch_to_device((batch.images, batch.labels), device, dataloader_idx)
-        return batch._replace(images=images, labels=labels)
+        """Move images or features and labels; the indices stay, so that augmentation is drawn without a host sync."""
+        images, labels = batch.images, batch.labels
+        features = tuple(to_device(value, device) for value in batch.features)
+        if labels.device != device or (images is not None and images.device != device):
+            images, labels = super().transfer_batch_to_device((images, labels), device, dataloader_idx)
+        return batch._replace(images=images, labels=labels, features=features)
 
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment and normalise a batch of uint8 images on its device, or fetch what is cached of them."""
+        """Augment and normalise a batch of uint8 images on its device; features are served ready."""
         training = self.trainer.training
-        if training and self.teacher is not None:
-            batch = batch._replace(taught=self.teacher.answers(batch, self.current_epoch))
-        if batch.images.ndim == 1:
-            assert self.cached is not None, "a batch without images, and nothing cached"
-            table = self.cached.train if training else self.cached.evaluate
-            assert table is not None
-            return batch._replace(features=table.gather(batch.indices, self.device))
+        if training and self._teacher is not None:
+            batch = batch._replace(soft_targets=self._teacher.soft_targets(batch, self.current_epoch))
+        if batch.images is None:
+            return batch
         return self.prepared_for_training(batch) if training else self.prepared_for_evaluation(batch)
 
     def prepared_for_training(self, batch: Batch, epoch: int | None = None) -> Batch:
@@ -173,17 +177,18 @@ class ImageClassifier(L.LightningModule):
             epoch: The epoch whose draws augment it; None for the current one.
         """
         batch = self._augmented(batch, self.current_epoch if epoch is None else epoch)
-        images = self.preprocessing.normalize(batch.images)
+        images = self.preprocessing.normalize(batch.pixels)
         return batch._replace(images=images.contiguous(memory_format=self._layout))
 
     def prepared_for_evaluation(self, batch: Batch) -> Batch:
-        """Return a batch of uint8 images on its device as the network is judged on it."""
-        return batch._replace(images=self.preprocessing(batch.images).contiguous(memory_format=self._layout))
+        """Return a batch of uint8 images on its device in the preprocessing of evaluation."""
+        images = self.preprocessing(batch.pixels).contiguous(memory_format=self._layout)
+        return batch._replace(images=images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, a scalar in nats per image; a mixed image is counted as what it shows most of."""
         objective = self.objective
-        self._let_norms_stand(len(batch.labels) == 1)
+        self._use_running_statistics(len(batch.labels) == 1)
         if objective.sees_features:
             with head_inputs(self.classifier) as seen:
                 logits = self._logits_to_train(batch)
@@ -191,19 +196,19 @@ class ImageClassifier(L.LightningModule):
         else:
             logits = self._logits_to_train(batch)
             loss = objective.loss(logits, batch)
-        labels = batch.labels if batch.targets is None else objective.shown(batch.targets)
-        self.train_means.note(loss, logits, labels)
+        labels = batch.labels if batch.targets is None else objective.dominant_labels(batch.targets)
+        self.train_means.add(loss, logits, labels)
         return loss
 
-    def _let_norms_stand(self, stand: bool) -> None:
-        """Let BatchNorm use what it knows while a batch is one image, which has no statistics of a batch."""
+    def _use_running_statistics(self, stand: bool) -> None:
+        """Use running statistics in BatchNorm while a batch is one image, which has no statistics of its own."""
         if stand:
             for module in self.network.modules():
                 if isinstance(module, BATCH_NORMS):
                     module.training = False
-        elif self._norms_stand:
+        elif self._uses_running_statistics:
             self.train()
-        self._norms_stand = stand
+        self._uses_running_statistics = stand
 
     def on_validation_start(self) -> None:
         """Stop before a model that is not finite can be validated, chosen or saved."""
@@ -239,16 +244,16 @@ class ImageClassifier(L.LightningModule):
         self.train_means.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Judge a batch, in float32; with fewer images than ranks, some have none."""
+        """Update the validation metrics, in float32; with fewer images than ranks, some have none."""
         if not len(batch.labels):
             return
         logits = self._logits_in_float32(batch)
-        self.objective.note(logits, batch.labels)
+        self.objective.update(logits, batch.labels)
         self.val_loss.update(self.objective.losses(logits, batch.labels))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self._log_at_step({"val/loss": self.val_loss.compute(), **self.objective.validation()})
+        self._log_at_step({"val/loss": self.val_loss.compute(), **self.objective.compute()})
         self.val_loss.reset()
 
     def _log_at_step(self, metrics: Mapping[str, Tensor | float]) -> None:
@@ -257,33 +262,25 @@ class ImageClassifier(L.LightningModule):
         self.log_dict({**metrics, **step})
 
     def on_test_epoch_start(self) -> None:
-        """Forget what an earlier test has had."""
-        for kept in (self.test_logits, self.test_labels, self.test_indices):
-            kept.reset()
+        """Remove the predictions of an earlier test."""
+        self._test_predictions.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep the logits of a batch, in float32; with fewer images than ranks, some have none."""
-        if not len(batch.labels):
-            return
-        self.test_logits.update(self._logits_in_float32(batch))
-        self.test_labels.update(batch.labels)
-        self.test_indices.update(to_device(batch.indices, self.device))
+        """Add the logits of a batch, in float32; with fewer images than ranks, some have none."""
+        if len(batch.labels):
+            self._test_predictions.update(self._logits_in_float32(batch), batch.labels, batch.indices)
 
     def on_test_epoch_end(self) -> None:
-        """Gather what all ranks have found while their devices are there: after the test it is on the CPU."""
-        found = self.test_logits.compute(), self.test_labels.compute(), self.test_indices.compute()
-        self._tested = tuple(values.cpu() for values in found)
+        """Gather the predictions of all ranks; after the test the module is on the CPU."""
+        self._test_predictions.gather()
 
-    def test_answers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the last test of all ranks has found, on the CPU, ordered by the images' indices.
+    def test_predictions(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the predictions of the last test over all ranks, on the CPU, ordered by the images' indices.
 
         Returns:
             Logits, float32, shape (N, C); labels, int64, shape (N,) or (N, T); and indices in the source, shape (N,).
         """
-        logits, labels, indices = self._tested
-        logits, indices = logits.view(-1, len(self.classifier.outputs)), indices.long().view(-1)
-        order = indices.argsort()
-        return logits[order], labels.long().view(len(logits), *labels.shape[1:])[order], indices[order]
+        return self._test_predictions.ordered(len(self.classifier.outputs))
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimizer over all groups, frozen ones too."""
@@ -318,7 +315,7 @@ class ImageClassifier(L.LightningModule):
 
     @property
     def augmentation(self) -> Augmentation:
-        """How training images are augmented now."""
+        """The current augmentation of the training images."""
         return PRESETS[self.augment] if isinstance(self.augment, str) else self.augment
 
     def _augmented(self, batch: Batch, epoch: int) -> Batch:
@@ -326,7 +323,7 @@ class ImageClassifier(L.LightningModule):
         how = self.augmentation
         keys = batch.indices if batch.draw_keys is None else batch.draw_keys
         draws = uniform_draws(seed=self.seed, epoch=epoch, indices=keys)
-        images = self.preprocessing.resize(batch.images)
+        images = self.preprocessing.resize(batch.pixels)
         images = augment_batch(images, draws, how=how, crop_px=self.preprocessing.crop_px, mirror=self.mirror)
         if not how.is_mixing:
             return batch._replace(images=images)
@@ -335,19 +332,19 @@ class ImageClassifier(L.LightningModule):
 
     def _logits_to_train(self, batch: Batch) -> Tensor:
         """Return logits in the precision of the run, but for a head on cached vectors: casts would cost it more."""
-        if batch.features and self.cached is not None and self.cached.train is not None and self.cached.train.is_pooled:
+        if batch.features and all(value[0].numel() == value.shape[1] for value in batch.features):
             return self._logits_in_float32(batch)
         return self._logits(batch)
 
     def _logits(self, batch: Batch) -> Tensor:
         if not batch.features:
-            whole: Tensor = self(batch.images)
+            whole: Tensor = self(batch.pixels)
             return whole
-        assert self.cached is not None
-        logits: Tensor = self.cached.suffix(*batch.features)
-        return logits
+        assert self._suffix is not None, "features, and no suffix to run them through"
+        return self._suffix(*batch.features)
 
     def _logits_in_float32(self, batch: Batch) -> Tensor:
         features = tuple(value.float() for value in batch.features)
         with torch.autocast(self.device.type, enabled=False):
-            return self._logits(batch._replace(images=batch.images.float(), features=features)).float()
+            images = None if batch.images is None else batch.images.float()
+            return self._logits(batch._replace(images=images, features=features)).float()

@@ -1,4 +1,4 @@
-"""What is minimised, and what validation and the test measure of it."""
+"""Objectives: the loss that is minimised, and the metrics of validation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,26 +11,26 @@ from torchmetrics.classification import MultilabelAveragePrecision
 
 from unfreeze.data.augment.mixing import mix_targets
 from unfreeze.data.loader import Batch
-from unfreeze.models.outputs import GIVEN_AT, Outputs
+from unfreeze.models.outputs import DEFAULT_THRESHOLD, Outputs
 from unfreeze.training.losses import (
     distillation_loss,
     focal_loss,
-    label_loss,
+    multilabel_loss,
     similarity_loss,
     weighted_cross_entropy,
 )
-from unfreeze.training.metrics import best_thresholds, joined, label_metrics, taken, validation_metrics
+from unfreeze.training.metrics import best_thresholds, compute_and_reset, joined, label_metrics, validation_metrics
 
 
 class Objective(nn.Module, ABC):
-    """What is minimised, and how answers are judged.
+    """The loss that is minimised, and the metrics of predictions.
 
     Args:
-        outputs: What the logits stand for.
+        outputs: Meaning of the logits.
 
     Attributes:
-        outputs: The same.
-        sees_features: Whether the loss is also one of what the head sees.
+        outputs: Meaning of the logits.
+        sees_features: Whether the loss needs the input of the head.
     """
 
     sees_features = False
@@ -46,48 +46,48 @@ class Objective(nn.Module, ABC):
         Args:
             logits: Shape (N, C).
             batch: With labels, or targets where it is mixed.
-            features: What the head has seen, shape (N, D), where `sees_features`.
+            features: Input of the head, shape (N, D), if `sees_features`.
         """
 
     @abstractmethod
     def mixed_targets(self, labels: Tensor, shares: Tensor) -> Tensor:
-        """Return what a mixed batch shows, float32, shape (N, C).
+        """Return the targets of a mixed batch, float32, shape (N, C).
 
         Args:
-            labels: As the loader serves them.
-            shares: How much of each image is its own, the rest being its neighbour's, in [0, 1], shape (N,).
+            labels: The labels of the batch.
+            shares: Share of each image itself, the rest being the image mixed in, in [0, 1], shape (N,).
         """
 
     @abstractmethod
-    def shown(self, targets: Tensor) -> Tensor:
-        """Return the labels of what mixed images show most of."""
+    def dominant_labels(self, targets: Tensor) -> Tensor:
+        """Return the labels of the dominant parts of mixed images."""
 
     @abstractmethod
     def right(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return which answers are right, bool, shape (N, answers per image)."""
+        """Return which predictions are right, bool, shape (N, predictions per image)."""
 
     @abstractmethod
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the plain loss of each image for validation, shape (N,), in nats."""
 
     @abstractmethod
-    def note(self, logits: Tensor, labels: Tensor) -> None:
-        """Take the answers to a batch of validation, float32."""
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Update the validation metrics with a batch of logits, float32."""
 
     @abstractmethod
-    def validation(self) -> dict[str, Tensor]:
-        """Return what validation has measured beside the loss, by the names that are logged, and begin again."""
+    def compute(self) -> dict[str, Tensor]:
+        """Return the validation metrics by their logged names, and reset them."""
 
 
 class Classify(Objective):
     """One class per image.
 
     Args:
-        classes: Their names, or outputs of one task.
+        classes: Names of the classes, or outputs of one task.
         gamma: Of the focal loss; 0 is the cross entropy.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
-        weights: What an image of each class counts in the training loss, float32, shape (C,), as
-            `training.losses.class_weights` gives them; None for all alike.
+        weights: Weight of each class in the training loss, float32, shape (C,), as `training.losses.class_weights`
+            returns them; None for equal weights.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class Classify(Objective):
         return weighted_cross_entropy(logits, targets, class_weights=weights, label_smoothing=smoothing)
 
     def mixed_targets(self, labels: Tensor, shares: Tensor) -> Tensor:
-        """Return shares of classes."""
+        """Return the share of each class."""
         return mix_targets(F.one_hot(labels, len(self.outputs)).float(), shares)
 
-    def shown(self, targets: Tensor) -> Tensor:
+    def dominant_labels(self, targets: Tensor) -> Tensor:
         """Return classes, int64, shape (N,)."""
         return targets.argmax(dim=1)
 
@@ -129,29 +129,29 @@ class Classify(Objective):
         """Return cross entropies."""
         return F.cross_entropy(logits, labels, reduction="none")
 
-    def note(self, logits: Tensor, labels: Tensor) -> None:
-        """Count."""
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Update the metrics."""
         self.metrics.update(logits, labels)
 
-    def validation(self) -> dict[str, Tensor]:
-        """Return accuracy and macro figures."""
-        return taken(self.metrics)
+    def compute(self) -> dict[str, Tensor]:
+        """Return accuracy and macro metrics."""
+        return compute_and_reset(self.metrics)
 
 
 class Distill(Classify):
-    """One class per image, with a teacher's answers beside the labels.
+    """One class per image, learned from labels and a teacher's soft targets.
 
-    The loss is `(1 - alpha)` of that of `Classify` and `alpha` of the distance to the teacher: that of their answers
-    (Hinton et al. 2015), or of which images of a batch they see alike (Tung and Mori 2019).
+    The loss is `(1 - alpha)` of that of `Classify` and `alpha` of the distance to the teacher: of the logits (Hinton et
+    al. 2015), or of the similarities between the images of a batch (Tung and Mori 2019).
 
     Args:
         classes: As for `Classify`.
-        on_features: Whether the teacher brings its features, instead of logits for the same classes.
+        on_features: Whether the soft targets are features instead of logits of the same classes.
         temperature: Of the softmax of logits, > 0.
-        alpha: What the teacher counts, in [0, 1].
+        alpha: Weight of the teacher's term, in [0, 1].
         gamma: As for `Classify`.
         label_smoothing: As for `Classify`.
-        weights: As for `Classify`; the teacher counts the same for all classes.
+        weights: As for `Classify`; the teacher's term is not weighted by class.
     """
 
     def __init__(
@@ -172,29 +172,29 @@ class Distill(Classify):
 
     def loss(self, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Tensor:
         """Return the blend of both losses."""
-        assert batch.taught is not None, "a batch without the teacher's answers"
+        assert batch.soft_targets is not None, "a batch without soft targets"
         if features is not None:
-            distance = similarity_loss(features, batch.taught)
+            distance = similarity_loss(features, batch.soft_targets)
         else:
-            distance = distillation_loss(logits, batch.taught, temperature=self.temperature)
+            distance = distillation_loss(logits, batch.soft_targets, temperature=self.temperature)
         return (1 - self.alpha) * super().loss(logits, batch) + self.alpha * distance
 
 
 class Multitask(Objective):
     """A class per image in each of several tasks.
 
-    The loss is the mean of the tasks' losses, weighted; validation knows each task's figures as `val/<task>/...` and
-    their means as `val/...`. Labels have shape (N, tasks).
+    The loss is the weighted mean of the tasks' losses. Metrics are logged per task as `val/<task>/...`, and their means
+    as `val/...`. Labels have shape (N, tasks).
 
     Args:
         outputs: The tasks.
-        task_weights: What each task counts, by name, > 0; tasks without one count 1.
+        task_weights: Weight of each task's loss, by name, > 0; 1 for tasks that are not named.
         gamma: Of the focal loss; 0 is the cross entropy.
         label_smoothing: Share of each target spread over its task's classes, in [0, 1).
-        weights: For each task what an image of each class counts, as for `Classify`; None for all alike.
+        weights: Class weights per task, as for `Classify`; None for equal weights.
     """
 
-    shares: Tensor
+    weight_of_task: Tensor
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class Multitask(Objective):
         given = task_weights or {}
         shares = [given.get(task.name, 1.0) for task in outputs.tasks]
         self.task_weights = tuple(share / sum(shares) for share in shares)
-        self.register_buffer("shares", torch.tensor(self.task_weights), persistent=False)
+        self.register_buffer("weight_of_task", torch.tensor(self.task_weights), persistent=False)
         self.parts = nn.ModuleList(
             Classify(
                 Outputs((task,)),
@@ -236,7 +236,7 @@ class Multitask(Objective):
         each = zip(self._classifiers, labels.unbind(dim=1), strict=True)
         return torch.cat([part.mixed_targets(own, shares) for part, own in each], dim=1)
 
-    def shown(self, targets: Tensor) -> Tensor:
+    def dominant_labels(self, targets: Tensor) -> Tensor:
         """Return classes, int64, shape (N, tasks)."""
         return torch.stack([own.argmax(dim=1) for own in self.outputs.split(targets)], dim=1)
 
@@ -247,16 +247,16 @@ class Multitask(Objective):
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the weighted means of cross entropies."""
         losses = [part.losses(own, of) for part, own, of in self._by_task(logits, labels)]
-        return torch.stack(losses, dim=1) @ self.shares
+        return torch.stack(losses, dim=1) @ self.weight_of_task
 
-    def note(self, logits: Tensor, labels: Tensor) -> None:
-        """Count for each task."""
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Update the metrics of each task."""
         for part, own, of in self._by_task(logits, labels):
-            part.note(own, of)
+            part.update(own, of)
 
-    def validation(self) -> dict[str, Tensor]:
-        """Return the figures of each task, and the means of them all."""
-        by_task = [part.validation() for part in self._classifiers]
+    def compute(self) -> dict[str, Tensor]:
+        """Return the metrics of each task, and their means."""
+        by_task = [part.compute() for part in self._classifiers]
         means = {key: torch.stack([figures[key] for figures in by_task]).mean() for key in by_task[0]}
         own = {
             key.replace("val/", f"val/{task.name}/", 1): value
@@ -280,12 +280,11 @@ class Multilabel(Objective):
         outputs: The labels.
         gamma: Of the focal loss; 0 is the binary cross entropy.
         label_smoothing: Share of the target that lies half-way between yes and no, in [0, 1).
-        weights: What an image that has a label counts beside one that has not, as
-            `training.losses.positive_weights` gives them; None for the same.
+        weights: Weight of positive targets, as `training.losses.positive_weights` returns them; None for 1.
 
     Attributes:
-        thresholds: The probability from which a label is given, shape (L,): what the last validation was told best by,
-            by each label's F1. Validation itself judges at 0.5.
+        thresholds: Probability from which a label is predicted, shape (L,), with the best F1 in the last validation.
+            Validation metrics use 0.5.
     """
 
     thresholds: Tensor
@@ -303,13 +302,13 @@ class Multilabel(Objective):
         self.label_smoothing = label_smoothing
         self.weights: Tensor | None
         self.register_buffer("weights", weights, persistent=False)
-        self.register_buffer("thresholds", torch.full((len(outputs),), GIVEN_AT))
+        self.register_buffer("thresholds", torch.full((len(outputs),), DEFAULT_THRESHOLD))
         self.metrics = label_metrics(len(outputs))
 
     def loss(self, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Tensor:
         """Return the mean over images and labels."""
         targets = batch.labels if batch.targets is None else batch.targets
-        return label_loss(
+        return multilabel_loss(
             logits,
             targets,
             gamma=self.gamma,
@@ -318,10 +317,10 @@ class Multilabel(Objective):
         )
 
     def mixed_targets(self, labels: Tensor, shares: Tensor) -> Tensor:
-        """Return how far each mixed image has each label."""
+        """Return the share of each label in each mixed image."""
         return mix_targets(labels.float(), shares)
 
-    def shown(self, targets: Tensor) -> Tensor:
+    def dominant_labels(self, targets: Tensor) -> Tensor:
         """Return the labels that more than half of an image has, int64, shape (N, L)."""
         return (targets > 0.5).long()
 
@@ -333,15 +332,15 @@ class Multilabel(Objective):
         """Return means of binary cross entropies over the labels."""
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(dim=1)
 
-    def note(self, logits: Tensor, labels: Tensor) -> None:
-        """Keep all answers: average precision and thresholds need them."""
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Store all logits: average precision and thresholds need them."""
         self.metrics.update(logits.sigmoid(), labels)
 
-    def validation(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Tensor]:
         """Return the figures at 0.5, and those that need no threshold; choose thresholds."""
         ranked = self.metrics["ap_macro"]
         assert isinstance(ranked, MultilabelAveragePrecision)
         with ranked.sync_context():  # all ranks' answers, where there are several
             scores, labels = (joined(values).cpu().numpy() for values in (ranked.preds, ranked.target))
         self.thresholds.copy_(torch.tensor(best_thresholds(scores, labels)))
-        return taken(self.metrics)
+        return compute_and_reset(self.metrics)

@@ -1,7 +1,6 @@
-"""Optimizer parameter groups: one per layer group and decay rule, there from the start and never changed."""
+"""Optimizer parameter groups: one per layer group and decay rule, all from the start, never changed."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,9 +55,9 @@ def build_optimizer(spec: OptimizerSpec, groups: list[dict[str, Any]], *, fused:
     """Return an optimizer over groups that `build_param_groups` made.
 
     Args:
-        spec: Which one.
+        spec: The optimizer and its constants.
         groups: All of them, frozen ones too.
-        fused: Whether a step may be one kernel, where the device has such; else PyTorch's default.
+        fused: Use PyTorch's fused kernel where the device has one; else PyTorch's default.
     """
     kernel = True if fused and groups[0]["params"][0].device.type in _FUSED else None
     match spec.name:
@@ -71,21 +70,10 @@ def build_optimizer(spec: OptimizerSpec, groups: list[dict[str, Any]], *, fused:
 
 
 def drop_frozen_state(optimizer: Optimizer) -> None:
-    """Forget the moments of parameters that do not train."""
+    """Remove the moments of frozen parameters."""
     for parameter in _parameters(optimizer):
         if not parameter.requires_grad:
             optimizer.state.pop(parameter, None)
-
-
-@contextmanager
-def only_live_groups(optimizer: Optimizer) -> Iterator[None]:
-    """Let an optimizer see no groups but those with parameters that train."""
-    everything = optimizer.param_groups
-    optimizer.param_groups = [group for group in everything if any(each.requires_grad for each in group["params"])]
-    try:
-        yield
-    finally:
-        optimizer.param_groups = everything
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[torch.Tensor]:

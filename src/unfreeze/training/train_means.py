@@ -1,4 +1,4 @@
-"""Loss and accuracy over the images that an epoch trains on."""
+"""Loss and accuracy over the training images of an epoch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,22 +7,21 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-NEVER = 2**62
-"""The step of the first loss that is not finite, where all are finite."""
+from unfreeze.training.step_savings import PendingBatches
 
-_NOTED_BATCHES = 64
-_NOTED_VALUES = 1 << 18
+NEVER = 2**62
+"""The number of the first batch whose loss is not finite, where all are finite."""
+
 _FIRST_NOT_FINITE = "first_not_finite"
 
 
 class TrainMeans(Metric):
-    """Sums on the device, read when they are asked for.
+    """Means of the training loss and accuracy, summed on the device and read only when they are computed.
 
-    Batches are noted and added many at a time, since an update costs a small step dearly. The sums are in the
-    checkpoint, so that a resume in mid-epoch reports the whole epoch.
+    The sums are saved in checkpoints, so that a resume in mid-epoch reports the whole epoch.
 
     Args:
-        right: Returns which answers are right, bool, shape (N, answers per image), from logits and labels.
+        right: Returns which predictions are right, bool, shape (N, predictions per image), from logits and labels.
     """
 
     full_state_update = False
@@ -42,42 +41,39 @@ class TrainMeans(Metric):
         self.add_state("batches", torch.zeros((), dtype=torch.int64), dist_reduce_fx="max", persistent=True)
         never = torch.full((), NEVER, dtype=torch.int64)
         self.add_state("first_not_finite", never, dist_reduce_fx="min", persistent=True)
-        self._noted: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._noted_values = 0
+        self._pending = PendingBatches()
 
-    def note(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Take a batch, to be added when its turn comes.
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch.
 
         Args:
             loss: Mean over its images, a scalar in nats.
             logits: Shape (N, C).
             labels: int64, shape (N,), or (N, T).
         """
-        self._noted.append((loss.detach(), logits.detach(), labels))
-        self._noted_values += logits.numel()
-        if len(self._noted) >= _NOTED_BATCHES or self._noted_values >= _NOTED_VALUES:
-            self._add_noted()
+        if self._pending.add(loss, logits, labels):
+            self._update_pending()
 
     def means(self) -> dict[str, Tensor]:
-        """Return `loss` in nats per image and `acc` in [0, 1], scalars, over all ranks; nothing before a batch."""
-        self._add_noted()
+        """Return `loss` in nats per image and `acc` in [0, 1], scalars, over all ranks; empty before a batch."""
+        self._update_pending()
         return {key: self.compute()[key] for key in ("loss", "acc")} if self.update_called else {}
 
     def find_not_finite(self) -> int | None:
         """Return the number of the epoch's first batch with a loss that is not finite on any rank, counted from 1."""
-        self._add_noted()
+        self._update_pending()
         first = int(self.compute()[_FIRST_NOT_FINITE]) if self.update_called else NEVER
         return None if first == NEVER else first
 
     def update(self, losses: Sequence[Tensor], logits: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
-        """Add batches.
+        """Update the sums with several batches.
 
         Args:
             losses: Means over the images of each batch, scalars in nats.
-            logits: Of each, shape (N, C).
-            labels: Of each, int64, shape (N,), or (N, T).
+            logits: Of each batch, shape (N, C).
+            labels: Of each batch, int64, shape (N,), or (N, T).
         """
-        for loss, each in zip(losses, labels, strict=True):  # one by one: sums must not depend on what was noted when
+        for loss, each in zip(losses, labels, strict=True):  # one by one: sums must not depend on how they are batched
             self.loss_sum.add_(loss, alpha=len(each))
         numbers = self.batches + torch.arange(1, len(losses) + 1, device=self.batches.device)
         bad = torch.where(torch.stack(list(losses)).isfinite(), NEVER, numbers)
@@ -89,24 +85,22 @@ class TrainMeans(Metric):
         self.images.add_(len(right))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the means of what was added, and the number of the first batch whose loss is not finite."""
+        """Return the means, and the number of the first batch whose loss is not finite."""
         means = {"loss": self.loss_sum / self.images, "acc": self.hits / self.answers}
         return {**means, _FIRST_NOT_FINITE: self.first_not_finite.clone()}
 
     def reset(self) -> None:
-        """Begin again."""
-        self._noted, self._noted_values = [], 0
+        """Reset the sums."""
+        self._pending.take()
         super().reset()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the sums, with all that was noted."""
-        self._add_noted()
+        """Return the sums over all batches."""
+        self._update_pending()
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         return state
 
-    def _add_noted(self) -> None:
-        if not self._noted:
-            return
-        noted = zip(*self._noted, strict=True)
-        self._noted, self._noted_values = [], 0
-        self.update(*noted)
+    def _update_pending(self) -> None:
+        pending = self._pending.take()
+        if pending is not None:
+            self.update(*pending)

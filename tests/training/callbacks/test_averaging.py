@@ -114,8 +114,15 @@ def test_checkpoints_hold_the_average_as_the_model(fit: Fit, tmp_path: Path) -> 
     assert len(losses) >= 1
 
 
-@pytest.mark.parametrize("decay", [0.9, None])
-@pytest.mark.parametrize("step", [5, 14])
+@pytest.mark.parametrize(
+    ("decay", "step"),
+    [
+        (0.9, 5),
+        pytest.param(0.9, 14, marks=pytest.mark.slow),
+        pytest.param(None, 5, marks=pytest.mark.slow),
+        (None, 14),
+    ],
+)
 def test_a_resume_goes_on_to_the_same_bits(decay: float | None, step: int, fit: Fit, tmp_path: Path) -> None:
     def callbacks(folder: Path) -> list[Callback]:
         best = BestCheckpoint(folder, monitor="val/acc", mode="max")

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from tests.launch import train
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.checkpoint import load_classifier, read_checkpoint
-from unfreeze.models.classifier import build_classifier
-from unfreeze.training.callbacks.head_solver import COARSE, find_linear_head, solve_head
-from unfreeze.training.plan.plan import Group, Rates, Stage, resolve_plan
+from unfreeze.models.classifier import build_classifier, find_linear_head
+from unfreeze.training.logistic_regression import COARSE, solve_head
+from unfreeze.training.plan.plan import Group, Rates, Stage
+from unfreeze.training.plan.resolve import resolve_plan
 
 PROBE = ["data=digits", "data.fraction=0.3", "data.image_size=32", "model=tiny", "strategy=probe", "cache.dir=cache"]
 
@@ -24,11 +25,11 @@ def clouds(classes: int, *, each: int = 40, noise: float = 2.0) -> tuple[torch.T
     return torch.randn(classes, 12)[labels] + noise * torch.randn(len(labels), 12), labels
 
 
-def solve(features, labels, classes, *, weights=None, judge=None, mode="max"):
+def solve(features, labels, classes, *, weights=None, evaluate=None, mode="max"):
     def accuracy(weight, bias):
         return float((F.linear(features, weight, bias).argmax(dim=1) == labels).float().mean())
 
-    return solve_head(features, labels, num_classes=classes, weights=weights, judge=judge or accuracy, mode=mode)
+    return solve_head(features, labels, num_classes=classes, weights=weights, evaluate=evaluate or accuracy, mode=mode)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -62,10 +63,10 @@ def test_the_strength_is_what_the_judge_likes_best_to_a_quarter_of_a_decade() ->
         norms[len(norms)] = float(weight.norm())
         return -len(norms)
 
-    solve(features, labels, 4, judge=measure, mode="min")
+    solve(features, labels, 4, evaluate=measure, mode="min")
     tried = dict(zip(COARSE, norms.values(), strict=False))
     norm = float(np.interp(np.log10(wanted), np.log10(COARSE[::-1]), [tried[l2] for l2 in COARSE[::-1]]))
-    solved = solve(features, labels, 4, judge=judge, mode="min")
+    solved = solve(features, labels, 4, evaluate=judge, mode="min")
     assert abs(np.log10(solved.l2 / wanted)) <= 0.25
     assert solved.score == min(solved.tried.values())
     assert len(solved.tried) < len(COARSE) + 6, "weak strengths that can't help are left out"
@@ -73,7 +74,7 @@ def test_the_strength_is_what_the_judge_likes_best_to_a_quarter_of_a_decade() ->
 
 def test_of_heads_that_are_as_good_the_smaller_one_is_taken() -> None:
     features, labels = clouds(3)
-    solved = solve(features, labels, 3, judge=lambda weight, bias: 0.5)
+    solved = solve(features, labels, 3, evaluate=lambda weight, bias: 0.5)
     assert solved.l2 == max(solved.tried)
 
 
@@ -99,7 +100,7 @@ def test_features_stay_what_they_are() -> None:
     features, labels = clouds(3)
     features = features.double()
     kept = features.clone()
-    solve_head(features, labels, num_classes=3, weights=None, judge=lambda weight, bias: 0.5, mode="max")
+    solve_head(features, labels, num_classes=3, weights=None, evaluate=lambda weight, bias: 0.5, mode="max")
     assert torch.equal(features, kept)
 
 

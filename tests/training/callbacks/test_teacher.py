@@ -21,12 +21,13 @@ from unfreeze.models.classifier import CHECKPOINT_SCHEMA, Classifier, build_clas
 from unfreeze.models.outputs import Outputs
 from unfreeze.models.spec import ModelSpec
 from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
-from unfreeze.training.callbacks.teacher import Teacher, TeacherAnswers, check_bands, check_classes, find_teacher
-from unfreeze.training.features.demand import PrefixCacheOptions
+from unfreeze.training.callbacks.teacher import TeacherTargets
+from unfreeze.training.features.options import PrefixCacheOptions
 from unfreeze.training.features.prefix_cache import FrozenPrefixCache
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.objectives import Distill
 from unfreeze.training.plan.plan import Rates, Stage
+from unfreeze.training.teacher import Teacher, check_bands, check_classes, find_teacher
 
 Fit = Callable[..., L.Trainer]
 NAMES = ("class0", "class1", "class2")
@@ -52,14 +53,14 @@ def knowing(classes: tuple[str, ...] = TURNED) -> Classifier:
 class Heard(Callback):
     """Keeps what batches bring, and by which draws their images were augmented."""
 
-    def __init__(self, stages: StagedUnfreezing) -> None:
-        self._stages = stages
+    def __init__(self, cache: FrozenPrefixCache | None) -> None:
+        self._cache = cache
         self.batches: list[tuple[Batch, Any, Augmentation]] = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        cached = pl_module.cached
-        fed = cached is not None and cached.train is not None
-        epoch = cached.drawn_in if fed else trainer.current_epoch
+        served = None if self._cache is None else self._cache.served
+        fed = served is not None and served.train is not None
+        epoch = served.drawn_in if fed else trainer.current_epoch
         self.batches.append((batch, epoch, pl_module.augmentation))
 
 
@@ -71,27 +72,32 @@ def test_it_says_what_it_would_say_of_the_same_draws(
 ) -> None:
     teacher = knowing()
     objective = Distill(NAMES, on_features=on_features)
-    student = ImageClassifier(make_classifier(), objective=objective, augment=augment, seed=3)
     stages = StagedUnfreezing(
         [Stage("head", train=1, epochs=2), Stage("all", train="all", epochs=1)], rates=Rates(head=1e-3)
     )
     options = PrefixCacheOptions(views=views)
-    answers = TeacherAnswers(
+    cache = FrozenPrefixCache(stages, options=options) if cached else None
+    targets = TeacherTargets(
         Teacher(teacher, "a teacher"),
         images_for(teacher.preprocessing.resize_px),
         stages,
+        cache=cache,
         on_features=on_features,
         outputs=Outputs.of(NAMES),
         options=options if cached else None,
     )
-    heard = Heard(stages)
+    student = ImageClassifier(make_classifier(), objective=objective, augment=augment, seed=3, teacher=targets)
+    heard = Heard(cache)
     before = {key: value.clone() for key, value in teacher.network.state_dict().items()}
-    feeding = [FrozenPrefixCache(stages, options=options)] if cached else []
-    fit(student, [stages, *feeding, answers, heard], data=images_for(student.preprocessing.resize_px))
+    fit(
+        student,
+        [stages, *([cache] if cache is not None else []), targets, heard],
+        data=images_for(student.preprocessing.resize_px),
+    )
     data = images_for(teacher.preprocessing.resize_px)
     sees = ImageClassifier(teacher, seed=3).eval()
     for batch, epoch, how in heard.batches:
-        sees.augment = how
+        sees.set_augmentation(how)
         own = Batch(data.store.read(batch.indices.numpy()), batch.labels, batch.indices, draw_keys=batch.draw_keys)
         seen = sees.prepared_for_evaluation(own) if epoch is None else sees.prepared_for_training(own, epoch)
         with torch.no_grad():
@@ -105,8 +111,8 @@ def test_it_says_what_it_would_say_of_the_same_draws(
                 expected = features[0]
             else:
                 expected = teacher.network(seen.images)[:, [1, 2, 0]]
-        assert batch.taught is not None
-        torch.testing.assert_close(batch.taught, expected, rtol=1e-4, atol=1e-5)
+        assert batch.soft_targets is not None
+        torch.testing.assert_close(batch.soft_targets, expected, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(before[key], value) for key, value in teacher.network.state_dict().items())
     assert not any("teacher" in key or "answering" in key for key in student.state_dict())
 
@@ -117,10 +123,9 @@ def test_a_student_learns_from_its_teacher_alone_where_alpha_is_one(fit: Fit) ->
         source = make_source(side=64)
         wrong = source.labels if labels else (source.labels + 1) % 3
         data = ImageDataModule(source, batch_size=8, labels=wrong, splits=split_source(source, val_fraction=0.2))
-        student = ImageClassifier(make_classifier(dropout=0.0), objective=Distill(NAMES, alpha=1.0), augment="none")
         stages = StagedUnfreezing([Stage("head", train=1, epochs=2)])
         teacher = Teacher(knowing(NAMES), "a teacher")
-        answers = TeacherAnswers(
+        targets = TeacherTargets(
             teacher,
             images_for(teacher.classifier.preprocessing.resize_px),
             stages,
@@ -128,7 +133,9 @@ def test_a_student_learns_from_its_teacher_alone_where_alpha_is_one(fit: Fit) ->
             outputs=Outputs.of(NAMES),
             options=None,
         )
-        fit(student, [stages, answers], data=data)
+        objective = Distill(NAMES, alpha=1.0)
+        student = ImageClassifier(make_classifier(dropout=0.0), objective=objective, augment="none", teacher=targets)
+        fit(student, [stages, targets], data=data)
         runs.append(state_of(student))
     assert torch.equal(runs[0]["fc.weight"], runs[1]["fc.weight"])
 
@@ -178,4 +185,4 @@ def test_a_published_network_comes_from_no_run_wherever_it_is_named(
     monkeypatch.chdir(tmp_path)
     teacher = find_teacher("shufflenet_v2_x0_5")
     assert teacher.is_published
-    assert teacher.run_dir is None
+    assert teacher.run is None

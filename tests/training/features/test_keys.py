@@ -12,8 +12,8 @@ from torch import nn
 
 from tests.training.cached_run import BLOCK, HEAD, Fit, Run, make_data
 from unfreeze.cache.folder import CacheFolder
-from unfreeze.training.features.demand import PrefixCacheOptions
 from unfreeze.training.features.keys import digest_of
+from unfreeze.training.features.options import PrefixCacheOptions
 from unfreeze.training.module import ImageClassifier
 
 

@@ -15,12 +15,11 @@ import torch
 from tests.training.cached_run import BLOCK, HEAD, Fit, Run, make_data
 from tests.training.conftest import equal, make_classifier, quiet_trainer, state_of
 from unfreeze.cache.folder import CacheEntry, CacheFolder
+from unfreeze.data.store.framing import Resize
 from unfreeze.errors import Stopped
 from unfreeze.models.partition import partition_network
-from unfreeze.training.features.demand import JUDGED, Demand, PrefixCacheOptions
-from unfreeze.training.features.kept_features import JudgeByKeptFeatures
-from unfreeze.training.features.prefix_cache import FrozenPrefixCache
-from unfreeze.training.features.stage_features import StageFeatures
+from unfreeze.training.features.options import PrefixCacheOptions
+from unfreeze.training.features.stored_features import StoredFeatureTest
 from unfreeze.training.features.table import FeatureTable, RowLayout
 from unfreeze.training.module import ImageClassifier
 from unfreeze.training.plan.plan import Stage
@@ -48,16 +47,16 @@ def test_a_cached_run_learns_what_an_uncached_one_learns(fit: Fit, stages: list[
     cached, uncached = Run(fit, stages), Run(fit, stages, cached=False)
     assert_close(cached.module, uncached.module)
     assert cached.val_acc == uncached.val_acc
-    assert sum(report["images"] for report in cached.reports) == 32, "each image once, for all stages"
+    assert sum(report["images"] for report in cached.reports) == 32 * len(stages), "each image once per stage"
     assert [report["splits"] for report in cached.reports] == [["train", "val"]] * len(stages)
 
 
 def test_batches_have_no_images_and_the_module_no_more_keys(fit: Fit) -> None:
-    run = Run(fit, [HEAD], look=lambda trainer, module: (module.cached is not None, len(module.state_dict())))
+    run = Run(fit, [HEAD], look=lambda trainer, module: (module._suffix is not None, len(module.state_dict())))
     fed, keys = zip(*run.probe.seen, strict=True)
     assert all(fed)
     assert set(keys) == {len(run.module.state_dict())}
-    assert run.module.cached is None, "let go of when the fit ends"
+    assert run.module._suffix is None, "let go of when the fit ends"
 
 
 def test_logits_on_features_are_those_of_the_network_bit_for_bit() -> None:
@@ -88,51 +87,6 @@ def test_views_are_the_draws_of_the_first_epochs(fit: Fit) -> None:
     assert_close(cached.module, uncached.module)
     train = len(make_data().splits.train)
     assert longer.reports[-1]["images"] == 2 * train + len(make_data().splits.val)
-
-
-DEEPER = [Stage("head", 1, 3), Stage("block", 2, 3), Stage("deeper", 3, 4)]
-
-
-@pytest.mark.parametrize("place", ["memory", "files"])
-def test_stages_after_each_other_pass_images_once(
-    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    """What the last stage is fed is computed on the way to what the first is fed, and gives the same bits."""
-    if place == "files":
-        monkeypatch.setattr("unfreeze.training.features.stage_features.free_memory_bytes", lambda: 0)
-    options = [PrefixCacheOptions(CacheFolder(tmp_path / name, gb=1), views=2) for name in ("once", "each")]
-    once = Run(fit, DEEPER, augment="light", options=options[0])
-    monkeypatch.setattr(FrozenPrefixCache, "_look_ahead", lambda *_: None)
-    each = Run(fit, DEEPER, augment="light", options=options[1])
-    assert [report["reused"] for report in once.reports][-1]
-    both = (state_of(run.module).values() for run in (once, each))
-    # Each of two views and validation is a batch filled up to 32; some more pass to check and to time.
-    assert each.prefix_images - once.prefix_images >= 2 * 3 * 32 - 32
-    assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
-    assert [entry for entry in options[0].folder.entries() if "x" in entry.meta["shape"][0]] == [], "maps are dropped"
-
-
-def test_stages_that_thaw_what_a_later_one_freezes_share_nothing(fit: Fit) -> None:
-    stages = [Stage("head", 1, 3), Stage("all but the head", ["stage4", "stage3"], 2), Stage("again", 2, 4)]
-    run = Run(fit, stages, augment="light", options=PrefixCacheOptions(views=2))
-    assert [report["boundary"] for report in run.reports if report["reused"]] == []
-
-
-def test_what_was_not_computed_ahead_is_computed_when_it_is_wanted(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first stage is not fed what it is judged on, the others are."""
-    pays = StageFeatures.pays
-
-    def pays_but_not_at_first(self: StageFeatures, demands: list[Demand]) -> bool:
-        is_first = "stage4" in self.partition.groups
-        return pays(self, demands) and not (is_first and all(demand.kind == JUDGED for demand in demands))
-
-    monkeypatch.setattr(StageFeatures, "pays", pays_but_not_at_first)
-    run = Run(fit, DEEPER, augment="light", options=PrefixCacheOptions(views=2))
-    assert [run.reports[0]["splits"], run.reports[-1]["splits"]] == [["train"], ["train", "val"]]
-    monkeypatch.setattr(FrozenPrefixCache, "_look_ahead", lambda *_: None)
-    each = Run(fit, DEEPER, augment="light", options=PrefixCacheOptions(views=2))
-    both = (state_of(one.module).values() for one in (run, each))
-    assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
 
 
 def test_mixed_images_are_not_cached(fit: Fit) -> None:
@@ -204,7 +158,7 @@ def test_some_rows_of_a_table_are_copied_by_the_images_they_stand_for() -> None:
     table = FeatureTable.allocate(layouts, wanted, images=12, device=torch.device("cpu"))
     table.put(torch.from_numpy(wanted), (torch.from_numpy(wanted)[:, None].expand(3, 4).float(),))
     copy = table.copy_of(np.array([5, 9]), images=12, device=torch.device("cpu"))
-    assert copy.gather(images[[9, 5]], torch.device("cpu"))[0].tolist() == [[9.0] * 4, [5.0] * 4]
+    assert copy.gather(images[[9, 5]])[0].tolist() == [[9.0] * 4, [5.0] * 4]
 
 
 @pytest.mark.parametrize("stages", [[HEAD], [BLOCK]], ids=["pooled", "maps"])
@@ -220,7 +174,7 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
     run = Run(fit, stages, options=PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0)))
     assert f"nothing in {stages[0].name}, since [Errno 28] No space left on device" in caplog.text
     assert not run.reports
-    assert run.module.cached is None
+    assert run.module._suffix is None
     assert run.trainer.current_epoch == 3
 
 
@@ -336,7 +290,7 @@ def test_what_was_computed_before_the_end_came_is_taken_up(
 
     options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
     with monkeypatch.context() as patch:
-        patch.setattr("unfreeze.training.features.stage_features._NOTED_EVERY_S", noted_every_s)
+        patch.setattr("unfreeze.training.features.extraction._RECORDED_EVERY_S", noted_every_s)
         patch.setattr(FeatureTable, "put", end_in_the_second_batch)
         with pytest.raises(type(error)):
             Run(fit, [HEAD], options=options, data=make_data(per_class=30))
@@ -391,9 +345,12 @@ def test_images_without_validation_of_their_own_are_judged_whole_and_nothing_is_
     run, others = Run(fit, [HEAD], options=options), make_data(seed=1)
     before = {item.key: item.nbytes for item in options.folder.entries()}
     others.splits = replace(others.splits, val=np.arange(0), test=np.arange(9))
+    others.build_store(Resize.of(run.module.preprocessing))
     had_images = []
-    look = Look(lambda batch: had_images.append(batch.images.ndim == 4))
-    quiet_trainer(callbacks=[JudgeByKeptFeatures(options), look]).test(run.module, others, verbose=False)
+    look = Look(lambda batch: had_images.append(batch.images is not None))
+    quiet_trainer(callbacks=[StoredFeatureTest(options, others), look]).test(
+        run.module, dataloaders=others.eval_loader("test"), verbose=False
+    )
     assert had_images == [True, True]
     assert {item.key: item.nbytes for item in options.folder.entries()} == before
 
@@ -407,10 +364,12 @@ def test_the_test_is_judged_by_features_where_the_backbone_never_trained(
     options = PrefixCacheOptions(folder=CacheFolder(tmp_path / "cache", 1.0))
     run = Run(fit, stages, options=options, data=data)
     had_images = []
-    look = Look(lambda batch: had_images.append(batch.images.ndim == 4))
-    quiet_trainer(callbacks=[JudgeByKeptFeatures(options), look]).test(run.module, data, verbose=False)
+    look = Look(lambda batch: had_images.append(batch.images is not None))
+    quiet_trainer(callbacks=[StoredFeatureTest(options, data), look]).test(
+        run.module, dataloaders=data.eval_loader("test"), verbose=False
+    )
     assert had_images == [not fed]
-    logits, labels, indices = run.module.test_answers()
+    logits, labels, indices = run.module.test_predictions()
     images = run.module.preprocessing(data.store.read(data.splits.test))
     with torch.no_grad():
         torch.testing.assert_close(logits, run.module.network.eval()(images), rtol=1e-5, atol=1e-5)

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from unfreeze.training.plan.limits import cut_plan, epochs_of_steps, parse_max_time
-from unfreeze.training.plan.plan import Group, Plan, Rates, Stage, resolve_plan
+from unfreeze.training.plan.plan import Group, Plan, Rates, Stage
+from unfreeze.training.plan.resolve import resolve_plan
 
 PLAN = resolve_plan(
     [Stage("head", 1, 3), Stage("block", 2, 4, patience=2), Stage("all", "all", 5)],

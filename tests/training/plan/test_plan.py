@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.training.plan.plan import Group, Plan, Rates, Stage, plan_differences, resolve_plan
+from unfreeze.training.plan.plan import Group, Plan, Rates, Stage, plan_differences
+from unfreeze.training.plan.resolve import resolve_plan
 from unfreeze.training.plan.schedules import SCHEDULES
 from unfreeze.training.plan.text import format_plan, format_rates
 

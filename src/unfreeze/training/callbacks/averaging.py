@@ -7,26 +7,27 @@ import torch
 from torch import Tensor
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.models.groups import NORMS
+from unfreeze.models.norms import NORMS
+from unfreeze.training.callback_order import check_comes_after
 from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
 from unfreeze.training.module import ImageClassifier
 
 _WARM = 10
-"""After t steps the decay is at most (1 + t) / (10 + t), so that a short stage is not judged by its first weights."""
+"""After t steps the decay is at most (1 + t) / (10 + t), so that a short stage forgets its first weights."""
 
 
 class WeightAverage(L.Callback):
-    """Validates, chooses and keeps an average of the weights, while training goes on from the weights themselves.
+    """Averages the weights of a stage; validation and checkpoints use the average, training goes on without it.
 
-    Each stage begins an average of its own, of what it trains: weights, and statistics of norms that count. The next
-    stage starts from the average, since that is what was judged. Checkpoints hold the average as the model, and the
-    weights beside it for a resume.
+    Each stage starts an average of its trainable weights, and of the statistics that its norms update. The next stage
+    starts from the average, since validation used it. Checkpoints store the average as the model, and the weights
+    beside it for a resume.
 
     Args:
         decay: Of an exponential average after each step (Polyak and Juditsky 1992), in [0, 1); None for the mean of the
             epochs' last weights (Izmailov et al. 2018).
-        start: Share of a stage's epochs after which these are averaged, in [0, 1); before it, weights are judged as
-            they are. Not for an exponential average, which begins at once.
+        start: Share of a stage's epochs after which weights are averaged, in [0, 1); validation uses the weights
+            themselves before it. Not for an exponential average, which starts at once.
 
     Raises:
         UnfreezeError: If a value is out of its range.
@@ -59,6 +60,8 @@ class WeightAverage(L.Callback):
         if stage == "fit" and not found:
             raise UnfreezeError("callbacks.average: averages what a stage trains; add StagedUnfreezing")
         self._module, self._stages = pl_module, found[0] if found else None
+        if stage == "fit":
+            check_comes_after(trainer, self, self._stages)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the weights that training goes on from, and how far the average is."""
@@ -66,7 +69,7 @@ class WeightAverage(L.Callback):
         return {"current": dict(current), "updates": self._updates, "stage": self._stage, "last_step": self._last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the average out of the model that was loaded, and give it the weights that training goes on from."""
+        """Restore the average from the loaded model, and load the weights that training goes on from."""
         self._updates, self._stage = state_dict["updates"], state_dict["stage"]
         self._last_step = state_dict["last_step"]
         self._average = {key: value.clone() for key, value in state_dict["current"].items()}
@@ -75,7 +78,7 @@ class WeightAverage(L.Callback):
         self._swapped = False
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let the average be the model."""
+        """Save the average as the model."""
         average = self._own if self._swapped else self._average
         for key, value in average.items():
             checkpoint["state_dict"][f"network.{key}"] = value
@@ -99,7 +102,7 @@ class WeightAverage(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take the weights into the average, after an optimizer step or at an epoch's end."""
+        """Update the average after an optimizer step or at the end of an epoch."""
         stepped, self._last_step = trainer.global_step > self._last_step, trainer.global_step
         if self._decay is not None:
             if stepped:
@@ -112,17 +115,17 @@ class WeightAverage(L.Callback):
             self._update(None)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Judge the average."""
+        """Swap in the average for validation."""
         if trainer.state.fn == "fit" and self._average:
             self._swap()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Go on from the weights; what stands before this callback has seen the average."""
+        """Swap the weights back in; callbacks before this one have seen the average."""
         if self._swapped:
             self._swap()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let the next stage start from the average, where it does not start from the best weights."""
+        """Start the next stage from the average, unless it starts from the best weights."""
         assert self._stages is not None
         if self._stages.ends and self._stages.plan.restore == "last":
             self._swap()

@@ -21,8 +21,8 @@ from unfreeze.results.run_directory import BEST, LAST
 from unfreeze.system.disk import DiskFullError
 from unfreeze.system.files import replacing
 from unfreeze.system.signals import STOP
-from unfreeze.training.callbacks.staged_unfreezing import has_reached_max_steps, monitored_score
 from unfreeze.training.module import ImageClassifier
+from unfreeze.training.monitoring import has_reached_max_steps, monitored_score
 
 _MOST_SHARE = 0.05
 """Of a run's time, about, that goes into checkpoints of epochs."""
@@ -38,7 +38,7 @@ _MAY_WAIT = "may wait"
 
 
 class _Pace:
-    """Says when to write again, such that no more than a small share of the time goes into it."""
+    """Limits the share of a run's time that is spent on writing checkpoints."""
 
     def __init__(self) -> None:
         self._written_at = time.monotonic()
@@ -50,7 +50,7 @@ class _Pace:
         return time.monotonic() - self._written_at
 
     def is_due(self, weights: Iterable[torch.Tensor]) -> bool:
-        """Return whether it is time again; how long the first one will take is told by the weights in it."""
+        """Return whether to write again; the duration of the first write is estimated from the size of the weights."""
         took_s = self._took_s
         if took_s is None:
             took_s = sum(each.nbytes for each in weights) / _WRITTEN_BYTES_PER_S
@@ -62,7 +62,7 @@ class _Pace:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Note when something was written, and what that took."""
+        """Record the time and the duration of a write."""
         started = time.monotonic()
         yield
         self.begin()
@@ -126,7 +126,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 class BestCheckpoint(Checkpoint):
-    """Keeps the state whose validation is the best of the whole run; at equal values, the one of the lowest loss.
+    """Saves the state with the best validation of the whole run; ties are broken by the lower loss.
 
     Its state is the value alone, so that a run's directory may be moved before it is resumed.
 
@@ -151,7 +151,7 @@ class BestCheckpoint(Checkpoint):
         return {"best": None if self._best is None else tuple(self._best), "kept": kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best scores so far."""
+        """Restore the best scores."""
         best = state_dict["best"]
         self._best = None if best is None else _saved_score(best)
         self._kept = [(_saved_score(score), name) for score, name in state_dict["kept"]]
@@ -184,7 +184,7 @@ class BestCheckpoint(Checkpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps the newest state on disk: at epochs' ends, every few minutes within one, and when asked to stop.
+    """Saves the newest state at the end of epochs, every few minutes within one, and on a stop signal.
 
     An epoch that ends sooner than twenty checkpoints would take is not saved, unless it is the last: it is soon done
     again.
@@ -213,7 +213,7 @@ class LastCheckpoint(Checkpoint):
         self._asked_at = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals over from Lightning, which would end with exit code 0."""
+        """Install the signal handlers; Lightning's would end with exit code 0."""
         STOP.install()
         STOP.deferring = True
         if self._max_time is not None:
@@ -233,7 +233,7 @@ class LastCheckpoint(Checkpoint):
             self._end_if_limited(trainer)
 
     def _is_due_on_any_rank(self, trainer: L.Trainer) -> bool:
-        """Return whether to save between two steps; ranks ask each other once a second, or every few steps."""
+        """Return whether to save between two steps; ranks agree once a second or every few steps."""
         is_due = STOP.received is not None or self._pace.idle_s > self._every_s or self._is_over(trainer)
         if trainer.world_size == 1:
             return is_due
@@ -248,13 +248,13 @@ class LastCheckpoint(Checkpoint):
         return bool(anyone)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let a signal end validation at once: the last checkpoint holds."""
+        """Allow a signal to end validation at once: the last checkpoint is valid."""
         STOP.deferring = False
         if not trainer.sanity_checking:
             self._stop_if_requested(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Go back to stopping between steps."""
+        """Defer signals to the end of a step again."""
         STOP.deferring = trainer.state.fn == "fit"
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -268,7 +268,7 @@ class LastCheckpoint(Checkpoint):
             self._end_if_limited(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let signals end at once what comes after training."""
+        """Allow signals to end the work after training at once."""
         STOP.deferring = False
         self._stop_if_requested(trainer)
 
@@ -279,7 +279,7 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self._path)
 
     def _is_over(self, trainer: L.Trainer) -> bool:
-        """Return whether time is up, or a callback has asked within an epoch to stop."""
+        """Return whether the time limit has passed or a callback has set `should_stop` within an epoch."""
         stopped_by_callback = trainer.should_stop and not has_reached_max_steps(trainer)
         return stopped_by_callback or time.monotonic() > self._ends_at
 

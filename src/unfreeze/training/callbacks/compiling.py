@@ -1,4 +1,4 @@
-"""torch.compile beside stages: what is compiled for one is let go of before the next."""
+"""torch.compile with stages: the graphs of a stage are reset before the next."""
 
 import logging
 import time
@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from unfreeze.training.callback_order import check_comes_after
 from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ class CompiledStages(L.Callback):
     recompilations, beyond which PyTorch runs it uncompiled without a word.
 
     Args:
-        stages: The callback that changes them; it comes before this one.
+        stages: The callback that changes them.
     """
 
     def __init__(self, stages: StagedUnfreezing) -> None:
@@ -29,8 +30,13 @@ class CompiledStages(L.Callback):
         self._seconds: list[float] = []
         self._started = 0.0
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Check that the stages come first."""
+        if stage == "fit":
+            check_comes_after(trainer, self, self._stages)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the stage that is begun, or resumed."""
+        """Record the stage that begins or is resumed."""
         self._stage, self._seconds = self._stages.stage, []
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar in a terminal, a line per epoch everywhere."""
+"""Progress of a run: a bar in a terminal, and a line per epoch."""
 
 import logging
 import sys
@@ -37,7 +37,7 @@ class StageProgress(ProgressBar):
         self._enabled = True
 
     def disable(self) -> None:
-        """Show nothing, as Lightning asks of ranks other than the first."""
+        """Show nothing; Lightning calls this on ranks other than the first."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -49,7 +49,7 @@ class StageProgress(ProgressBar):
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best value so far."""
+        """Restore the best value."""
         self._best = state_dict["best"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

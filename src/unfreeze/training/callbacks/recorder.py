@@ -1,18 +1,15 @@
 """The record of a run: a row per validation and epoch, a summary per stage, on disk and in the checkpoint."""
 
-import json
-import math
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 
-from unfreeze.errors import UnfreezeError
-from unfreeze.system.files import replacing, write_csv
+from unfreeze.results.run_directory import RunDirectory
+from unfreeze.training.callback_order import check_comes_after
 from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
 from unfreeze.training.module import ImageClassifier
 
@@ -26,18 +23,18 @@ class RunRecorder(L.Callback):
     has `seconds` and `images_per_second`; `train/` metrics are means over the epoch so far.
 
     Args:
-        folder: The run's directory.
+        directory: The run's directory.
         stages: The callback whose stages are recorded.
         identity: What must be the same when the run is resumed, in plain values.
         in_sweep: Whether the run is one of many, the best of which is drawn when all have ended.
     """
 
     def __init__(
-        self, folder: Path, stages: StagedUnfreezing, *, identity: Mapping[str, Any], in_sweep: bool = False
+        self, directory: RunDirectory, stages: StagedUnfreezing, *, identity: Mapping[str, Any], in_sweep: bool = False
     ) -> None:
-        self.folder = folder
+        self.directory = directory
         self.in_sweep = in_sweep
-        self._stages = stages
+        self._unfreezing = stages
         self._identity = dict(identity)
         self.history: list[Row] = []
         self.stages: list[Row] = []
@@ -57,11 +54,16 @@ class RunRecorder(L.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the rows of the run so far."""
+        """Restore the rows of the run."""
         self.history = state_dict["history"]
         self.stages = state_dict["stages"]
         self.resumed = state_dict.get("resumed", [])
         self._epoch_seconds = state_dict["epoch_seconds"]
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Check that the stages come first."""
+        if stage == "fit":
+            check_comes_after(trainer, self, self._unfreezing)
 
     @property
     def total_seconds(self) -> float:
@@ -83,7 +85,7 @@ class RunRecorder(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the record of a stage that begins."""
         self._count_seconds()
-        if len(self.stages) <= self._stages.stage:
+        if len(self.stages) <= self._unfreezing.stage:
             self._epoch_seconds = 0.0
             self._open_stage(trainer)
 
@@ -102,9 +104,9 @@ class RunRecorder(L.Callback):
         val = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
         row = {**self._new_row(trainer, pl_module), **val, **_rates(trainer)}
         self.history.append(row)
-        score, best_epoch, best_step = self._stages.stage_best
+        score, best_epoch, best_step = self._unfreezing.stage_best
         if score is not None and best_step == row["step"]:
-            best = {"best_epoch": best_epoch, "val_acc": row.get("val/acc"), self._stages.monitor: score.value}
+            best = {"best_epoch": best_epoch, "val_acc": row.get("val/acc"), self._unfreezing.monitor: score.value}
             self.stages[-1] |= best
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -126,7 +128,7 @@ class RunRecorder(L.Callback):
             self.write()
 
     def note_cache(self, cache: Row) -> None:
-        """Keep what is said of the features that the current stage is fed; an epoch's time is counted without them."""
+        """Record the cached features of the current stage; the time of an epoch excludes their extraction."""
         self._count_seconds()
         if self.stages:
             before = self.stages[-1]["cache"]
@@ -134,18 +136,15 @@ class RunRecorder(L.Callback):
             self.stages[-1]["cache"] = cache
 
     def note_solution(self, solution: Row) -> None:
-        """Keep how the head of the current stage was solved."""
+        """Record the solution of the current stage's head."""
         self.stages[-1]["solved"] = solution
 
     def write(self) -> None:
-        """Write `metrics.csv` and `stages.json`, each whole or not at all."""
-        columns = list(dict.fromkeys(key for row in self.history for key in row))
-        rows = ([row.get(column, "") for column in columns] for row in self.history)
-        write_csv(self.folder / "metrics.csv", columns, rows)
-        write_json(self.folder / "stages.json", self.stages)
+        """Write metrics.csv and stages.json, each whole or not at all."""
+        self.directory.write_history(self.history, self.stages)
 
     def _open_stage(self, trainer: L.Trainer) -> None:
-        plan, index = self._stages.plan, self._stages.stage
+        plan, index = self._unfreezing.plan, self._unfreezing.stage
         _reset_peak_memory(trainer)
         self.stages.append(
             {
@@ -187,7 +186,7 @@ class RunRecorder(L.Callback):
 
     def _stage_scalars(self, row: Row) -> dict[str, float]:
         return {
-            "stage/index": self._stages.stage,
+            "stage/index": self._unfreezing.stage,
             "stage/trainable_parameters": self.stages[-1]["trainable"],
             "train/images_per_second": row["images_per_second"],
         }
@@ -195,36 +194,6 @@ class RunRecorder(L.Callback):
     def _log(self, trainer: L.Trainer, scalars: Mapping[str, float]) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(dict(scalars), step=trainer.global_step)
-
-
-def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Refuse to resume a run with other data, another model, or another order of the images.
-
-    Raises:
-        UnfreezeError: Naming what differs.
-    """
-    differences = [
-        f"{key} was {saved.get(key)!r}, is {current[key]!r}" for key in current if saved.get(key) != current[key]
-    ]
-    if differences:
-        raise UnfreezeError(
-            f"resume: {'; '.join(differences)}. Resume with the settings and data of the run, or start a new one"
-        )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all; numbers that are not finite become null."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as building:
-        building.write_text(f"{text}\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _rates(trainer: L.Trainer) -> dict[str, float]:

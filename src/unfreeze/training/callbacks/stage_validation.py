@@ -23,7 +23,7 @@ class EndOfStageValidation:
             trainer.val_check_batch = 1
 
     def restore(self, trainer: L.Trainer) -> None:
-        """Give the Trainer its own intervals back."""
+        """Restore the Trainer's own intervals."""
         if self._intervals is not None:
             trainer.check_val_every_n_epoch, trainer.val_check_batch = self._intervals
             self._intervals = None

@@ -1,4 +1,4 @@
-"""What a frozen prefix makes of images, computed once and in batches of one size."""
+"""Extraction of the activations of a frozen prefix, in batches of one size."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,13 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unfreeze.data.datamodule import ImageDataModule
+from unfreeze.data.image_data import ImageData
 from unfreeze.data.loader import Batch
 from unfreeze.data.sources.images import Indices
+from unfreeze.errors import Stopped
 from unfreeze.models.partition import Activations, activations_of
 from unfreeze.system.accelerator import synchronize, to_device
+from unfreeze.system.terminal import counting_bar
 from unfreeze.training.features.table import FeatureTable
 from unfreeze.training.module import ImageClassifier
+
+_RECORDED_EVERY_S = 30.0
+"""Interval between records of finished rows: the work that is lost if the process is killed."""
 
 _CACHED_PIXELS = 1 << 20
 _LARGEST_BATCH = {"cpu": 32, "cuda": 512}
@@ -25,7 +30,7 @@ _GPU_PIXELS = 512 * 128**2
 
 @dataclass(frozen=True)
 class Kind:
-    """Which features of an image are meant.
+    """The kind of features of an image.
 
     Args:
         epoch: The epoch whose draws augment the image; None for the image as evaluation sees it.
@@ -51,7 +56,7 @@ class Extractor:
     """
 
     module: ImageClassifier
-    data: ImageDataModule
+    data: ImageData
     prefix: nn.Module
     kind: Kind
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -81,27 +86,8 @@ class Extractor:
             rest -= size
 
     @torch.no_grad()
-    def compute_from(
-        self, table: FeatureTable, bridge: nn.Module, indices: Indices
-    ) -> Iterator[tuple[Tensor, Activations]]:
-        """Yield what `compute` does, from the activations at a deeper edge, in the same batches.
-
-        Args:
-            table: Has them.
-            bridge: Leads on from them.
-            indices: Images of the source, shape (n,).
-        """
-        size, rest = self.batch_size, len(indices)
-        for start in range(0, len(indices), size):
-            index = torch.from_numpy(np.resize(indices[start : start + size], size))
-            with self.context():
-                activations: Activations = bridge(*table.gather(index, self.module.device))
-            yield index[:rest], tuple(activation[:rest] for activation in activations)
-            rest -= size
-
-    @torch.no_grad()
     def activations(self, images: Tensor, index: Tensor) -> Activations:
-        """Return the activations of uint8 images, shape (n, 3, H, W), that stand at some positions of the source."""
+        """Return the activations of uint8 images, shape (n, 3, H, W), at some positions of the source."""
         device = self.module.device
         batch = Batch(to_device(images, device), index, index)
         if self.kind.epoch is None:
@@ -109,7 +95,7 @@ class Extractor:
         else:
             prepared = self.module.prepared_for_training(batch, self.kind.epoch)
         with self.context():
-            return activations_of(self.prefix, prepared.images)
+            return activations_of(self.prefix, prepared.pixels)
 
     def context(self) -> AbstractContextManager[object]:
         """Return what sets the precision of what is computed."""
@@ -130,3 +116,40 @@ class Extractor:
         self.activations(images, index)
         synchronize(device)
         return (time.perf_counter() - started) / len(chunk)
+
+
+def fill_table(
+    table: FeatureTable,
+    extractor: Extractor,
+    images: Indices,
+    *,
+    record: Callable[[Indices], None] | None,
+    shown: bool,
+) -> None:
+    """Extract the features of some images into a table.
+
+    Args:
+        table: Has a row for each image.
+        extractor: Computes the rows.
+        images: Images of the source, shape (n,).
+        record: Called with the images that are done, now and then and when a signal ends the extraction; None where
+            an extraction can't be continued.
+        shown: Whether to show a bar in a terminal.
+
+    Raises:
+        Stopped: After a signal.
+    """
+    done, recorded = 0, time.perf_counter()
+    with counting_bar("caching", len(images), shown=shown) as progress:
+        try:
+            for indices, activations in extractor.compute(images):
+                table.put(indices, activations)
+                done += len(indices)
+                progress(done)
+                if record is not None and time.perf_counter() - recorded > _RECORDED_EVERY_S:
+                    record(images[:done])
+                    recorded = time.perf_counter()
+        except Stopped:
+            if record is not None and done:
+                record(images[:done])
+            raise

@@ -28,7 +28,7 @@ _AND = ", "
 
 @dataclass(frozen=True, eq=False)
 class FasterPrefix:
-    """What computes features in place of a prefix.
+    """A copy of a prefix that computes its features faster.
 
     Args:
         module: Takes images, returns a tuple of activations.
@@ -40,7 +40,7 @@ class FasterPrefix:
 
 
 class _InBf16(nn.Module):
-    """Runs a module in bf16 and hands out what its own precision would be."""
+    """Runs a module in bf16, and returns activations in the module's own precision."""
 
     def __init__(self, module: nn.Module, dtypes: list[torch.dtype]) -> None:
         super().__init__()

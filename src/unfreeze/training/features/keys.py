@@ -19,7 +19,7 @@ import torchvision
 from torch import Tensor, nn
 
 import unfreeze
-from unfreeze.data.datamodule import ImageDataModule
+from unfreeze.data.image_data import ImageData
 from unfreeze.data.sources.images import Indices
 from unfreeze.models.partition import Partition
 from unfreeze.training.features.extraction import Kind
@@ -111,7 +111,7 @@ def features_key(prefix_digest: str, facts: Mapping[str, Any]) -> str:
 
 def feature_facts(
     module: ImageClassifier,
-    data: ImageDataModule,
+    data: ImageData,
     partition: Partition,
     kind: Kind,
     *,
@@ -155,6 +155,50 @@ def rounding(device: torch.device) -> tuple[str, bool]:
     return torch.get_float32_matmul_precision(), device.type == "cuda" and torch.backends.cudnn.allow_tf32
 
 
+def entry_metadata(
+    module: ImageClassifier,
+    data: ImageData,
+    partition: Partition,
+    layouts: Sequence[RowLayout],
+    *,
+    rows: int,
+    sweep: Path | None,
+) -> dict[str, object]:
+    """Return the facts that `unfreeze cache` lists of stored features.
+
+    Args:
+        module: The module that trains.
+        data: The images.
+        partition: Its network, cut.
+        layouts: Of a row.
+        rows: The number of rows that are done.
+        sweep: The sweep whose runs share the features; None for features that outlive it.
+    """
+    return {
+        **({} if sweep is None else {"sweep": str(sweep)}),
+        "model": module.classifier.architecture,
+        "boundary": partition.name,
+        "source": data.source.name,
+        "images": rows,
+        "shape": [" x ".join(map(str, layout.shape)) for layout in layouts],
+        "dtype": str(layouts[0].dtype).removeprefix("torch."),
+    }
+
+
+def cut_key(module: ImageClassifier, partition: Partition, prefix_digest: str) -> tuple[object, ...]:
+    """Return what decides whether the parts of a cut compute what the whole network computes.
+
+    Args:
+        module: The module that trains.
+        partition: Its network, cut.
+        prefix_digest: Of `digest_of`.
+    """
+    modes = tuple(each.training for each in module.network.modules())
+    setup = module.preprocessing.crop_px, module.channels_last, module.device, rounding(module.device)
+    network = str(module.classifier.spec.to_record()), structure_of(module.network)
+    return prefix_digest, *network, partition.boundary, modes, setup
+
+
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -162,6 +206,6 @@ def _device_name(device: torch.device) -> str:
 
 
 def _libraries_of(network: nn.Module) -> list[tuple[str, str]]:
-    """Return the libraries whose modules a network is made of, with their versions where they tell."""
+    """Return the libraries whose modules a network is made of, with their versions where they have one."""
     names = {type(module).__module__.partition(".")[0] for module in network.modules()}
     return [(name, str(getattr(sys.modules.get(name), "__version__", ""))) for name in sorted(names)]

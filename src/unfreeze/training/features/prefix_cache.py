@@ -1,23 +1,23 @@
-"""A callback that computes what a stage keeps frozen once, and trains the stage on that."""
+"""A callback that extracts the features of a stage's frozen prefix once, and trains the stage on them."""
 
 import logging
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from typing import Any
 
 import lightning as L
 import torch
 
-from unfreeze.cache.folder import size_text
 from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.models.partition import Partition, keeps_statistics, partition_network
 from unfreeze.models.tracing import CannotPartitionError
-from unfreeze.system.text import format_seconds
+from unfreeze.system.text import format_seconds, size_text
+from unfreeze.training.callback_order import check_comes_after
 from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
-from unfreeze.training.features.demand import JUDGED, Demand, PrefixCacheOptions, data_of, is_whole
+from unfreeze.training.features.demand import JUDGED, Demand, data_of, is_whole
 from unfreeze.training.features.extraction import Kind
+from unfreeze.training.features.options import PrefixCacheOptions
 from unfreeze.training.features.stage_features import StageFeatures
-from unfreeze.training.features.table import CachedPrefix
+from unfreeze.training.features.table import ServedFeatures
 from unfreeze.training.module import ImageClassifier
 
 log = logging.getLogger(__name__)
@@ -26,15 +26,16 @@ Row = dict[str, Any]
 
 
 class FrozenPrefixCache(L.Callback):
-    """Feeds a stage the activations at the edge of its frozen part, which it computes once.
+    """Serves a stage the activations at the edge of its frozen prefix, which are extracted once.
 
-    Validation is fed wherever something is frozen; training where its images are the same in each epoch, or where
-    views stand for them. Where the network can't be cut, or it would not pay, the stage runs as it would without.
+    Validation uses features wherever a prefix is frozen; training does if its images are the same in each epoch, or
+    stored views take their place. Where the network can't be cut, or features would not save time, the stage runs on
+    images.
 
     Args:
-        stages: The callback whose stages are fed; it must stand before this one.
-        options: What is cached, and where.
-        on_ready: Called with what stages.json says of a stage's cache, when features have been computed or found.
+        stages: The callback whose stages are served.
+        options: Options of the feature cache.
+        on_ready: Called with the cache's entry for stages.json, when features are extracted or found.
     """
 
     def __init__(
@@ -53,33 +54,42 @@ class FrozenPrefixCache(L.Callback):
         self._features: StageFeatures | None = None
         self._fed_splits: list[str] = []
         self._reported: int | None = None
-        self._ahead: tuple[int, StageFeatures] | None = None
+        self._served: ServedFeatures | None = None
+
+    @property
+    def served(self) -> ServedFeatures | None:
+        """The features that the current stage is served; None for images."""
+        return self._served
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Check that the stages come first."""
+        if stage == "fit":
+            check_comes_after(trainer, self, self._stages)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was decided for each stage, which a resume must follow."""
         return {"decisions": self._decisions, "copies": self._copies}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what was decided."""
+        """Restore the decisions."""
         self._decisions = state_dict["decisions"]
         self._copies = state_dict.get("copies", {})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Feed a stage that is resumed in mid-epoch, where no epoch starts."""
+        """Serve features to a stage that is resumed in mid-epoch, where no epoch starts."""
         if data_of(trainer).is_within_epoch:
             self._feed(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Feed a stage that begins, or the next view."""
+        """Serve features to a stage that begins, or its next view."""
         self._feed(trainer, pl_module)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Let go of everything."""
+        """Release all features."""
         self._close(trainer, pl_module)
-        self._drop_ahead()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Let go of everything too: there is no teardown then."""
+        """Release all features: Lightning calls no teardown then."""
         self.teardown(trainer, pl_module, "fit")
 
     def _feed(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -110,8 +120,9 @@ class FrozenPrefixCache(L.Callback):
         evaluate = features.table(JUDGED) if "val" in self._fed_splits else None
         if features.how is not None:
             self._copies[self._stages.plan.stages[self._stages.stage].name] = features.how
-        module.cached = CachedPrefix(features.partition.suffix, train, evaluate, drawn_in)
-        data_of(trainer).serve_images_but_for(self._fed_splits, are_vectors=features.is_pooled)
+        self._served = ServedFeatures(features.partition.suffix, train, evaluate, drawn_in)
+        module.set_suffix(features.partition.suffix)
+        data_of(trainer).serve_features(train=train, val=evaluate)
         if features.computed != self._reported:
             self._report(trainer, features)
 
@@ -125,7 +136,7 @@ class FrozenPrefixCache(L.Callback):
                 return None
             if plan.frozen_norm == "train" and keeps_statistics(partition.prefix):
                 raise CannotPartitionError("frozen norms go on counting (strategy.frozen_norm=train)")
-            features = self._take_ahead(trainer, module) or StageFeatures(trainer, module, partition, self._options)
+            features = StageFeatures(trainer, module, partition, self._options)
         except CannotPartitionError as problem:
             _say(trainer, f"nothing in {planned.name}, since {problem}")
             return None
@@ -145,81 +156,9 @@ class FrozenPrefixCache(L.Callback):
         if lack is not None:
             _say(trainer, f"nothing in {planned.name}, since {lack}")
             self._fed_splits = []
-        if self._fed_splits:
-            if module.network._compiled_call_impl is not None and not features.is_pooled:
-                features.partition.suffix.compile()
-            self._look_ahead(trainer, module, features, [one for split in self._fed_splits for one in demands[split]])
+        if self._fed_splits and module.network._compiled_call_impl is not None and not features.is_pooled:
+            features.partition.suffix.compile()
         return features if self._fed_splits else None
-
-    def _look_ahead(
-        self, trainer: L.Trainer, module: ImageClassifier, features: StageFeatures, wanted: list[Demand]
-    ) -> None:
-        """Let features be computed by way of those that a later stage is fed, which are then there.
-
-        What lies before that stage's edge must be frozen until then, and its images be the same.
-        """
-        if trainer.world_size > 1 or all(features.has(demand.kind, demand.images) for demand in wanted):
-            return
-        plan, now = self._stages.plan, self._stages.stage
-        if self._ahead is None:
-            for later in range(len(plan.stages) - 1, now, -1):
-                ahead = self._open_ahead(trainer, module, later, wanted, features.nbytes)
-                if ahead is not None:
-                    self._ahead = later, ahead
-                    break
-        if self._ahead is None:
-            return
-        later, ahead = self._ahead
-        if len(ahead.partition.groups) >= len(features.partition.groups):
-            return
-        if any(demand.kind not in ahead.kinds or ahead.lacks(demand) for demand in wanted):
-            return
-        with suppress(CannotPartitionError):
-            features.start_from(ahead, plan.stages[now].groups, deeper_live=plan.stages[later].groups)
-
-    def _open_ahead(
-        self, trainer: L.Trainer, module: ImageClassifier, later: int, wanted: list[Demand], nbytes: int
-    ) -> StageFeatures | None:
-        """Return the features of a later stage where it is worth it to have them now."""
-        stages, plan = self._stages, self._stages.plan
-        planned, meanwhile = plan.stages[later], plan.stages[stages.stage : later]
-        views = module.augmentation.count_views(self._options.views)
-        same_images = stages.augmentation_of(later) == stages.augmentation_of(stages.stage)
-        if "train" not in self._fed_splits or not same_images or views >= planned.epochs:
-            return None
-        try:
-            partition = _partition(module, planned.groups)
-            if partition is None or any(set(stage.groups) & set(partition.groups) for stage in meanwhile):
-                return None
-            ahead = StageFeatures(trainer, module, partition, self._options)
-        except CannotPartitionError:
-            return None
-        for demand in wanted:
-            ahead.want(demand)
-        passes = sum(len(demand.images) for demand in wanted) / max(1, views) * planned.epochs
-        shared = [Demand(demand.kind, demand.images, int(passes / len(wanted))) for demand in wanted]
-        if not ahead.pays(shared) or ahead.find_place(beside=nbytes) is not None:
-            ahead.close()
-            return None
-        return ahead
-
-    def _take_ahead(self, trainer: L.Trainer, module: ImageClassifier) -> StageFeatures | None:
-        """Return the features of this stage where they were computed on the way to those of an earlier one."""
-        if self._ahead is None or self._ahead[0] != self._stages.stage:
-            return None
-        _, features = self._ahead
-        demands = [one for split in self._demands(trainer, module).values() for one in split]
-        if any(demand.kind in features.kinds and features.lacks(demand) for demand in demands):
-            self._drop_ahead()
-            return None
-        self._ahead = None
-        features.forget_costs()
-        return features
-
-    def _drop_ahead(self) -> None:
-        if self._ahead is not None:
-            self._ahead[1].close()
-            self._ahead = None
 
     def _demands(self, trainer: L.Trainer, module: ImageClassifier) -> dict[str, list[Demand]]:
         """Return the features that a stage could be fed, by split."""
@@ -270,10 +209,10 @@ class FrozenPrefixCache(L.Callback):
     def _close(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self._features is not None:
             assert isinstance(module, ImageClassifier)
-            module.cached = None
-            data_of(trainer).serve_images_but_for([])
+            module.set_suffix(None)
+            data_of(trainer).serve_features()
             self._features.close()
-        self._features, self._opened = None, None
+        self._features, self._opened, self._served = None, None, None
 
 
 def _train_demand(data: ImageDataModule, kind: Kind, epochs: range) -> Demand:

@@ -1,8 +1,8 @@
-"""The features at one edge of a network, for the images of a run: looked up, or computed and kept."""
+"""The features at one edge of a network for the images of a run: read from the cache, or extracted and stored."""
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -11,37 +11,33 @@ from typing import Literal
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unfreeze.cache.folder import CacheEntry, NoRoomError
-from unfreeze.data.datamodule import ImageDataModule
+from unfreeze.data.image_data import ImageData
 from unfreeze.data.loader import Batch
 from unfreeze.data.sources.images import Indices
-from unfreeze.errors import Stopped
-from unfreeze.models.partition import Activations, Partition, bridge_network, check_bridge, check_partition
+from unfreeze.models.partition import Partition, check_partition
 from unfreeze.system.memory import free_memory_bytes
 from unfreeze.system.signals import STOP
-from unfreeze.system.terminal import counting_bar
-from unfreeze.training.features.demand import JUDGED, Demand, PrefixCacheOptions, data_of
-from unfreeze.training.features.extraction import Extractor, Kind
+from unfreeze.training.features.demand import JUDGED, Demand, data_of
+from unfreeze.training.features.extraction import Extractor, Kind, fill_table
 from unfreeze.training.features.faster import FasterPrefix, faster_prefix, same_copy
-from unfreeze.training.features.keys import digest_of, feature_facts, features_key, rounding, structure_of
+from unfreeze.training.features.keys import cut_key, digest_of, entry_metadata, feature_facts, features_key
+from unfreeze.training.features.options import PrefixCacheOptions
 from unfreeze.training.features.table import FeatureFiles, FeatureTable, RowLayout, are_pooled
 from unfreeze.training.module import ImageClassifier
 
 log = logging.getLogger(__name__)
 
 _FETCHED_BYTES_PER_S = 2e9
-"""How fast rows are fetched at least, from memory or from the page cache."""
+"""Lower bound of the speed of reading rows, from memory or from the page cache."""
 
 _CUTS: dict[tuple[object, ...], dict[str, tuple[RowLayout, ...]]] = {}
-"""The layouts of rows, by precision, at the cuts that the runs of a sweep have checked in this process, and share."""
-
-_NOTED_EVERY_S = 30.0
-"""How much of one process's work is lost where it is killed while it computes features that are kept."""
+"""Layouts of rows by precision, at the cuts that runs of a sweep have checked in this process."""
 
 _SHARE_OF_GPU = 4
-"""Features stay on a GPU where they take less than this part of its free memory."""
+"""Features stay on a GPU if they take less than this fraction of its free memory."""
 
 
 class StageFeatures:
@@ -49,16 +45,16 @@ class StageFeatures:
 
     Args:
         trainer: The trainer that runs the stage.
-        module: What it trains, its frozen part in eval mode.
+        module: The module that it trains, its frozen part in eval mode.
         partition: The network cut at the edge.
-        options: What is cached, and where.
+        options: Options of the feature cache.
         data: The images; None for those of the trainer.
 
     Attributes:
         computed: Images that passed through the prefix so far, on all ranks.
-        seconds: What that took.
-        trial_seconds: What of it went into trying faster copies of the prefix, which does not grow with the images.
-        saved_seconds: What all that is wanted and has to be computed will save, about.
+        seconds: Time of the extraction.
+        trial_seconds: The part of it that went into trials of faster copies of the prefix.
+        saved_seconds: Estimate of the time that the requested features save.
 
     Raises:
         CannotPartitionError: If the parts do not do what the whole does.
@@ -71,7 +67,7 @@ class StageFeatures:
         partition: Partition,
         options: PrefixCacheOptions,
         *,
-        data: ImageDataModule | None = None,
+        data: ImageData | None = None,
     ) -> None:
         self.partition = partition
         self.computed = 0
@@ -88,41 +84,15 @@ class StageFeatures:
         self._files: dict[Kind, tuple[CacheEntry, FeatureFiles, bool]] = {}
         self._faster: FasterPrefix | None = None
         self._how: str | None = None
-        self._start: tuple[StageFeatures, nn.Module] | None = None
-        self._layouts_by_precision = self._checked_layouts()
-
-    def start_from(self, deeper: "StageFeatures", live: Collection[str], *, deeper_live: Collection[str]) -> None:
-        """Compute from what another edge's features are, which are computed first and kept by it.
-
-        Args:
-            deeper: Whose edge lies deeper; the same features are wanted of it.
-            live: Names of the groups that train above this edge.
-            deeper_live: Names of those that will train above that one.
-
-        Raises:
-            CannotPartitionError: If the way from there does not give the same.
-        """
-        groups = self._module.classifier.groups
-        shape = self._module.preprocessing.shape
-        bridge = bridge_network(self._module.network, groups, live, start=deeper_live, image_shape=shape)
-        check_bridge(deeper.partition, bridge, self.partition, self._prepared(2))
-        self._start = deeper, bridge
-
-    def lacks(self, demand: Demand) -> bool:
-        """Return whether more images are demanded of a kind than were wanted so far."""
-        return not np.isin(demand.images, self._wanted[demand.kind]).all()
+        self._layouts_by_precision = self._check_partition()
 
     @property
     def kinds(self) -> Set[Kind]:
-        """What has been wanted so far."""
+        """The kinds that were requested."""
         return self._wanted.keys()
 
-    def forget_costs(self) -> None:
-        """Count from nothing what is computed, and what it takes."""
-        self.computed, self.seconds, self.trial_seconds, self.saved_seconds = 0, 0.0, 0.0, 0.0
-
     def pays(self, demands: Sequence[Demand]) -> bool:
-        """Return whether features save more than it costs to compute and fetch them, or are kept for later runs."""
+        """Return whether features save more time than they cost, or are stored for later runs."""
         if not demands:
             return False
         if all(self.is_kept(demand.kind) for demand in demands):
@@ -131,7 +101,7 @@ class StageFeatures:
         return sum(map(self._saved_seconds, demands)) > fetched
 
     def want(self, demand: Demand) -> None:
-        """Note that features will be asked for."""
+        """Request features."""
         if not self.has(demand.kind, demand.images):  # what is found needs no trial
             self.saved_seconds += self._saved_seconds(demand)
         self._wanted[demand.kind] = np.union1d(self._wanted.get(demand.kind, demand.images), demand.images)
@@ -143,7 +113,7 @@ class StageFeatures:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows that will be asked for."""
+        """Bytes of all requested rows."""
         return sum(len(images) * self.row_bytes(kind) for kind, images in self._wanted.items())
 
     def row_bytes(self, kind: Kind) -> int:
@@ -152,7 +122,7 @@ class StageFeatures:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether the features of an image are vectors, in each precision."""
+        """True if the features of an image are vectors, in each precision."""
         return are_pooled(self._layouts(JUDGED))
 
     def is_kept(self, kind: Kind) -> bool:
@@ -172,15 +142,12 @@ class StageFeatures:
         sample = self._data.splits.train[: self._extractor(JUDGED).batch_size]
         return self._extractor(JUDGED).seconds_per_image(sample)
 
-    def find_place(self, beside: int = 0) -> str | None:
-        """Choose between memory and files; return why neither will do, or None.
+    def find_place(self) -> str | None:
+        """Choose between memory and files; return why neither has room, or None.
 
-        Ranks share files, and so do runs; else memory is first, then a file that is mapped.
-
-        Args:
-            beside: Bytes that others have found a place for, and do not take yet.
+        Ranks share files, and so do runs; otherwise memory comes first, then a mapped file.
         """
-        ranks, memory = self._trainer.world_size, free_memory_bytes() // 2 - beside
+        ranks, memory = self._trainer.world_size, free_memory_bytes() // 2
         if self._trainer.num_nodes > 1:
             return "it is not shared between nodes"
         fits_in_memory = ranks == 1 and self.nbytes <= memory
@@ -189,7 +156,7 @@ class StageFeatures:
             return None
         if self._options.folder is None:
             needs = "needs a folder for files that all processes share" if ranks > 1 else "does not fit into memory"
-            return f"{_gigabytes(self.nbytes)} {needs}; name one (cache.dir)"
+            return f"{self.nbytes / 1e9:.1f} GB {needs}; name one (cache.dir)"
         try:
             self._make_room()
         except (NoRoomError, OSError) as problem:
@@ -202,7 +169,7 @@ class StageFeatures:
 
     @property
     def place(self) -> str:
-        """Where the rows are, in words."""
+        """The place of the rows, for messages."""
         return next((table.place for table in self._tables.values()), "nowhere")
 
     def table(self, kind: Kind) -> FeatureTable:
@@ -236,7 +203,7 @@ class StageFeatures:
         log.warning(f"  ! features are not kept for later runs: {reason}; type another cache.dir")
 
     def close(self) -> None:
-        """Let go of all rows, and remove those that nobody will use again."""
+        """Release all rows, and remove those that later runs can't use."""
         self._tables.clear()
         for entry, _, kept in self._files.values():
             entry.release()
@@ -269,16 +236,16 @@ class StageFeatures:
             table = files.table(writable=not there)
             if len(missing):
 
-                def note(computed: Indices) -> None:
+                def record(computed: Indices) -> None:
                     done[files.rows_of(computed)] = True
                     files.mark_done(done)
-                    entry.describe(self._described(kind, int(done.sum())))
+                    entry.describe(self._metadata(kind, int(done.sum())))
 
                 may_go_on = kept and ranks == 1 and kind.exact  # another run's trial may find another copy faster
-                self._fill(table, kind, missing[rank::ranks], note=note if may_go_on else None)
+                self._fill(table, kind, missing[rank::ranks], record=record if may_go_on else None)
                 trainer.strategy.barrier()
                 if rank == 0:
-                    note(missing)
+                    record(missing)
                 trainer.strategy.barrier()
         fits = ranks == 1 and len(wanted) * self.row_bytes(kind) <= free_memory_bytes() // 2
         if self._home.type == "cuda" or (fits and kept):
@@ -286,36 +253,15 @@ class StageFeatures:
         return table
 
     def _fill(
-        self, table: FeatureTable, kind: Kind, images: Indices, *, note: Callable[[Indices], None] | None = None
+        self, table: FeatureTable, kind: Kind, images: Indices, *, record: Callable[[Indices], None] | None = None
     ) -> None:
-        """Compute rows; those that are there already are noted now and then, and when a signal ends it."""
-        started = noted = time.perf_counter()
-        done = 0
+        started = time.perf_counter()
         extractor = self._extractor(kind)
         if not kind.exact:
             extractor = replace(extractor, prefix=self._faster_prefix(kind).module)
-        with counting_bar("caching", len(images), shown=self._trainer.is_global_zero) as progress:
-            try:
-                for indices, activations in self._rows_from_start(extractor, images) or extractor.compute(images):
-                    table.put(indices, activations)
-                    done += len(indices)
-                    progress(done)
-                    if note is not None and time.perf_counter() - noted > _NOTED_EVERY_S:
-                        note(images[:done])
-                        noted = time.perf_counter()
-            except Stopped:
-                if note is not None and done:
-                    note(images[:done])
-                raise
+        fill_table(table, extractor, images, record=record, shown=self._trainer.is_global_zero)
         self.computed += len(images) * self._trainer.world_size
         self.seconds += time.perf_counter() - started
-
-    def _rows_from_start(self, extractor: Extractor, images: Indices) -> Iterator[tuple[Tensor, Activations]] | None:
-        """Return an iterator over activations that are computed from those at a deeper edge; None without such."""
-        if self._start is None or not extractor.kind.exact:
-            return None
-        deeper, bridge = self._start
-        return extractor.compute_from(deeper.table(extractor.kind), bridge, images)
 
     def _faster_prefix(self, kind: Kind) -> FasterPrefix:
         """Return what computes features that need not be exact; tried once, on the batches that it will see."""
@@ -334,7 +280,7 @@ class StageFeatures:
 
     @property
     def how(self) -> str | None:
-        """What is done to the prefix to compute sooner, in words; None before that was tried."""
+        """How the prefix was made faster, for messages; None before the trial."""
         return self._how
 
     def compute_as(self, how: str) -> None:
@@ -342,7 +288,7 @@ class StageFeatures:
         self._how = how
 
     def _files_of(self, kind: Kind, *, kept: bool) -> tuple[CacheEntry, FeatureFiles, bool]:
-        """Return where rows of a kind are: kept ones have a row for each image, others for those wanted."""
+        """Return the entry and the files of a kind; only stored kinds have a row for every image."""
         if kind not in self._files:
             assert self._options.folder is not None
             wanted = None if kept else self._wanted[kind]
@@ -358,17 +304,9 @@ class StageFeatures:
             if files.missing_bytes:
                 entry.make_room(files.missing_bytes)
 
-    def _described(self, kind: Kind, rows: int) -> dict[str, object]:
-        layouts = self._layouts(kind)
-        return {
-            **({} if self.is_pooled or self._options.sweep is None else {"sweep": str(self._options.sweep)}),
-            "model": self._module.classifier.architecture,
-            "boundary": self.partition.name,
-            "source": self._data.source.name,
-            "images": rows,
-            "shape": [" x ".join(map(str, layout.shape)) for layout in layouts],
-            "dtype": str(layouts[0].dtype).removeprefix("torch."),
-        }
+    def _metadata(self, kind: Kind, rows: int) -> dict[str, object]:
+        sweep = None if self.is_pooled else self._options.sweep
+        return entry_metadata(self._module, self._data, self.partition, self._layouts(kind), rows=rows, sweep=sweep)
 
     def _layouts(self, kind: Kind) -> tuple[RowLayout, ...]:
         if kind.precision not in self._layouts_by_precision:
@@ -377,18 +315,15 @@ class StageFeatures:
             self._layouts_by_precision[kind.precision] = tuple(map(RowLayout.of, values))
         return self._layouts_by_precision[kind.precision]
 
-    def _checked_layouts(self) -> dict[str, tuple[RowLayout, ...]]:
-        """Return the layouts of rows by precision, those of evaluation at least, after a look at what the parts do.
+    def _check_partition(self) -> dict[str, tuple[RowLayout, ...]]:
+        """Check that the parts compute what the network computes; return the layouts of evaluation's rows.
 
-        The runs of a sweep, which share a process, look once at a cut that all of them make.
+        The runs of a sweep share a process, and check a cut that all of them make once.
         """
         module = self._module
         layouts: dict[str, tuple[RowLayout, ...]] = {}
         if self._options.sweep is not None:
-            modes = tuple(each.training for each in module.network.modules())
-            how = module.preprocessing.crop_px, module.channels_last, module.device, rounding(module.device)
-            network = str(module.classifier.spec.to_record()), structure_of(module.network)
-            cut = self._prefix_digest, *network, self.partition.boundary, modes, how
+            cut = cut_key(module, self.partition, self._prefix_digest)
             layouts = _CUTS.setdefault(cut, layouts)
         if not layouts:
             values = check_partition(module.network, self.partition, self._prepared(2))
@@ -403,18 +338,14 @@ class StageFeatures:
         return self._data.store.read(np.resize(self._data.splits.train, count))
 
     def _prepared(self, count: int) -> Tensor:
-        """Return some images as the network is judged on them."""
+        """Return some images in the preprocessing of evaluation."""
         images, index = self._sample(count).to(self._module.device), torch.zeros(count, dtype=torch.int64)
-        return self._module.prepared_for_evaluation(Batch(images, index, index)).images
+        return self._module.prepared_for_evaluation(Batch(images, index, index)).pixels
 
     @cached_property
     def _home(self) -> torch.device:
-        """Where rows are for good: on a GPU that all that is wanted takes a small part of."""
+        """The device of the rows: a GPU if the requested rows take a small part of its memory."""
         device = self._module.device
         if device.type == "cuda" and self.nbytes * _SHARE_OF_GPU > torch.cuda.mem_get_info(device)[0]:
             return torch.device("cpu")
         return device
-
-
-def _gigabytes(nbytes: int) -> str:
-    return f"{nbytes / 1e9:.1f} GB"

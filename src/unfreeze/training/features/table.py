@@ -20,7 +20,7 @@ _DONE = "done.npy"
 
 @dataclass(frozen=True)
 class RowLayout:
-    """How one activation of one image lies in memory.
+    """Memory layout of one activation of one image.
 
     Args:
         shape: As the network sees it, without the batch.
@@ -51,7 +51,7 @@ class RowLayout:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether a row is a vector."""
+        """True if a row is a vector."""
         return prod(self.shape[1:]) == 1
 
     def to_rows(self, activation: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class FeatureTable:
         layouts: Of each activation.
         rows: The rows of each activation, shape (n, *stored_shape).
         slots: The row of each image of the source, int64, shape (N,), -1 for none; None where they are the same.
-        place: Where the rows are, in words.
+        place: The place of the rows, for messages.
 
     Attributes:
         is_pooled: Whether a row is of vectors alone.
@@ -109,23 +109,22 @@ class FeatureTable:
         return table
 
     def put(self, indices: Tensor, activations: Activations) -> None:
-        """Keep the activations of some images."""
+        """Store the activations of some images."""
         for rows, layout, activation in zip(self._rows, self.layouts, activations, strict=True):
             slots = to_device(self._slots_of(indices), rows.device)
             rows.index_copy_(0, slots, layout.to_rows(activation.detach()).to(rows.device, layout.dtype))
 
-    def gather(self, indices: Tensor, device: torch.device) -> Activations:
-        """Return the activations of some images on a device, which is not waited for.
+    def gather(self, indices: Tensor) -> Activations:
+        """Return the activations of some images, where the rows are.
 
         Args:
             indices: Images of the source, int64, shape (n,), on the host.
-            device: Where they are wanted.
         """
         slots = self._slots_of(indices)
         gathered = []
         for rows, layout in zip(self._rows, self.layouts, strict=True):
             chosen = rows.index_select(0, to_device(slots, rows.device))
-            gathered.append(layout.from_rows(to_device(chosen, device)))
+            gathered.append(layout.from_rows(chosen))
         return tuple(gathered)
 
     def _slots_of(self, indices: Tensor) -> Tensor:
@@ -162,7 +161,7 @@ class FeatureFiles:
 
     @property
     def missing_bytes(self) -> int:
-        """What the files will take when they are made; 0 where they are."""
+        """Bytes of the files; 0 if they exist."""
         return 0 if all(path.is_file() for path in self._paths) else sum(self._sizes)
 
     def rows_of(self, images: Indices) -> Indices:
@@ -170,7 +169,7 @@ class FeatureFiles:
         return images if self._wanted is None else np.searchsorted(self._wanted, images)
 
     def create(self) -> None:
-        """Make the files where they are not there, without a row done."""
+        """Create the files that are missing, with no row done."""
         for path, size in zip(self._paths, self._sizes, strict=True):
             if not path.is_file() or path.stat().st_size != size:
                 (self._entry.folder / _DONE).unlink(missing_ok=True)
@@ -178,7 +177,7 @@ class FeatureFiles:
                     file.truncate(size)
 
     def reserve(self, rows: Indices) -> None:
-        """Take the disk's room for some rows: a full disk would end a process that writes where a file is mapped.
+        """Allocate disk space for some rows: on a full disk, writing to a mapped file would kill the process.
 
         Args:
             rows: In order, shape (n,).
@@ -206,7 +205,7 @@ class FeatureFiles:
         return done if whole and done.shape == nothing.shape and done.dtype == np.bool_ else nothing
 
     def mark_done(self, done: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
-        """Note which rows are done, after their values are on the disk."""
+        """Record the rows that are done, after their values are on the disk."""
         for path in self._paths:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -226,14 +225,14 @@ class FeatureFiles:
 
 
 @dataclass(frozen=True, eq=False)
-class CachedPrefix:
-    """What a stage trains and is judged on in place of its frozen prefix.
+class ServedFeatures:
+    """The features that a stage trains and is validated on in place of its frozen prefix.
 
     Args:
         suffix: Takes activations, returns logits.
-        train: Of the training images; None where these pass through the whole network.
-        evaluate: Of the validation or test images, likewise.
-        drawn_in: The epoch whose draws have augmented the training images; None for none.
+        train: Features of the training images; None where these pass through the whole network.
+        evaluate: Features of the validation images, likewise.
+        drawn_in: The epoch whose draws augmented the training images; None for none.
     """
 
     suffix: nn.Module

@@ -1,4 +1,4 @@
-"""Limits that end a run before its stages do: epochs and steps cut its plan beforehand, time stops it."""
+"""Limits that end a run before its stages do: epochs and steps shorten the plan, time stops the run."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from unfreeze.training.plan.plan import Plan
 
 
 def cut_plan(plan: Plan, epochs: int) -> Plan:
-    """Return the plan that ends after some epochs; the schedule of a stage that is cut ends as early, unchanged.
+    """Return the plan that ends after some epochs; a shortened stage follows its schedule up to there.
 
     Args:
         plan: The whole plan.
