@@ -1,4 +1,4 @@
-"""Temperature, calibration error and reliability, on answers whose calibration is known."""
+"""Temperature, calibration error and reliability, on predictions of known calibration."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from unfreeze.evaluation.calibration import (
     fit_temperatures,
     label_calibration_error,
     reliability_bins,
-    scaled,
+    scale_logits,
 )
 from unfreeze.models.outputs import Outputs, TaskClasses
 
@@ -19,14 +19,14 @@ FOUR = Outputs.of(("a", "b", "c", "d"))
 
 
 def calibrated(images: int = 20_000, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return logits and labels drawn from what they say."""
+    """Return logits, and labels drawn from their probabilities."""
     draw = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(images, 4, generator=draw)
     return logits, torch.multinomial(logits.softmax(dim=1), 1, generator=draw).flatten()
 
 
 @pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
-def test_the_temperature_undoes_what_the_logits_were_multiplied_by(factor: float) -> None:
+def test_temperature_equals_the_factor_of_the_logits(factor: float) -> None:
     logits, labels = calibrated()
     found = fit_temperatures(factor * logits, labels, FOUR)
     assert found is not None
@@ -45,7 +45,9 @@ def test_tasks_have_each_their_own_temperature() -> None:
     temperatures = fit_temperatures(logits, labels, outputs)
     assert temperatures is not None
     assert temperatures == pytest.approx((2.0, 0.5), rel=0.05)
-    for own, (plain, _) in zip(outputs.split(scaled(logits, outputs, temperatures)), (first, second), strict=True):
+    for own, (plain, _) in zip(
+        outputs.split(scale_logits(logits, outputs, temperatures)), (first, second), strict=True
+    ):
         assert torch.allclose(own, plain, rtol=0.06)
 
 
@@ -58,17 +60,17 @@ def test_labels_are_scaled_together() -> None:
     assert label_calibration_error(logits, labels) < 0.01 < label_calibration_error(3 * logits, labels)
 
 
-def test_a_validation_without_mistakes_says_nothing_of_confidence() -> None:
+def test_no_temperature_without_mistakes() -> None:
     labels = torch.arange(4)
     assert fit_temperatures(torch.eye(4), labels, FOUR) is None
 
 
-def test_answers_that_know_nothing_have_no_temperature() -> None:
+def test_no_temperature_for_uninformative_predictions() -> None:
     logits, labels = calibrated()
     assert fit_temperatures(logits, labels.roll(1), FOUR) is None
 
 
-def test_bins_hold_each_answer_once() -> None:
+def test_bins_hold_each_prediction_once() -> None:
     confidence = np.array([0.0, 0.3, 0.31, 0.999, 1.0])
     bins = reliability_bins(confidence, np.array([False, True, False, True, True]))
     assert bins.count.sum() == 5

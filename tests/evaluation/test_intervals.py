@@ -1,4 +1,4 @@
-"""Intervals against resampling by scikit-learn's figures, and against how often they hold the truth."""
+"""Bootstrap intervals against SciPy's bootstrap, and their coverage."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,17 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, 
 from unfreeze.evaluation.intervals import class_intervals, label_intervals, share_interval
 
 
-def answers(images: int, seed: int, *, accuracy: float = 0.8, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def draw_predictions(
+    images: int, seed: int, *, accuracy: float = 0.8, classes: int = 4
+) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(seed)
     truth = draw.integers(classes, size=images)
     return truth, np.where(draw.random(images) < accuracy, truth, draw.integers(classes, size=images))
 
 
-def test_they_are_near_those_of_another_resampler() -> None:
-    truth, said = answers(300, seed=0)
-    told = class_intervals(truth, said, num_classes=4)
+def test_intervals_agree_with_scipy_bootstrap() -> None:
+    truth, predicted = draw_predictions(300, seed=0)
+    intervals = class_intervals(truth, predicted, num_classes=4)
     figures = {
         "acc": lambda t, s: (t == s).mean(),
         "acc_balanced": balanced_accuracy_score,
@@ -24,24 +26,24 @@ def test_they_are_near_those_of_another_resampler() -> None:
         "recall_macro": lambda t, s: recall_score(t, s, average="macro", zero_division=0),
         "f1_macro": lambda t, s: f1_score(t, s, average="macro", zero_division=0),
     }
-    assert told.keys() == figures.keys()
+    assert intervals.keys() == figures.keys()
     for key, figure in figures.items():
         found = bootstrap(
-            (truth, said), figure, paired=True, vectorized=False, n_resamples=600, method="percentile", rng=1
+            (truth, predicted), figure, paired=True, vectorized=False, n_resamples=600, method="percentile", rng=1
         ).confidence_interval
-        assert told[key] == pytest.approx((found.low, found.high), abs=0.012), key
+        assert intervals[key] == pytest.approx((found.low, found.high), abs=0.012), key
 
 
-def test_19_of_20_hold_the_true_accuracy() -> None:
+def test_coverage_of_the_true_accuracy() -> None:
     expected = 0.7 + 0.3 / 4
     held = 0
     for seed in range(200):
-        low, high = class_intervals(*answers(150, seed, accuracy=0.7), num_classes=4)["acc"]
+        low, high = class_intervals(*draw_predictions(150, seed, accuracy=0.7), num_classes=4)["acc"]
         held += low <= expected <= high
     assert 180 <= held <= 199
 
 
-def test_a_perfect_test_leaves_room_for_what_it_has_not_seen() -> None:
+def test_perfect_predictions_have_an_exact_interval() -> None:
     truth = np.arange(30) % 3
     assert class_intervals(truth, truth, num_classes=3)["acc"] == pytest.approx((0.05 ** (1 / 30) ** 1, 1.0), abs=0.03)
     assert share_interval(0, 10)[0] == 0.0
@@ -49,13 +51,15 @@ def test_a_perfect_test_leaves_room_for_what_it_has_not_seen() -> None:
     assert class_intervals(truth, truth, num_classes=3)["acc"] == (exact.low, exact.high)
 
 
-def test_the_same_answers_have_the_same_intervals() -> None:
-    truth, said = answers(100, seed=3)
-    assert class_intervals(truth, said, num_classes=4) == class_intervals(truth, said, num_classes=4)
+def test_intervals_are_deterministic() -> None:
+    truth, predicted = draw_predictions(100, seed=3)
+    assert class_intervals(truth, predicted, num_classes=4) == class_intervals(truth, predicted, num_classes=4)
 
 
-def test_more_images_know_better() -> None:
-    few, many = (class_intervals(*answers(images, seed=1), num_classes=4)["f1_macro"] for images in (100, 10_000))
+def test_more_images_narrow_the_interval() -> None:
+    few, many = (
+        class_intervals(*draw_predictions(images, seed=1), num_classes=4)["f1_macro"] for images in (100, 10_000)
+    )
     assert many[1] - many[0] < (few[1] - few[0]) / 5
 
 
@@ -63,13 +67,13 @@ def test_labels_have_intervals_of_their_own() -> None:
     draw = np.random.default_rng(0)
     truth = (draw.random((400, 3)) < 0.4).astype(np.int64)
     given = np.where(draw.random((400, 3)) < 0.9, truth, 1 - truth)
-    told = label_intervals(truth, given)
+    intervals = label_intervals(truth, given)
     for key, value in {
         "acc": (truth == given).mean(),
         "acc_exact": (truth == given).all(axis=1).mean(),
         "f1_macro": f1_score(truth, given, average="macro"),
     }.items():
-        low, high = told[key]
+        low, high = intervals[key]
         assert low < value < high < low + 0.12
 
 
@@ -90,11 +94,11 @@ def test_figures_that_no_resample_moves_have_an_exact_interval_or_none() -> None
 
 def test_a_small_class_leaves_more_room_for_the_balanced_accuracy() -> None:
     truth = np.repeat([0, 1], [20, 4])
-    told = class_intervals(truth, truth, num_classes=2)
-    assert told["acc_balanced"][0] < told["acc"][0]
+    intervals = class_intervals(truth, truth, num_classes=2)
+    assert intervals["acc_balanced"][0] < intervals["acc"][0]
     recalls = np.random.default_rng(0).uniform(size=(200_000, 2))
     as_likely = recalls[(recalls ** [20, 4]).prod(axis=1) >= 0.025]
-    assert told["acc_balanced"][0] == pytest.approx(as_likely.mean(axis=1).min(), abs=0.01)
+    assert intervals["acc_balanced"][0] == pytest.approx(as_likely.mean(axis=1).min(), abs=0.01)
 
 
 def test_labels_that_are_all_right_have_an_exact_interval_of_that_alone() -> None:

@@ -1,4 +1,4 @@
-"""Answers that are kept, and read back."""
+"""Answers that are stored, and read back."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.evaluation.predictions import KeptPredictions, Predictions, answers_by_task
+from unfreeze.evaluation.predictions import Predictions, StoredPredictions, predictions_by_task
 from unfreeze.models.outputs import Outputs, TaskClasses
 
 NAMES = ('quo"te', "<b>bold</b>", "\N{DEER} שלום", "x" * 200)
@@ -27,21 +27,21 @@ def predictions(images: int = 6, classes: int = 4, *, seed: int = 0, tasks: int 
 
 
 @pytest.mark.parametrize("temperatures", [None, (1.5,)])
-def test_what_is_kept_is_read_back_whole(tmp_path: Path, temperatures: tuple[float, ...] | None) -> None:
-    kept = KeptPredictions(
+def test_stored_predictions_are_read_back(tmp_path: Path, temperatures: tuple[float, ...] | None) -> None:
+    stored = StoredPredictions(
         {"val": predictions(5), "test": predictions(7, seed=1)},
         Outputs.of(NAMES),
         None,
         temperatures,
         predictions(9).digests,
     )
-    kept.save(tmp_path / "predictions.npz")
-    read = KeptPredictions.load(tmp_path / "predictions.npz")
-    assert read.outputs == kept.outputs
+    stored.save(tmp_path / "predictions.npz")
+    read = StoredPredictions.load(tmp_path / "predictions.npz")
+    assert read.outputs == stored.outputs
     assert read.temperatures == temperatures
     assert read.thresholds is None
-    assert (read.train_digests == kept.train_digests).all()
-    for split, own in kept.splits.items():
+    assert (read.train_digests == stored.train_digests).all()
+    for split, own in stored.splits.items():
         found = read.splits[split]
         assert torch.equal(found.logits, own.logits)
         assert torch.equal(found.labels, own.labels)
@@ -54,19 +54,19 @@ def test_what_is_kept_is_read_back_whole(tmp_path: Path, temperatures: tuple[flo
 def test_a_file_that_is_not_whole_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "predictions.npz").write_bytes(content)
     with pytest.raises(UnfreezeError, match=r"predictions\.npz: can't be read"):
-        KeptPredictions.load(tmp_path / "predictions.npz")
+        StoredPredictions.load(tmp_path / "predictions.npz")
 
 
-def test_answers_are_told_apart_by_task() -> None:
+def test_predictions_by_task() -> None:
     outputs = Outputs((TaskClasses("one", NAMES), TaskClasses("two", NAMES)))
     both = predictions(tasks=2)
-    for number, task in enumerate(answers_by_task(both, outputs)):
+    for number, task in enumerate(predictions_by_task(both, outputs)):
         own = both.logits[:, 4 * number : 4 * number + 4].double().softmax(dim=1)
         assert task.truth.tolist() == both.labels[:, number].tolist()
-        assert task.answers.tolist() == own.argmax(dim=1).tolist()
+        assert task.predicted.tolist() == own.argmax(dim=1).tolist()
         assert task.confidence == pytest.approx(own.amax(dim=1).numpy())
         assert task.true_probability == pytest.approx(own[range(6), both.labels[:, number]].numpy())
-    assert answers_by_task(both, Outputs((TaskClasses("label", NAMES),), multilabel=True)) == []
+    assert predictions_by_task(both, Outputs((TaskClasses("label", NAMES),), multilabel=True)) == []
 
 
 def test_some_are_taken_in_their_order() -> None:

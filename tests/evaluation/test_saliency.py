@@ -1,4 +1,4 @@
-"""Heat lies where an answer comes from, whatever the layout of a network's features."""
+"""Grad-CAM maps highlight the evidence, for every layout of a network's features."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ class ChannelsLast(Convolutional):
 
 
 class ClassToken(Convolutional):
-    """Answers from a class token, which has looked at the others; the last norm sees only what was looked at."""
+    """Predicts from a class token that attends to the others; patch tokens after that do not affect the logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,8 +47,8 @@ class ClassToken(Convolutional):
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.features(images).flatten(2).transpose(1, 2)
         tokens = self.before(torch.cat([torch.zeros_like(tokens[:, :1]), tokens], dim=1))
-        looked = torch.cat([tokens.mean(dim=1, keepdim=True), tokens[:, 1:]], dim=1)
-        logits: Tensor = self.head(self.after(looked)[:, 0])
+        attended = torch.cat([tokens.mean(dim=1, keepdim=True), tokens[:, 1:]], dim=1)
+        logits: Tensor = self.head(self.after(attended)[:, 0])
         return logits
 
 
@@ -60,7 +60,7 @@ def bright_corner() -> Tensor:
 
 
 @pytest.mark.parametrize("build", [Convolutional, ChannelsLast, ClassToken])
-def test_the_bright_corner_is_what_the_answer_rests_on(build: Callable[[], nn.Module]) -> None:
+def test_the_bright_corner_is_highlighted(build: Callable[[], nn.Module]) -> None:
     network = build().eval()
     heat = grad_cam(network, bright_corner(), torch.tensor([1, 1]))
     assert heat is not None
@@ -72,18 +72,18 @@ def test_the_bright_corner_is_what_the_answer_rests_on(build: Callable[[], nn.Mo
     assert second.sum() == 4
 
 
-def test_nothing_speaks_for_the_other_class() -> None:
+def test_the_map_of_the_other_class_is_zero() -> None:
     heat = grad_cam(Convolutional().eval(), bright_corner(), torch.tensor([0, 0]))
     assert heat is not None
     assert heat.max() == 0
 
 
-def test_a_network_without_places_has_no_heat() -> None:
+def test_a_network_without_spatial_positions_has_no_map() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * SIDE * SIDE, 2))
     assert grad_cam(flat, bright_corner(), torch.tensor([0, 1])) is None
 
 
-def test_the_network_is_left_as_it_was() -> None:
+def test_the_network_is_unchanged() -> None:
     network = Convolutional().eval()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with torch.inference_mode():
@@ -93,7 +93,7 @@ def test_the_network_is_left_as_it_was() -> None:
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_stock_networks_have_heat() -> None:
+def test_stock_networks_have_maps() -> None:
     import torchvision
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A comparison of two runs as a person reads it in a terminal."""
+"""A comparison of two runs as text for a terminal."""
 
 from rich.console import Console
 from rich.table import Table
@@ -10,19 +10,19 @@ _SHOWN = 20
 
 
 def print_comparison(comparison: Comparison, names: tuple[str, str], console: Console) -> None:
-    """Print what it comes to, and some of the images on which the runs differ, those that one has right first."""
+    """Print the result, and some of the images that differ, those that one run has right first."""
     count = comparison.images
-    console.print(f"\n  {count:,} images judged by both", highlight=False)
+    console.print(f"\n  {count:,} images evaluated by both", highlight=False)
     for name, accuracy, alone in zip(
         names, comparison.accuracies, (comparison.only_first, comparison.only_second), strict=True
     ):
-        line = f"  {accuracy:.4f}  {round(accuracy * count):,} right, {alone:,} of them it alone  {name}"
+        line = f"  {accuracy:.4f}  {round(accuracy * count):,} right, {alone:,} of them only this run  {name}"
         console.print(Text(line), soft_wrap=True)
     console.print(f"\n  {comparison.sentence}\n", highlight=False)
     if not comparison.differences:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("image", "true", "first says", "second says", "right"):
+    for heading in ("image", "true", "first", "second", "right"):
         table.add_column(heading, overflow="fold")
     ordered = sorted(comparison.differences, key=lambda each: each.right == "neither")
     for each in ordered[:_SHOWN]:

@@ -1,7 +1,7 @@
-"""What a model said of the images of a split: all that a run is judged, pictured and compared by."""
+"""Predictions for the images of a split, stored for metrics, pictures and comparisons."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,18 @@ from unfreeze.errors import UnfreezeError, first_line
 from unfreeze.models.outputs import Outputs, TaskClasses
 from unfreeze.system.files import replacing
 
-PREDICTIONS_FILE = "predictions.npz"
 _SCHEMA = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The answers for some images.
+    """The logits and labels of some images.
 
     Args:
         logits: float32, shape (N, C).
         labels: int64, shape (N,), or (N, tasks), or (N, labels) of 0 and 1.
         indices: Of the images in their source, int64, shape (N,).
-        names: What a person calls each image, length N.
+        names: File names or other names of the images, length N.
         digests: A hash of each image's content, dtype V16, shape (N,).
     """
 
@@ -43,21 +42,21 @@ class Predictions:
         return len(self.labels)
 
     def take(self, rows: NDArray[np.int64]) -> "Predictions":
-        """Return the answers for some of the images."""
+        """Return the predictions for some of the images, by row."""
         index = torch.from_numpy(rows)
         names = tuple(self.names[row] for row in rows)
         return Predictions(self.logits[index], self.labels[index], self.indices[rows], names, self.digests[rows])
 
 
 @dataclass(frozen=True, eq=False)
-class TaskAnswers:
-    """The answers for one task whose images have one class each, as pictures need them.
+class TaskPredictions:
+    """The predicted classes of one task in which each image has one class.
 
     Args:
         name: Of the task.
         classes: Names of the classes.
         truth: Labels, shape (N,).
-        answers: The most probable class, shape (N,).
+        predicted: The most probable class, shape (N,).
         confidence: Its probability, in [0, 1], shape (N,).
         true_probability: That of the true class, in [0, 1], shape (N,).
     """
@@ -65,46 +64,46 @@ class TaskAnswers:
     name: str
     classes: tuple[str, ...]
     truth: NDArray[np.int64]
-    answers: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     confidence: NDArray[np.float64]
     true_probability: NDArray[np.float64]
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether each answer is right."""
-        return np.equal(self.truth, self.answers)
+    def correct(self) -> NDArray[np.bool_]:
+        """Mask of the correct predictions, shape (N,)."""
+        return np.equal(self.truth, self.predicted)
 
 
-def answers_by_task(predictions: Predictions, outputs: Outputs) -> list[TaskAnswers]:
-    """Return the answers of each task; none where an image may have several labels."""
+def predictions_by_task(predictions: Predictions, outputs: Outputs) -> list[TaskPredictions]:
+    """Return the predictions of each task; an empty list for multi-label outputs."""
     if outputs.multilabel:
         return []
     columns = predictions.labels.view(len(predictions), -1).T.numpy()
     return [
-        _answers_of(task, own, truth)
+        _task_predictions(task, own, truth)
         for task, own, truth in zip(outputs.tasks, outputs.split(predictions.logits), columns, strict=True)
     ]
 
 
-def _answers_of(task: TaskClasses, logits: Tensor, truth: NDArray[np.int64]) -> TaskAnswers:
+def _task_predictions(task: TaskClasses, logits: Tensor, truth: NDArray[np.int64]) -> TaskPredictions:
     probabilities = logits.double().softmax(dim=1).numpy()
-    answers = logits.argmax(dim=1).numpy()
+    predicted = logits.argmax(dim=1).numpy()
     rows = np.arange(len(truth))
-    return TaskAnswers(
-        task.name, task.classes, truth, answers, probabilities[rows, answers], probabilities[rows, truth]
+    return TaskPredictions(
+        task.name, task.classes, truth, predicted, probabilities[rows, predicted], probabilities[rows, truth]
     )
 
 
 @dataclass(frozen=True, eq=False)
-class KeptPredictions:
-    """The predictions of a run, by split, with what they stand for.
+class StoredPredictions:
+    """The predictions of a run by split, as its directory stores them.
 
     Args:
         splits: By name, such as "val" and "test".
-        outputs: What the logits stand for.
-        thresholds: Of labels; None for 0.5.
-        temperatures: What validation divides the logits of each task by; None where it was not asked.
-        train_digests: Hashes of the images that were trained on, dtype V16, shape (N,).
+        outputs: Tasks and classes of the logits.
+        thresholds: Decision threshold of each label; None for 0.5.
+        temperatures: Temperature of each task, fitted on validation; None if none was fitted.
+        train_digests: Hashes of the training images, dtype V16, shape (N,).
     """
 
     splits: Mapping[str, Predictions]
@@ -114,7 +113,7 @@ class KeptPredictions:
     train_digests: NDArray[np.void]
 
     def save(self, file: Path) -> None:
-        """Write everything to an .npz file, whole or not at all."""
+        """Write the predictions to an .npz file, atomically."""
         about = {
             "schema": _SCHEMA,
             "outputs": self.outputs.to_record(),
@@ -133,29 +132,30 @@ class KeptPredictions:
             np.savez(stream, **arrays)
 
     @classmethod
-    def load(cls, file: Path) -> "KeptPredictions":
-        """Return what `save` wrote.
+    def load(cls, file: Path) -> "StoredPredictions":
+        """Return the predictions that `save` wrote.
 
         Raises:
-            UnfreezeError: If the file is not there, or not such a one.
+            UnfreezeError: If the file is missing or damaged, or has another schema.
         """
         try:
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
                 about = json.loads(saved["about"].tobytes())
                 if about["schema"] != _SCHEMA:
-                    raise UnfreezeError(f"{file}: has schema {about['schema']}, want {_SCHEMA}; evaluate the run anew")
-                splits = {
-                    split: Predictions(
-                        logits=torch.from_numpy(saved[f"{split}_logits"]),
-                        labels=torch.from_numpy(saved[f"{split}_labels"]),
-                        indices=saved[f"{split}_indices"],
-                        names=tuple(names),
-                        digests=saved[f"{split}_digests"].view("V16"),
-                    )
-                    for split, names in about["names"].items()
-                }
+                    raise UnfreezeError(f"{file}: has schema {about['schema']}, want {_SCHEMA}; evaluate the run again")
+                splits = {split: _load_split(saved, split, names) for split, names in about["names"].items()}
                 train_digests = saved["train_digests"].view("V16")
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise UnfreezeError(f"{file}: can't be read ({first_line(error)})") from None
         thresholds, temperatures = (about[key] and tuple(about[key]) for key in ("thresholds", "temperatures"))
         return cls(splits, Outputs.from_record(about["outputs"]), thresholds, temperatures, train_digests)
+
+
+def _load_split(saved: Mapping[str, Any], split: str, names: Sequence[str]) -> Predictions:
+    return Predictions(
+        logits=torch.from_numpy(saved[f"{split}_logits"]),
+        labels=torch.from_numpy(saved[f"{split}_labels"]),
+        indices=saved[f"{split}_indices"],
+        names=tuple(names),
+        digests=saved[f"{split}_digests"].view("V16"),
+    )

@@ -1,4 +1,4 @@
-"""What an answer rests on: Grad-CAM (Selvaraju et al. 2017) by Captum, for convolutional and transformer backbones."""
+"""Saliency by Grad-CAM (Selvaraju et al. 2017) with Captum, for convolutional and transformer backbones."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,13 +11,13 @@ from captum.attr import LayerGradCam
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-_FINE_ENOUGH = 3
-_COARSEST = 2
+_PREFERRED_SIDE = 3
+_MIN_SIDE = 2
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a layer's output lies: as maps (N, C, h, w), maps with channels last, or tokens after some others."""
+    """The layout of a layer's output: maps (N, C, h, w), maps with channels last, or tokens after leading ones."""
 
     kind: str
     height: int
@@ -43,20 +43,20 @@ class _Layout:
 
 
 def grad_cam(network: nn.Module, images: Tensor, targets: Tensor) -> NDArray[np.float32] | None:
-    """Return what the logits of some classes rest on, per image from 0 to 1.
+    """Return Grad-CAM maps for the logits of some classes, scaled to [0, 1] per image.
 
     Args:
         network: In eval mode.
         images: Preprocessed, float32, shape (N, C, H, W), N >= 1, on the network's device.
-        targets: The logit of each image that is asked about, int64, shape (N,).
+        targets: The class of each image whose logit is explained, int64, shape (N,).
 
     Returns:
-        Shape (N, h, w), as fine as the last layer that has places at all; None where no layer has.
+        Shape (N, h, w), the resolution of the last spatial layer; None if no layer has spatial positions.
     """
     with torch.inference_mode(mode=False), torch.enable_grad():
         images = images.clone().requires_grad_()
         targets = targets.clone()
-        found = _last_layer_with_places(network, images[:1], targets[:1])
+        found = _last_spatial_layer(network, images[:1], targets[:1])
         if found is None:
             return None
         layer, layout = found
@@ -70,7 +70,7 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor) -> NDArray[np.
 
 @contextmanager
 def _as_maps(layer: nn.Module, layout: _Layout) -> Iterator[nn.Module]:
-    """Yield a module that a layer's output goes through as maps."""
+    """Yield a module that receives a layer's output as maps."""
     maps = nn.Identity()
 
     def through(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -83,52 +83,51 @@ def _as_maps(layer: nn.Module, layout: _Layout) -> Iterator[nn.Module]:
         hook.remove()
 
 
-def _last_layer_with_places(network: nn.Module, image: Tensor, target: Tensor) -> tuple[nn.Module, _Layout] | None:
-    """Return the last layer whose output at several places the logit depends on.
+def _last_spatial_layer(network: nn.Module, image: Tensor, target: Tensor) -> tuple[nn.Module, _Layout] | None:
+    """Return the last layer with spatial positions whose gradient is not zero.
 
-    The last norm of a transformer that answers from its class token has tokens of places too, but nothing follows from
-    them.
+    In a transformer with a class token the last norm also outputs patch tokens, but the logits do not depend on them.
     """
     outputs: list[tuple[nn.Module, Tensor]] = []
-    hooks = [module.register_forward_hook(_keeper(outputs)) for module in network.modules()]
+    hooks = [module.register_forward_hook(_recorder(outputs)) for module in network.modules()]
     try:
         logits = network(image)
-        kept = [(module, output) for module, output in outputs if _layout_of(output, image) is not None]
-        sources = [output for _, output in kept]
-        gradients = torch.autograd.grad(logits[0, target[0]], sources, allow_unused=True) if kept else ()
+        spatial = [(module, output) for module, output in outputs if _layout_of(output, image) is not None]
+        sources = [output for _, output in spatial]
+        gradients = torch.autograd.grad(logits[0, target[0]], sources, allow_unused=True) if spatial else ()
     finally:
         for hook in hooks:
             hook.remove()
     usable: list[tuple[nn.Module, _Layout]] = []
-    for (module, output), gradient in zip(kept, gradients, strict=True):
+    for (module, output), gradient in zip(spatial, gradients, strict=True):
         layout = _layout_of(output, image)
         if gradient is None or layout is None or (layout.kind == "tokens" and isinstance(module, nn.Linear)):
-            continue  # what attention makes of tokens has other channels than the tokens
+            continue  # projections inside attention have other channels than the tokens
         if layout.to_maps(gradient).any():
             usable.append((module, layout))
-    for side in (_FINE_ENOUGH, _COARSEST):
+    for side in (_PREFERRED_SIDE, _MIN_SIDE):
         fine = [each for each in usable if min(each[1].height, each[1].width) >= side]
         if fine:
             return fine[-1]
     return None
 
 
-def _keeper(
+def _recorder(
     outputs: list[tuple[nn.Module, Tensor]],
 ) -> Callable[[nn.Module, tuple[Tensor, ...], object], Tensor | None]:
-    def keep(module: nn.Module, _: tuple[Tensor, ...], output: object) -> Tensor | None:
+    def record(module: nn.Module, _: tuple[Tensor, ...], output: object) -> Tensor | None:
         if not isinstance(output, Tensor) or output.ndim not in (3, 4):
             return None
-        # A view of it: what follows may write into the output, and the gradient of what was is asked for.
-        mine = output.clone()
-        outputs.append((module, mine))
-        return mine
+        # A copy: later modules may write into the output in place, which would invalidate its gradient.
+        copy = output.clone()
+        outputs.append((module, copy))
+        return copy
 
-    return keep
+    return record
 
 
 def _layout_of(output: Tensor, image: Tensor) -> _Layout | None:
-    """Return how an output of one image lies; None where it has no places."""
+    """Return the layout of the output for one image; None if it has no spatial positions."""
     if output.ndim == 4:
         _, first, second, third = output.shape
         as_input = image.shape[2] / image.shape[3]

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from unfreeze.evaluation.intervals import share_interval
+from unfreeze.results.result import RunWarning
 
-Level = Literal["bad", "warn", "note"]
 _ORDER: Mapping[str, int] = {"bad": 0, "warn": 1, "note": 2}
 
 _POOR_RECALL = 0.5
-_FAR_BELOW = 0.2
+_RECALL_GAP = 0.2
 _SURELY_BELOW = 0.75
-_HARDLY = 0.5
-_GAP = 0.1
+_VERY_POOR = 0.5
+_GENERALISATION_GAP = 0.1
 _WIDE = 0.05
 _OVERCONFIDENT = 0.05
 _WORSE = 0.01
@@ -22,33 +22,18 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Caution:
-    """One thing that a person should know before trusting a model.
+class RunFacts:
+    """Facts about a run that its test metrics do not contain.
 
     Args:
-        level: "bad": do not use the model for this; "warn": the figures may mislead; "note": worth knowing.
-        code: What it is, for programs, such as "poor-recall".
-        text: A sentence or two.
-    """
-
-    level: Level
-    code: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Circumstances:
-    """What a test does not know of itself.
-
-    Args:
-        in_train: Test images that were also trained on, byte for byte.
-        chose_model: Of the images that were judged, those by which the model was chosen.
-        val_in_train: Validation images that were.
+        in_train: Test images that are also training images, byte for byte.
+        chose_model: Evaluated images that the model was selected on.
+        val_in_train: Validation images that are also training images.
         unreadable: Images that were left out.
-        train_acc: Training accuracy in the best epoch, in [0, 1]; None where it is not known.
+        train_acc: Training accuracy in the best epoch, in [0, 1]; None if unknown.
         val_acc: Validation accuracy in that epoch.
-        choices: What validation has chosen, in words.
-        rising: Whether validation was best in the very last epoch that was planned.
+        choices: What was selected on validation, in words.
+        rising: True if validation was best in the last planned epoch.
     """
 
     in_train: int = 0
@@ -61,26 +46,26 @@ class Circumstances:
     rising: bool = False
 
 
-def judge_trust(
+def find_warnings(
     result: Mapping[str, Any],
     *,
     epochs: int,
     planned_epochs: int | None,
     train_acc: float | None,
     chosen: tuple[str, ...] = (),
-) -> list[Caution]:
-    """Return what a person should know of a run, the worst first.
+) -> list[RunWarning]:
+    """Return the warnings of a run, the worst first.
 
     Args:
         result: The content of its result.json.
-        epochs: That were done.
-        planned_epochs: That were planned at most; None where it is not known.
-        train_acc: Training accuracy in the best epoch; None where it is not known.
-        chosen: What validation has chosen beside the epoch, in words.
+        epochs: Number of completed epochs.
+        planned_epochs: Number of planned epochs; None if unknown.
+        train_acc: Training accuracy in the best epoch; None if unknown.
+        chosen: What was selected on validation beside the epoch, in words.
     """
     data, best, test = result.get("data") or {}, result.get("best") or {}, result.get("test")
     also = data.get("also_in_train") or {}
-    about = Circumstances(
+    facts = RunFacts(
         in_train=also.get("test", 0) if test else 0,
         chose_model=data.get("chose_model", 0),
         val_in_train=also.get("val", 0),
@@ -90,190 +75,219 @@ def judge_trust(
         choices=((f"the best of {epochs} epochs",) if epochs > 1 else ()) + chosen,
         rising=epochs > 2 and best.get("epoch") == epochs == planned_epochs,
     )
-    return find_cautions(test, about)
+    return list_warnings(test, facts)
 
 
-def find_cautions(test: Mapping[str, Any] | None, about: Circumstances) -> list[Caution]:
-    """Return what a person should know, the worst first.
+def list_warnings(test: Mapping[str, Any] | None, facts: RunFacts) -> list[RunWarning]:
+    """Return the warnings for test metrics and facts about a run, the worst first.
 
     Args:
-        test: The figures of a test, as `judge_answers` has them; None where there was none.
-        about: What else is known of the run.
+        test: Test metrics, as `compute_metrics` returns them; None without a test.
+        facts: Further facts about the run.
     """
-    found = [*_of_test(test), *_of_run(about, tested=test is not None)]
-    return sorted(found, key=lambda caution: _ORDER[caution.level])
+    warnings = [*_of_test(test), *_of_overlap(facts), *_of_training(facts, tested=test is not None)]
+    return sorted(warnings, key=lambda warning: _ORDER[warning.level])
 
 
-def _of_test(test: Mapping[str, Any] | None) -> Iterator[Caution]:
+def _of_test(test: Mapping[str, Any] | None) -> Iterator[RunWarning]:
     if test is None:
-        yield Caution("warn", "no-test", "There was no test: the figures are those of the images that chose the model.")
+        yield RunWarning(
+            "warn", "no-test", "There was no test: the metrics are those of the images that chose the model."
+        )
         return
-    for task, figures in test.get("tasks", {"": test}).items():
+    for task, metrics in test.get("tasks", {"": test}).items():
         of = f" of {task}" if task else ""
-        if "per_label" in figures:
-            yield from _of_labels(figures)
+        if "per_label" in metrics:
+            yield from _of_labels(metrics)
         else:
-            yield from _of_classes(figures, of)
-        yield from _of_confidence(figures, of)
+            yield from _of_classes(metrics, of)
+        yield from _of_confidence(metrics, of)
     sized = next(iter(test["tasks"].values())) if "tasks" in test else test
     yield from _of_size(sized)
 
 
-def _of_classes(test: Mapping[str, Any], of: str) -> Iterator[Caution]:
-    classes, count, acc = test["per_class"], test["n"], test["acc"]
+def _of_classes(test: Mapping[str, Any], of: str) -> Iterator[RunWarning]:
+    yield from _of_constant(test, of)
+    classes, never = test["per_class"], _never_predicted(test["per_class"])
+    if never:
+        yield RunWarning("bad", "never-predicted", f"Never predicted{of}, though the test has it: {_listed(never)}.")
+    poor = [name for name in _poorly_found(classes, test["acc"]) if name not in never]
+    if poor:
+        yield _poor_recall(test, poor, of)
+    yield from _of_support(classes, of)
+
+
+def _of_constant(test: Mapping[str, Any], of: str) -> Iterator[RunWarning]:
+    classes, acc = test["per_class"], test["acc"]
     commonest = max(classes, key=lambda name: classes[name]["support"])
-    share = classes[commonest]["support"] / count
+    share = classes[commonest]["support"] / test["n"]
     if len(classes) > 1 and share < 1 and acc <= share:
-        yield Caution(
+        yield RunWarning(
             "bad",
             "no-better-than-constant",
-            f"Answering {_quoted(commonest)} for every image would be right as often{of}: {share:.1%} against "
-            f"{acc:.1%}.",
+            f"Predicting {_quoted(commonest)} for every image would be as accurate{of}: {share:.1%} against {acc:.1%}.",
         )
-    never = [name for name, own in classes.items() if own["support"] and not own["predicted"]]
-    if never:
-        yield Caution("bad", "never-predicted", f"Never predicted{of}, though the test has it: {_listed(never)}.")
-    poor = [name for name in _poorly_found(classes, acc) if name not in never]
-    if poor:
-        rare = classes[poor[0]]["support"] < count / max(1, sum(own["support"] > 0 for own in classes.values()))
-        told = ", ".join(
-            f"{_quoted(name)} {classes[name]['recall']:.0%} "
-            f"({round(classes[name]['recall'] * classes[name]['support'])} of {classes[name]['support']})"
-            for name in poor[:_SHOWN]
-        )
-        more = f", and {len(poor) - _SHOWN} more" if len(poor) > _SHOWN else ""
-        yield Caution(
-            "bad" if classes[poor[0]]["recall"] < _HARDLY * acc else "warn",
-            "poor-recall",
-            f"An accuracy of {acc:.1%}{of} hides what is not found: {told}{more}. The balanced accuracy is "
-            f"{test['acc_balanced']:.1%}. More such images would help"
-            f"{', and data.balance=weights or data.balance=sampler' if rare else ''}.",
-        )
+
+
+def _poor_recall(test: Mapping[str, Any], poor: Sequence[str], of: str) -> RunWarning:
+    """Return the warning of an accuracy that hides classes with low recall."""
+    classes, acc = test["per_class"], test["acc"]
+    occurring = sum(own["support"] > 0 for own in classes.values())
+    is_rare = classes[poor[0]]["support"] < test["n"] / max(1, occurring)
+    recalls = ", ".join(
+        f"{_quoted(name)} {classes[name]['recall']:.0%} "
+        f"({round(classes[name]['recall'] * classes[name]['support'])} of {classes[name]['support']})"
+        for name in poor[:_SHOWN]
+    )
+    more = f", and {len(poor) - _SHOWN} more" if len(poor) > _SHOWN else ""
+    return RunWarning(
+        "bad" if classes[poor[0]]["recall"] < _VERY_POOR * acc else "warn",
+        "poor-recall",
+        f"An accuracy of {acc:.1%}{of} hides classes with low recall: {recalls}{more}. The balanced accuracy is "
+        f"{test['acc_balanced']:.1%}. More such images would help"
+        f"{', and data.balance=weights or data.balance=sampler' if is_rare else ''}.",
+    )
+
+
+def _of_support(classes: Mapping[str, Any], of: str) -> Iterator[RunWarning]:
     thin = [name for name, own in classes.items() if 0 < own["support"] < _FEW_IMAGES]
-    missing = [name for name, own in classes.items() if not own["support"]]
+    missing = _missing(classes)
     if missing:
-        answered = sum(classes[name]["predicted"] > 0 for name in missing)
-        zeros = f" Classes among them that were answered all the same count as 0 in macro figures: {answered:,}."
-        zeros = zeros if answered else ""
-        yield Caution(
-            "warn", "untested-class", f"No test images{of} of {_listed(missing)}: nothing is known of these.{zeros}"
+        predicted = sum(classes[name]["predicted"] > 0 for name in missing)
+        zeros = f" Of these, {predicted:,} are predicted and count as 0 in macro averages." if predicted else ""
+        yield RunWarning(
+            "warn", "untested-class", f"No test images{of} of {_listed(missing)}: these were not tested.{zeros}"
         )
     if thin:
-        yield Caution(
+        yield RunWarning(
             "note",
             "thin-class",
-            f"Fewer than {_FEW_IMAGES} test images{of} of {_listed(thin)}: little is known of these.",
+            f"Fewer than {_FEW_IMAGES} test images{of} of {_listed(thin)}: their metrics are unreliable.",
         )
+
+
+def _never_predicted(classes: Mapping[str, Any]) -> list[str]:
+    return [name for name, own in classes.items() if own["support"] and not own["predicted"]]
+
+
+def _missing(classes: Mapping[str, Any]) -> list[str]:
+    return [name for name, own in classes.items() if not own["support"]]
 
 
 def _poorly_found(classes: Mapping[str, Any], acc: float) -> list[str]:
-    """Return the classes of which less than half is found, far less than of all, and not by chance; worst first."""
+    """Return the classes with a recall below half and well below the accuracy, beyond chance; the lowest first."""
     poor = []
     for name, own in classes.items():
         recall, support = own["recall"], own["support"]
-        if not support or recall >= _POOR_RECALL or acc - recall < _FAR_BELOW:
+        if not support or recall >= _POOR_RECALL or acc - recall < _RECALL_GAP:
             continue
         if share_interval(round(recall * support), support)[1] < _SURELY_BELOW * acc:
             poor.append(name)
     return sorted(poor, key=lambda name: classes[name]["recall"])
 
 
-def _of_labels(test: Mapping[str, Any]) -> Iterator[Caution]:
+def _of_labels(test: Mapping[str, Any]) -> Iterator[RunWarning]:
     labels = test["per_label"]
-    never = [name for name, own in labels.items() if own["support"] and not own["predicted"]]
+    never, missing = _never_predicted(labels), _missing(labels)
     if never:
-        yield Caution("bad", "never-predicted", f"Never given, though test images have it: {_listed(never)}.")
+        yield RunWarning("bad", "never-predicted", f"Never predicted, though test images have it: {_listed(never)}.")
     poor = [name for name in _poorly_found(labels, test["acc"]) if name not in never]
     if poor:
-        told = ", ".join(f"{_quoted(name)} {labels[name]['recall']:.0%}" for name in poor[:_SHOWN])
-        yield Caution(
+        recalls = ", ".join(f"{_quoted(name)} {labels[name]['recall']:.0%}" for name in poor[:_SHOWN])
+        yield RunWarning(
             "bad",
             "poor-recall",
-            f"{test['acc']:.1%} of all answers are right, most of them that a label is absent; of those that are there "
-            f"few are found: {told}. Try data.balance=weights.",
+            f"{test['acc']:.1%} of all predictions are right, most of them of absent labels; few of the labels that "
+            f"are present are found: {recalls}. Try data.balance=weights.",
         )
-    missing = [name for name, own in labels.items() if not own["support"]]
     if missing:
-        yield Caution("warn", "untested-class", f"No test images have {_listed(missing)}: nothing is known of these.")
+        yield RunWarning("warn", "untested-class", f"No test images have {_listed(missing)}: these were not tested.")
 
 
-def _of_confidence(test: Mapping[str, Any], of: str) -> Iterator[Caution]:
+def _of_confidence(test: Mapping[str, Any], of: str) -> Iterator[RunWarning]:
     error, scaled = test["ece"], test.get("ece_scaled")
     if scaled is not None and scaled - error >= _WORSE:
-        yield Caution(
+        yield RunWarning(
             "note",
             "temperature-misleads",
-            f"The temperature that validation finds makes these answers less calibrated{of}: an expected error of "
-            f"{scaled:.3f} in place of {error:.3f}.",
+            f"The temperature fitted on validation makes these predictions less calibrated{of}: an expected "
+            f"calibration error of {scaled:.3f} in place of {error:.3f}.",
         )
     if abs(test.get("confidence", test["acc"]) - test["acc"]) < _OVERCONFIDENT:
         return
     over = test["confidence"] > test["acc"]
-    is_mended = scaled is not None and scaled < error
-    mended = f" Divided by the temperature that validation finds, it is off by {scaled:.1%}." if is_mended else ""
-    yield Caution(
+    is_better = scaled is not None and scaled < error
+    after = f" After temperature scaling the error is {scaled:.3f}." if is_better else ""
+    yield RunWarning(
         "warn" if over else "note",
         "overconfident" if over else "underconfident",
-        f"It says {test['confidence']:.1%} on average{of} and is right in {test['acc']:.1%}: "
-        f"{'over' if over else 'under'}confident (expected calibration error {error:.3f}).{mended}",
+        f"Mean confidence{of} is {test['confidence']:.1%} at an accuracy of {test['acc']:.1%}: "
+        f"{'over' if over else 'under'}confident (expected calibration error {error:.3f}).{after}",
     )
 
 
-def _of_size(test: Mapping[str, Any]) -> Iterator[Caution]:
+def _of_size(test: Mapping[str, Any]) -> Iterator[RunWarning]:
     interval = (test.get("intervals") or {}).get("acc")
     if interval is None:
         return
     half = (interval[1] - interval[0]) / 2
     if half > _WIDE:
         wanted = round(test["n"] * (half / 0.02) ** 2, -2)
-        yield Caution(
+        yield RunWarning(
             "warn",
             "few-test-images",
-            f"With {test['n']:,} images the accuracy is known to ±{half:.1%} only; a difference between two "
-            f"models below that means nothing. About {wanted:,.0f} would tell it to ±2 %.",
+            f"With {test['n']:,} images the accuracy is known to ±{half:.1%} only; a smaller difference between two "
+            f"models means nothing. About {wanted:,.0f} images would narrow it to ±2 %.",
         )
 
 
-def _of_run(about: Circumstances, *, tested: bool) -> Iterator[Caution]:
-    if about.in_train:
-        yield Caution(
+def _of_overlap(facts: RunFacts) -> Iterator[RunWarning]:
+    """Yield warnings of images that are shared between splits."""
+    if facts.in_train:
+        yield RunWarning(
             "bad",
             "test-in-train",
-            f"{about.in_train:,} test images were also trained on, byte for byte: the figures flatter. "
-            "unfreeze audit names them.",
+            f"{facts.in_train:,} test images were also trained on, byte for byte: the metrics are optimistic. "
+            "unfreeze audit lists them.",
         )
-    if about.chose_model:
-        yield Caution(
+    if facts.chose_model:
+        yield RunWarning(
             "warn",
             "chose-model",
-            f"{about.chose_model:,} of these images are validation images of the run, which chose its epoch and its "
-            "temperature: the figures flatter.",
+            f"{facts.chose_model:,} of these images are validation images of the run, which chose its epoch and its "
+            "temperature: the metrics are optimistic.",
         )
-    if about.val_in_train:
-        yield Caution(
+    if facts.val_in_train:
+        yield RunWarning(
             "warn",
             "val-in-train",
-            f"{about.val_in_train:,} validation images were also trained on, byte for byte: the figures that chose the "
-            "model flatter.",
+            f"{facts.val_in_train:,} validation images were also trained on, byte for byte: the metrics that chose the "
+            "model are optimistic.",
         )
-    if about.train_acc is not None and about.val_acc is not None and about.train_acc - about.val_acc >= _GAP:
-        yield Caution(
+
+
+def _of_training(facts: RunFacts, *, tested: bool) -> Iterator[RunWarning]:
+    train_acc, val_acc = facts.train_acc, facts.val_acc
+    if train_acc is not None and val_acc is not None and train_acc - val_acc >= _GENERALISATION_GAP:
+        yield RunWarning(
             "warn",
             "gap",
-            f"It has learnt its training images better ({about.train_acc:.1%}) than what they show "
-            f"({about.val_acc:.1%} in validation): try more images, augment=standard or fewer thawed groups.",
+            f"The training accuracy ({train_acc:.1%}) is well above the validation accuracy ({val_acc:.1%}): try more "
+            "images, augment=standard or fewer unfrozen groups.",
         )
-    if len(about.choices) > 1:
-        yield Caution(
+    if len(facts.choices) > 1:
+        yield RunWarning(
             "note" if tested else "warn",
             "val-reused",
-            f"Validation has chosen {' and '.join(about.choices)}: its own figures flatter"
-            f"{', those of the test do not' if tested else ''}.",
+            f"Validation has chosen {' and '.join(facts.choices)}: its own metrics are optimistic"
+            f"{', those of the test are not' if tested else ''}.",
         )
-    if about.rising:
-        yield Caution("note", "still-rising", "Validation was best in the very last epoch: more epochs may do better.")
-    if about.unreadable:
-        yield Caution("note", "unreadable", f"{about.unreadable:,} images could not be read and were left out.")
+    if facts.rising:
+        yield RunWarning(
+            "note", "still-rising", "Validation was best in the very last epoch: more epochs may do better."
+        )
+    if facts.unreadable:
+        yield RunWarning("note", "unreadable", f"{facts.unreadable:,} images could not be read and were left out.")
 
 
 def _quoted(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures made for two and for a thousand classes, for names of any kind, and for what is missing."""
+"""Pictures of two to a thousand classes, with any names, and of incomplete runs."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from PIL import Image
 
-from unfreeze.evaluation.confusions import commonest_confusions
+from unfreeze.evaluation.confusions import most_frequent_confusions
 from unfreeze.evaluation.pictures.confusion import (
     order_by_confusion,
     plot_confusion,
@@ -21,11 +21,13 @@ from unfreeze.evaluation.pictures.confusion import (
 from unfreeze.evaluation.pictures.curves import plot_learning_curves, plot_rates
 from unfreeze.evaluation.pictures.feature_map import map_features, plot_feature_map
 from unfreeze.evaluation.pictures.per_class import plot_per_class
-from unfreeze.evaluation.pictures.photos import Photo, most_confident_mistakes, plot_photos, some_of_each_class
+from unfreeze.evaluation.pictures.photos import Photo, most_confident_mistakes, plot_photos, sample_across_classes
 from unfreeze.evaluation.pictures.reliability import plot_reliability
 from unfreeze.evaluation.pictures.style import save_png, shown, to_svg
-from unfreeze.evaluation.predictions import TaskAnswers
-from unfreeze.training.plan.plan import Group, Rates, Stage, resolve_plan
+from unfreeze.evaluation.predictions import TaskPredictions
+from unfreeze.training.plan.curves import rate_curves
+from unfreeze.training.plan.plan import Group, Rates, Stage
+from unfreeze.training.plan.resolve import resolve_plan
 
 AWKWARD = ("$x_1$ and $", '<b>bold</b> & "quoted"', "\N{DEER} \N{FIRE}", "שלום עולם", "n" * 200, "two\nlines", "", "__")
 
@@ -50,11 +52,11 @@ def figures(classes: int) -> dict[str, Any]:
     }
 
 
-def answers(images: int = 60, classes: int = 3) -> TaskAnswers:
+def draw_predictions(images: int = 60, classes: int = 3) -> TaskPredictions:
     draw = np.random.default_rng(0)
-    truth, said = draw.integers(classes, size=images), draw.integers(classes, size=images)
+    truth, predicted = draw.integers(classes, size=images), draw.integers(classes, size=images)
     sure = draw.random(images)
-    return TaskAnswers("label", tuple(f"class {n}" for n in range(classes)), truth, said, sure, sure / 2)
+    return TaskPredictions("label", tuple(f"class {n}" for n in range(classes)), truth, predicted, sure, sure / 2)
 
 
 def history() -> list[dict[str, Any]]:
@@ -74,10 +76,10 @@ def everything(names: tuple[str, ...]) -> Iterator[Figure]:
     count = len(names)
     yield plot_confusion(counts(count), names)
     yield plot_per_class(dict(zip(names, figures(count).values(), strict=True)))
-    places = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
-    yield plot_feature_map(places, np.arange(40) % count, np.arange(40) % 5 > 0, names)
+    points = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    yield plot_feature_map(points, np.arange(40) % count, np.arange(40) % 5 > 0, names)
     pixels = np.zeros((8, 8, 3), dtype=np.uint8)
-    yield plot_photos([Photo(pixels, name, name, names[0], 0.5, is_right=name == names[0]) for name in names])
+    yield plot_photos([Photo(pixels, name, name, names[0], 0.5, is_correct=name == names[0]) for name in names])
 
 
 @pytest.mark.parametrize("classes", [2, 41, 61, 1000])
@@ -107,7 +109,7 @@ def test_names_of_any_kind_are_drawn_as_they_are(tmp_path: Path) -> None:
         assert "n" * 100 not in svg
 
 
-def test_an_svg_is_a_part_of_a_page_whose_ink_is_the_page_s() -> None:
+def test_svg_uses_the_text_colour_of_the_page() -> None:
     svg = to_svg(plot_reliability((np.linspace(0, 1, 50), np.arange(50) % 2 > 0)), label="reliability")
     assert svg.startswith("<svg ")
     assert "<?xml" not in svg
@@ -117,7 +119,7 @@ def test_an_svg_is_a_part_of_a_page_whose_ink_is_the_page_s() -> None:
     assert "<text" in svg
 
 
-def test_what_a_process_has_chosen_for_its_own_pictures_is_left_alone() -> None:
+def test_rcparams_of_the_process_are_unchanged() -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
@@ -135,7 +137,7 @@ def test_the_matrix_is_shares_of_its_rows() -> None:
     assert image.get_array().tolist() == [[0.8, 0.2], [0, 0]]
 
 
-def test_what_is_confused_lies_together() -> None:
+def test_confused_classes_are_neighbours() -> None:
     matrix = 100 * np.eye(80, dtype=np.int64)
     for first, second in ((0, 70), (5, 40)):
         matrix[first, second] = matrix[second, first] = 90
@@ -145,16 +147,16 @@ def test_what_is_confused_lies_together() -> None:
         assert abs(order.index(first) - order.index(second)) == 1
 
 
-def test_the_commonest_confusions_come_first() -> None:
+def test_the_most_frequent_confusions_come_first() -> None:
     matrix = np.array([[9, 3, 0], [1, 9, 5], [0, 0, 9]])
-    assert commonest_confusions(matrix) == [(1, 2, 5), (0, 1, 3), (1, 0, 1)]
+    assert most_frequent_confusions(matrix) == [(1, 2, 5), (0, 1, 3), (1, 0, 1)]
 
 
 def test_the_curves_show_where_stages_begin_and_what_was_best() -> None:
     figure = plot_learning_curves(history())
-    told = texts(figure)
-    assert {" head", " block", "0.700", "epoch"} <= set(told)
-    assert {"train", "validation"} <= set(told)
+    labels = texts(figure)
+    assert {" head", " block", "0.700", "epoch"} <= set(labels)
+    assert {"train", "validation"} <= set(labels)
     assert len(figure.axes[0].lines) == 3  # two curves, one change
     assert list(figure.axes[0].lines[1].get_xdata()) == [1, 3, 4, 5]
 
@@ -166,7 +168,7 @@ def test_rates_are_those_of_the_plan_over_the_epochs_that_were_done() -> None:
         rates=Rates(head=1e-2, decay=0.1),
         schedule="constant",
     )
-    axes = plot_rates(plan, [2, 1]).axes[0]
+    axes = plot_rates(rate_curves(plan, [2, 1]), [("one", 2), ("two", 1)]).axes[0]
     head, body = axes.lines[:2]
     xs, ys = (np.asarray(values, dtype=float) for values in (head.get_xdata(), head.get_ydata()))
     assert np.nanmax(ys) == pytest.approx(1e-2)
@@ -175,51 +177,51 @@ def test_rates_are_those_of_the_plan_over_the_epochs_that_were_done() -> None:
     assert np.nanmax(np.asarray(body.get_ydata(), dtype=float)) == pytest.approx(1e-3, rel=0.02)
 
 
-def test_a_map_puts_like_next_to_like() -> None:
+def test_similar_features_are_neighbours_on_the_map() -> None:
     draw = np.random.default_rng(0)
     labels = np.arange(90) % 3
     features = draw.normal(size=(90, 32)).astype(np.float32)
     features[np.arange(90), labels] += 30
-    places = map_features(features)
-    assert places.shape == (90, 2)
-    nearest = np.array([np.argsort(((places - place) ** 2).sum(axis=1))[1] for place in places])
+    points = map_features(features)
+    assert points.shape == (90, 2)
+    nearest = np.array([np.argsort(((points - place) ** 2).sum(axis=1))[1] for place in points])
     assert (labels[nearest] == labels).mean() > 0.95
-    assert (map_features(features) == places).all()
+    assert (map_features(features) == points).all()
 
 
 @pytest.mark.parametrize("images", [1, 2, 5, 13])
 def test_a_map_of_few_images_is_a_map(images: int) -> None:
-    places = map_features(np.random.default_rng(0).normal(size=(images, 7)).astype(np.float32))
-    assert places.shape == (images, 2)
-    assert np.isfinite(places).all()
+    points = map_features(np.random.default_rng(0).normal(size=(images, 7)).astype(np.float32))
+    assert points.shape == (images, 2)
+    assert np.isfinite(points).all()
     assert np.isfinite(map_features(np.ones((images, 7), dtype=np.float32))).all()
 
 
 def test_the_most_confident_mistakes_come_first() -> None:
-    own = answers()
+    own = draw_predictions()
     rows = most_confident_mistakes(own, 5)
-    assert not own.right[rows].any()
-    assert own.confidence[rows].tolist() == sorted(own.confidence[~own.right], reverse=True)[:5]
+    assert not own.correct[rows].any()
+    assert own.confidence[rows].tolist() == sorted(own.confidence[~own.correct], reverse=True)[:5]
 
 
-def test_classes_take_turns_in_what_is_shown() -> None:
+def test_sample_alternates_between_classes() -> None:
     truth = np.array([0] * 50 + [1] * 3 + [2])
-    rows = some_of_each_class(truth, 6)
+    rows = sample_across_classes(truth, 6)
     assert sorted(truth[rows[:3]].tolist()) == [0, 1, 2]
     assert len(set(rows.tolist())) == 6
-    assert (some_of_each_class(truth, 6) == rows).all()
+    assert (sample_across_classes(truth, 6) == rows).all()
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("cat", "cat"), ("", "''"), ("a\n b", "a b"), ("x" * 30, "x" * 17 + "…" + "x" * 6)]
+    ("name", "expected"), [("cat", "cat"), ("", "''"), ("a\n b", "a b"), ("x" * 30, "x" * 17 + "…" + "x" * 6)]
 )
-def test_a_name_is_one_short_line(name: str, told: str) -> None:
-    assert shown(name) == told
+def test_a_name_is_one_short_line(name: str, expected: str) -> None:
+    assert shown(name) == expected
 
 
-def test_heat_is_shown_beside_its_image(tmp_path: Path) -> None:
+def test_saliency_is_shown_beside_its_image(tmp_path: Path) -> None:
     pixels = np.zeros((16, 16, 3), dtype=np.uint8)
-    photos = [Photo(pixels, "a", "cat", "dog", 0.9, is_right=False, heat=np.eye(4, dtype=np.float32))] * 3
+    photos = [Photo(pixels, "a", "cat", "dog", 0.9, is_correct=False, heat=np.eye(4, dtype=np.float32))] * 3
     figure = plot_photos(photos, with_heat=True)
     assert len(figure.findobj(AxesImage)) == 9  # the image, the image under its heat, and the heat
     assert any("true: cat" in text for text in texts(figure))

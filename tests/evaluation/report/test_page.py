@@ -1,4 +1,4 @@
-"""The page of a run: whole in itself, its names text, its figures those of the result."""
+"""The report page: self-contained, with escaped names and the metrics of the result."""
 
 import json
 import re
@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from unfreeze.evaluation.class_metrics import judge_classes
+from unfreeze.evaluation.class_metrics import class_metrics
 from unfreeze.evaluation.confusions import count_confusions, write_confusion
-from unfreeze.evaluation.predictions import KeptPredictions, Predictions, answers_by_task
+from unfreeze.evaluation.predictions import Predictions, StoredPredictions, predictions_by_task
 from unfreeze.evaluation.record import RunRecord, read_record
 from unfreeze.evaluation.report.explain import explain
 from unfreeze.evaluation.report.sections import stage_advice
 from unfreeze.models.outputs import Outputs
+from unfreeze.results.run_directory import RunDirectory
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -35,7 +36,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 class Elements(HTMLParser):
-    """Counts the elements of a page, and collects its text and what it refers to."""
+    """A parser that counts the elements of a page, and collects its text and references."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -62,15 +63,15 @@ class Elements(HTMLParser):
 
 
 class Photos:
-    """Images that are read by their indices, as a store has them."""
+    """Random images, read by their indices as from a store."""
 
     def read(self, indices: np.ndarray) -> torch.Tensor:
         draw = torch.Generator().manual_seed(int(indices.sum()))
         return torch.randint(256, (len(indices), 3, 32, 32), generator=draw, dtype=torch.uint8)
 
 
-class Looks:
-    """What a looker shows, without a network."""
+class RandomExplainer:
+    """An explainer with random features and saliency, without a network."""
 
     images = Photos()
 
@@ -87,15 +88,17 @@ class Looks:
 def make_run(
     folder: Path, classes: tuple[str, ...], *, images: int, status: str = "completed", **more: Any
 ) -> RunRecord:
-    """Write what a run leaves, its answers drawn."""
+    """Write the directory of a run with random predictions."""
     draw = torch.Generator().manual_seed(0)
     labels = torch.arange(images) % len(classes)
     logits = torch.randn(images, len(classes), generator=draw) + 4 * torch.nn.functional.one_hot(labels, len(classes))
     digests = np.array([number.to_bytes(16, "big") for number in range(images)], dtype="V16")
     names = tuple(f"{classes[int(label)]}/{number}.jpg" for number, label in enumerate(labels))
-    answers = Predictions(logits, labels, np.arange(images), names, digests)
-    kept = KeptPredictions({"val": answers, "test": answers}, Outputs.of(classes), None, (1.2,), digests[:0])
-    kept.save(folder / "predictions.npz")
+    predictions = Predictions(logits, labels, np.arange(images), names, digests)
+    stored = StoredPredictions(
+        {"val": predictions, "test": predictions}, Outputs.of(classes), None, (1.2,), digests[:0]
+    )
+    stored.save(folder / "predictions.npz")
     result = {
         "schema": 1,
         "status": status,
@@ -103,9 +106,9 @@ def make_run(
         "monitor": "val/acc",
         "best": {"epoch": 2, "stage": "head"},
         "val": {"acc": 0.8, "loss": 0.5},
-        "test": judge_classes(logits, labels, classes, temperature=1.2),
+        "test": class_metrics(logits, labels, classes, temperature=1.2),
         "temperatures": [1.2],
-        "warnings": [{"level": "bad", "code": "poor-recall", "text": f"Of '{classes[0]}' it finds little."}],
+        "warnings": [{"level": "bad", "code": "poor-recall", "text": f"Class '{classes[0]}' has low recall."}],
         "resumed": [],
         "stages": [
             {
@@ -129,12 +132,12 @@ def make_run(
     (folder / "metrics.csv").write_text(
         "epoch,stage,train/acc,train/loss,val/acc,val/loss\n1,head,0.5,1.0,0.7,0.9\n2,head,0.6,0.8,0.8,0.5\n"
     )
-    return read_record(folder)
+    return read_record(RunDirectory(folder))
 
 
 def page_of(record: RunRecord) -> str:
-    explain(record, Looks())  # type: ignore[arg-type]
-    return (record.folder / "report.html").read_text(encoding="utf-8")
+    explain(record, RandomExplainer())  # type: ignore[arg-type]
+    return record.directory.report_file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -153,13 +156,13 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     return record
 
 
-def test_names_are_text_and_nothing_else(hostile: RunRecord) -> None:
-    page = (hostile.folder / "report.html").read_text(encoding="utf-8")
+def test_names_are_escaped(hostile: RunRecord) -> None:
+    page = (hostile.directory.path / "report.html").read_text(encoding="utf-8")
     plain = make_run_page(hostile)
     found, expected = Elements(page), Elements(plain)
     for tags in (found.tags, expected.tags):
         del tags["use"]  # ticks of charts: as many as long names leave room for
-    assert found.tags == expected.tags, "the names have made elements"
+    assert found.tags == expected.tags, "names were parsed as elements"
     text = "".join(found.text)
     for name in HOSTILE:
         assert name.replace("\u202e", "\\u202e") in text, name
@@ -169,14 +172,14 @@ def test_names_are_text_and_nothing_else(hostile: RunRecord) -> None:
 
 
 def make_run_page(hostile: RunRecord) -> str:
-    folder = hostile.folder / "plain"
+    folder = hostile.directory.path / "plain"
     folder.mkdir(exist_ok=True)
     names = tuple(chr(97 + number) for number in range(len(HOSTILE)))
     return page_of(make_run(folder, names, images=160))
 
 
-def test_nothing_is_asked_of_a_network(hostile: RunRecord) -> None:
-    page = (hostile.folder / "report.html").read_text(encoding="utf-8")
+def test_page_requests_nothing_from_the_network(hostile: RunRecord) -> None:
+    page = (hostile.directory.path / "report.html").read_text(encoding="utf-8")
     references = Elements(page).references
     assert references
     assert all(reference.startswith(("data:", "#")) for reference in references)
@@ -186,14 +189,14 @@ def test_nothing_is_asked_of_a_network(hostile: RunRecord) -> None:
     assert len(places) == len(set(places)) > 3
 
 
-def test_the_answer_comes_first(hostile: RunRecord) -> None:
-    text = " ".join(Elements((hostile.folder / "report.html").read_text(encoding="utf-8")).text)
+def test_headline_and_warnings_come_first(hostile: RunRecord) -> None:
+    text = " ".join(Elements((hostile.directory.path / "report.html").read_text(encoding="utf-8")).text)
     right = round(hostile.result["test"]["acc"] * 160)
     order = [
         f"Right on {right} of 160 images it had never seen",
         f"{hostile.result['test']['acc']:.3f}",
         "Warnings",
-        "it finds little",
+        "has low recall",
         "Pictures",
         "Mistakes",
         "Most frequent confusions",
@@ -208,31 +211,31 @@ def test_the_answer_comes_first(hostile: RunRecord) -> None:
     assert f"{low:.3f} to {high:.3f}" in text
 
 
-def test_every_wrong_answer_can_be_filtered(hostile: RunRecord) -> None:
-    page = (hostile.folder / "report.html").read_text(encoding="utf-8")
+def test_every_wrong_prediction_can_be_filtered(hostile: RunRecord) -> None:
+    page = (hostile.directory.path / "report.html").read_text(encoding="utf-8")
     assert hostile.predictions is not None
-    task = answers_by_task(hostile.predictions.splits["test"], hostile.predictions.outputs)[0]
-    wrong = int((~task.right).sum())
+    task = predictions_by_task(hostile.predictions.splits["test"], hostile.predictions.outputs)[0]
+    wrong = int((~task.correct).sum())
     assert wrong >= 3
-    cards = re.findall(r'data-true="(\d+)" data-said="(\d+)" data-sure="([\d.]+)"', page)
+    cards = re.findall(r'data-true="(\d+)" data-predicted="(\d+)" data-confidence="([\d.]+)"', page)
     assert len(cards) == wrong
-    pairs = sorted((int(true), int(said)) for true, said, _ in cards)
-    assert pairs == sorted(zip(task.truth[~task.right].tolist(), task.answers[~task.right].tolist(), strict=True))
+    pairs = sorted((int(true), int(predicted)) for true, predicted, _ in cards)
+    assert pairs == sorted(zip(task.truth[~task.correct].tolist(), task.predicted[~task.correct].tolist(), strict=True))
 
 
 def test_the_confusion_is_a_table_whose_names_are_text(hostile: RunRecord) -> None:
     import csv
 
-    rows = list(csv.reader((hostile.folder / "confusion.csv").read_text(encoding="utf-8").splitlines()))
+    rows = list(csv.reader((hostile.directory.path / "confusion.csv").read_text(encoding="utf-8").splitlines()))
     assert rows[0][1:] == list(HOSTILE)
     assert [row[0] for row in rows[1:]] == list(HOSTILE)
     assert hostile.predictions is not None
-    task = answers_by_task(hostile.predictions.splits["test"], hostile.predictions.outputs)[0]
+    task = predictions_by_task(hostile.predictions.splits["test"], hostile.predictions.outputs)[0]
     assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == count_confusions(task).tolist()
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "expected"),
     [
         ({"status": "stopped", "reason": "SIGTERM", "test": None}, "was stopped: SIGTERM"),
         ({"status": "failed", "reason": "the loss is not finite", "test": None}, "failed: the loss is not finite"),
@@ -240,19 +243,19 @@ def test_the_confusion_is_a_table_whose_names_are_text(hostile: RunRecord) -> No
         ({"evaluated": "others, all", "run": "runs/x"}, "An evaluation on others, all"),
     ],
 )
-def test_what_became_of_the_run_is_said(tmp_path: Path, more: dict[str, Any], told: str) -> None:
-    assert told in " ".join(Elements(page_of(make_run(tmp_path, ("a", "b"), images=20, **more))).text)
+def test_status_of_the_run_is_shown(tmp_path: Path, more: dict[str, Any], expected: str) -> None:
+    assert expected in " ".join(Elements(page_of(make_run(tmp_path, ("a", "b"), images=20, **more))).text)
 
 
-def test_a_run_that_had_hardly_begun_has_a_page(tmp_path: Path) -> None:
+def test_page_of_a_run_that_failed_at_its_start(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"status": "failed", "reason": "no room", "test": null, "val": null}')
-    explain(read_record(tmp_path), None)
+    explain(read_record(RunDirectory(tmp_path)), None)
     text = " ".join(Elements((tmp_path / "report.html").read_text(encoding="utf-8")).text)
     assert "Failed (no room), before anything was validated." in text
     assert "No stage had begun." in text
 
 
-def test_earlier_pictures_stay_where_the_images_are_gone(tmp_path: Path) -> None:
+def test_earlier_pictures_are_reused_without_images(tmp_path: Path) -> None:
     record = make_run(tmp_path, ("a", "b", "c"), images=30)
     page_of(record)
     explain(record, None)
@@ -262,16 +265,16 @@ def test_earlier_pictures_stay_where_the_images_are_gone(tmp_path: Path) -> None
 
 
 def test_ten_classes_take_less_than_5_mb_and_a_thousand_less_than_15(hostile: RunRecord, thousand: RunRecord) -> None:
-    assert (hostile.folder / "report.html").stat().st_size < 5e6
-    assert (thousand.folder / "report.html").stat().st_size < 15e6
-    rows = re.findall(r"<tr><td><bdi>a class of some length", (thousand.folder / "report.html").read_text())
+    assert (hostile.directory.path / "report.html").stat().st_size < 5e6
+    assert (thousand.directory.path / "report.html").stat().st_size < 15e6
+    rows = re.findall(r"<tr><td><bdi>a class of some length", (thousand.directory.path / "report.html").read_text())
     assert len(rows) == 1000
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")
 @pytest.mark.parametrize("which", ["hostile", "thousand"])
-def test_chromium_has_nothing_to_remark(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    file = request.getfixturevalue(which).folder / "report.html"
+def test_chromium_reports_no_error(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    file = request.getfixturevalue(which).directory.path / "report.html"
     for width in (390, 1280):
         log = tmp_path / f"net-{width}.json"
         done = subprocess.run(
@@ -301,13 +304,13 @@ def test_chromium_has_nothing_to_remark(which: str, request: pytest.FixtureReque
         assert "CONSOLE" not in done.stderr, re.findall(r".*CONSOLE.*", done.stderr)
         dom = Elements(done.stdout)
         assert re.search(r"\d+ of \d+ shown", "".join(dom.text)), "the filter has not run"
-        asked = set(re.findall(r'"url":"https?://([^/"]+)', log.read_text(encoding="utf-8", errors="replace")))
-        own = {host for host in asked if host.endswith((".google.com", ".googleapis.com", ".gvt1.com"))}
-        assert asked == own, "the page has asked for something"  # the browser asks for its own updates
+        requested = set(re.findall(r'"url":"https?://([^/"]+)', log.read_text(encoding="utf-8", errors="replace")))
+        own = {host for host in requested if host.endswith((".google.com", ".googleapis.com", ".gvt1.com"))}
+        assert requested == own, "the page made requests"  # the browser asks for its own updates
         assert (tmp_path / f"{width}.png").stat().st_size > 20_000
 
 
-def test_where_no_later_stage_is_better_the_page_says_what_to_try() -> None:
+def test_stage_advice_if_no_later_stage_is_better() -> None:
     assert stage_advice(of_stages([0.941, 0.922, 0.928])) == (
         "No later stage improves on head (val/acc 0.941): block 0.922, deeper 0.928. With 180 validation images such "
         "differences may be chance. Try a lower rate in the later stages (strategy.lr.head=0.0003, from 0.001), or "
@@ -324,15 +327,15 @@ def test_where_no_later_stage_is_better_the_page_says_what_to_try() -> None:
 
 
 @pytest.mark.parametrize("scores", [[], [0.9], [0.9, 0.92], [0.9, 0.88, 0.91]])
-def test_where_the_last_stage_is_the_best_nothing_is_advised(scores: list[float]) -> None:
+def test_no_stage_advice_if_the_last_stage_is_the_best(scores: list[float]) -> None:
     assert stage_advice(of_stages(scores)) == ""
 
 
 def of_stages(scores: list[float], *, train: float = 0.9, val: int = 180) -> RunRecord:
-    """Return a record of stages of an epoch each, as far as advice looks at it."""
+    """Return a record of stages of one epoch each, for the stage advice."""
     named = list(zip(("head", "block", "deeper"), scores, strict=False))
     return RunRecord(
-        folder=Path(),
+        directory=RunDirectory(Path()),
         result={
             "monitor": "val/acc",
             "data": {"train": 1437, "val": val},

@@ -1,1 +1,1 @@
-"""Pictures of a run: what a person sees at a glance, told apart with any colour vision."""
+"""Pictures of a run, as figures for files, TensorBoard and the report page."""

@@ -8,41 +8,32 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
+from numpy.typing import NDArray
 
 from unfreeze.evaluation.pictures.style import BLUE, CYCLE, GREY, ORANGE, new_figure, shown, styled, tidy
-from unfreeze.training.plan.plan import Plan
+
+RateCurve = tuple[str, NDArray[np.float64], NDArray[np.float64]]
+"""A layer group's name, epochs and learning rates, NaN while it is frozen; both of shape (P,)."""
 
 _LEGEND = {"train": "train", "val": "validation"}
-_POINTS = 60
-_LEAST_SHOWN = 1e-4
-"""Of the largest rate; a cosine ends below any scale."""
+_MIN_SHOWN = 1e-4
+"""Lower limit of the axis as a share of the largest rate; a cosine schedule ends at zero."""
 
 
 @styled
 def plot_learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
-    """Return accuracy and loss over the epochs, with a line and a name where each stage begins.
+    """Return accuracy and loss over the epochs, with a line and a name at the start of each stage.
 
     Args:
-        history: The rows of metrics.csv; at least one was validated.
+        history: The rows of metrics.csv, at least one with validation metrics.
     """
     figure = new_figure(5.4)
     accuracy, loss = figure.subplots(2, 1, sharex=True)
-    history = [{**row, "epoch": epoch} for row, epoch in zip(history, _epochs_done(history), strict=True)]
-    judged = [row for row in history if "val/acc" in row]
-    for axes, metric, unit in (
-        (accuracy, "acc", "accuracy"),
-        (loss, "loss", "loss (nats per image)"),
-    ):
-        for split, rows, color, marker in (("train", history, GREY, "s"), ("val", judged, BLUE, "o")):
-            points = [(row["epoch"], row[f"{split}/{metric}"]) for row in rows if f"{split}/{metric}" in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=4, label=_LEGEND[split])
-        axes.set(ylabel=unit)
-        axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        tidy(axes)
-        _mark_stages(axes, history, named=axes is accuracy)
-    best = max(judged, key=lambda row: (row["val/acc"], -row.get("val/loss", 0.0)))
+    history = [{**row, "epoch": epoch} for row, epoch in zip(history, _completed_epochs(history), strict=True)]
+    _plot_metric(accuracy, history, "acc", "accuracy")
+    _plot_metric(loss, history, "loss", "loss (nats per image)")
+    validated = [row for row in history if "val/acc" in row]
+    best = max(validated, key=lambda row: (row["val/acc"], -row.get("val/loss", 0.0)))
     accuracy.annotate(
         f"{best['val/acc']:.3f}",
         (best["epoch"], best["val/acc"]),
@@ -57,22 +48,31 @@ def plot_learning_curves(history: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
+def _plot_metric(axes: Axes, history: Sequence[dict[str, Any]], metric: str, label: str) -> None:
+    validated = [row for row in history if "val/acc" in row]
+    for split, rows, color, marker in (("train", history, GREY, "s"), ("val", validated, BLUE, "o")):
+        points = [(row["epoch"], row[f"{split}/{metric}"]) for row in rows if f"{split}/{metric}" in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=color, marker=marker, ms=4, label=_LEGEND[split])
+    axes.set(ylabel=label)
+    axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    tidy(axes)
+    _mark_stages(axes, history, named=metric == "acc")
+
+
 @styled
-def plot_rates(plan: Plan, epochs: Sequence[int]) -> Figure:
-    """Return the learning rate of each layer group over the epochs that each stage has lasted.
+def plot_rates(curves: Sequence[RateCurve], stages: Sequence[tuple[str, int]]) -> Figure:
+    """Return the learning rate of each layer group over the epochs.
 
     Args:
-        plan: What was planned.
-        epochs: How many epochs each stage has lasted, of those that have begun; a solved head has no rate.
+        curves: A curve for each layer group that trained.
+        stages: Name and number of epochs of each stage that has begun.
     """
     figure = new_figure(3.6)
     axes = figure.subplots()
-    names = [group.name for group in plan.groups]
     styles = ("-", "--", ":")
-    for number, name in enumerate(names):
-        xs, ys = _rate_curve(plan, epochs, name)
-        if not np.isfinite(ys).any():
-            continue
+    for number, (name, xs, ys) in enumerate(curves):
         axes.plot(
             xs,
             ys,
@@ -86,17 +86,17 @@ def plot_rates(plan: Plan, epochs: Sequence[int]) -> Figure:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(bottom=max(axes.get_ylim()[0], axes.get_ylim()[1] * _LEAST_SHOWN))
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], axes.get_ylim()[1] * _MIN_SHOWN))
         figure.legend(frameon=False, loc="outside lower center", ncols=min(4, len(axes.lines)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     tidy(axes)
-    stages = [{"epoch": number, "stage": stage} for number, stage in enumerate(_stage_of_epoch(plan, epochs), start=1)]
-    _mark_stages(axes, stages)
+    names = [name for name, epochs in stages for _ in range(epochs)]
+    _mark_stages(axes, [{"epoch": number, "stage": name} for number, name in enumerate(names, start=1)])
     return figure
 
 
-def _epochs_done(history: Sequence[dict[str, Any]]) -> list[float]:
-    """Return how many epochs were done at each row; validations within an epoch stand between whole numbers."""
+def _completed_epochs(history: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the completed epochs at each row, fractional for validations within an epoch."""
     ends = {row["epoch"]: row["step"] for row in history if "seconds" in row and "step" in row}
     done = []
     for row in history:
@@ -104,23 +104,6 @@ def _epochs_done(history: Sequence[dict[str, Any]]) -> list[float]:
         within = "seconds" not in row and end is not None and end > begin
         done.append(row["epoch"] - 1 + (row["step"] - begin) / (end - begin) if within else row["epoch"])
     return done
-
-
-def _stage_of_epoch(plan: Plan, epochs: Sequence[int]) -> list[str]:
-    return [stage.name for stage, count in zip(plan.stages, epochs, strict=False) for _ in range(count)]
-
-
-def _rate_curve(plan: Plan, epochs: Sequence[int], group: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return where a group's rate stands: epochs count from 1 and are shown at their end, frozen parts left out."""
-    xs, ys, begun = [np.empty(0)], [np.empty(0)], 0
-    for index, done in enumerate(epochs):
-        progress = (np.arange(_POINTS) + 0.5) / _POINTS * done / plan.stages[index].horizon
-        rates = np.array([plan.lr(group, index, float(share)) for share in progress])
-        ends = begun + 0.5 + (np.arange(_POINTS) + 0.5) / _POINTS * done
-        xs += [ends, ends[-1:]]
-        ys += [np.where(rates > 0, rates, np.nan), np.full(1, np.nan)]
-        begun += done
-    return np.concatenate(xs), np.concatenate(ys)
 
 
 def _mark_stages(axes: Axes, history: Sequence[dict[str, Any]], *, named: bool = True) -> None:

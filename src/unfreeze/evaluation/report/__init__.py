@@ -1,1 +1,1 @@
-"""report.html: one page, whole in itself, that says whether to trust a model."""
+"""report.html: a self-contained page with the metrics, warnings and pictures of a run."""

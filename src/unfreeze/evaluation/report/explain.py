@@ -1,61 +1,69 @@
-"""From a run's directory to its pictures and its page."""
+"""Write the pictures and the report of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from unfreeze.evaluation.looking import Looker
-from unfreeze.evaluation.pictures.gallery import Picture, draw_pictures, photos_of
+from unfreeze.evaluation.explainer import ImageExplainer
+from unfreeze.evaluation.headline import build_headline
+from unfreeze.evaluation.pictures.curves import RateCurve
+from unfreeze.evaluation.pictures.gallery import Picture, build_photos, draw_pictures
 from unfreeze.evaluation.pictures.photos import most_confident_mistakes
 from unfreeze.evaluation.pictures.style import save_png
-from unfreeze.evaluation.predictions import answers_by_task
+from unfreeze.evaluation.predictions import predictions_by_task
 from unfreeze.evaluation.record import RunRecord
 from unfreeze.evaluation.report.page import Content, Mistake, write_page
-from unfreeze.evaluation.verdict import reach_verdict
-from unfreeze.evaluation.warnings import Caution
+from unfreeze.results.result import RunWarning
 
-REPORT_FILE = "report.html"
 OF_IMAGES = ("mistakes", "predictions", "saliency", "feature_map")
 """Pictures that need the images of the run, and its model."""
 
-_MOST_MISTAKES = 300
+_MAX_MISTAKES = 300
 
 
-def explain(record: RunRecord, looker: Looker | None) -> list[Picture]:
+def explain(record: RunRecord, explainer: ImageExplainer | None, rates: Sequence[RateCurve] = ()) -> list[Picture]:
     """Draw `figures/`, and write `report.html` beside a run's result.
 
     Args:
         record: The run.
-        looker: Its model and images; None where they can't be had, and then earlier pictures of them stay.
+        explainer: Its model and images; None if they are not available: earlier pictures of images are then reused.
+        rates: The learning rates of its layer groups.
 
     Returns:
         The pictures.
     """
-    folder = record.folder
-    pictures = list(draw_pictures(record, looker))
+    pictures = list(draw_pictures(record, explainer, rates=rates))
+    figures = record.directory.figures
     for picture in pictures:
-        save_png(picture.figure, folder / "figures" / f"{picture.name}.png")
-    cautions = [Caution(**each) for each in record.result.get("warnings") or []]
-    mistakes, every = _mistakes(record, looker)
-    kept = [] if looker is not None else _kept(folder / "figures")
+        save_png(picture.figure, figures / f"{picture.name}.png")
+    warnings = [RunWarning(**each) for each in record.result.get("warnings") or []]
+    mistakes, count = _mistakes(record, explainer)
     content = Content(
-        record, reach_verdict(record.result, cautions), cautions, pictures, kept, mistakes, all_mistakes=every
+        record,
+        build_headline(record.result, warnings),
+        warnings,
+        pictures,
+        earlier_pictures=[] if explainer is not None else _earlier_pictures(figures),
+        mistakes=mistakes,
+        mistake_count=count,
     )
-    write_page(content, folder / REPORT_FILE)
+    write_page(content, record.directory.report_file)
     return pictures
 
 
-def _mistakes(record: RunRecord, looker: Looker | None) -> tuple[list[Mistake], int]:
-    kept = record.predictions
-    if looker is None or kept is None or not kept.splits or kept.outputs.multilabel:
+def _mistakes(record: RunRecord, explainer: ImageExplainer | None) -> tuple[list[Mistake], int]:
+    """Return the most confident mistakes, and the number of all."""
+    stored = record.predictions
+    if explainer is None or stored is None or not stored.splits or stored.outputs.multilabel:
         return [], 0
-    predictions = kept.splits.get("test") or next(iter(kept.splits.values()))
-    task = answers_by_task(predictions, kept.outputs)[0]
-    rows = most_confident_mistakes(task, _MOST_MISTAKES)
-    photos = photos_of(task, predictions, looker, rows)
+    predictions = stored.splits.get("test") or next(iter(stored.splits.values()))
+    task = predictions_by_task(predictions, stored.outputs)[0]
+    rows = most_confident_mistakes(task, _MAX_MISTAKES)
+    photos = build_photos(task, predictions, explainer, rows)
     mistakes = [
-        Mistake(photo, int(task.truth[row]), int(task.answers[row])) for row, photo in zip(rows, photos, strict=True)
+        Mistake(photo, int(task.truth[row]), int(task.predicted[row])) for row, photo in zip(rows, photos, strict=True)
     ]
-    return mistakes, int((~task.right).sum())
+    return mistakes, int((~task.correct).sum())
 
 
-def _kept(folder: Path) -> list[Path]:
+def _earlier_pictures(folder: Path) -> list[Path]:
     return [file for name in OF_IMAGES for file in sorted(folder.glob(f"{name}*.png"))]

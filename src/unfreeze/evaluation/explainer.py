@@ -1,4 +1,4 @@
-"""Looking at a model's images once more, for pictures: pixels, features, what an answer rests on."""
+"""Thumbnails, features and saliency maps of a model's images, for pictures."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,20 +19,20 @@ _THUMBNAIL_PX = 96
 
 
 class ReadsImages(Protocol):
-    """Whoever has the images of a run, such as `unfreeze.data.store.store.ImageStore`."""
+    """A source of the images of a run, such as `unfreeze.data.store.store.ImageStore`."""
 
     def read(self, indices: NDArray[np.int64]) -> Tensor:
         """Return some images, uint8, shape (n, C, H, W)."""
 
 
 @dataclass(frozen=True, eq=False)
-class Looker:
-    """A model and its images.
+class ImageExplainer:
+    """A model and its images, to explain its predictions.
 
     Args:
         classifier: In eval mode.
-        images: By their indices in the source.
-        device: Where the model computes.
+        images: The images, by their indices in the source.
+        device: The device that the model runs on.
     """
 
     classifier: Classifier
@@ -40,21 +40,21 @@ class Looker:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def pixels(self, indices: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Return some images as a person can see them: uint8, shape (h, w, 3), at most 96 px on the longer side."""
-        return [_seen(image) for image in self.images.read(indices)] if len(indices) else []
+        """Return thumbnails of some images: uint8, shape (h, w, 3), at most 96 px on the longer side."""
+        return [_thumbnail(image) for image in self.images.read(indices)] if len(indices) else []
 
     def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return what the head sees of some images, pooled, shape (n, D)."""
+        """Return the pooled inputs of the head for some images, float32, shape (n, D)."""
         network = self.classifier.network.to(self.device).eval()
-        with torch.no_grad(), head_inputs(self.classifier) as seen:
+        with torch.no_grad(), head_inputs(self.classifier) as inputs:
             for images in self._batches(indices):
                 network(images)
-        return torch.cat(seen).float().cpu().numpy()
+        return torch.cat(inputs).float().cpu().numpy()
 
     def heat(self, indices: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """Return what the logits of some classes rest on, in [0, 1], shape (n, h, w), for images in their frame.
+        """Return Grad-CAM maps for the logits of some classes, in [0, 1], shape (n, h, w), over the whole images.
 
-        None where the network has no layer with places.
+        None if the network has no layer with spatial positions.
         """
         network = self.classifier.network.to(self.device).eval()
         (images,) = self._batches(indices, len(indices))
@@ -65,14 +65,14 @@ class Looker:
         return self._on_frame(torch.from_numpy(crop), (height, width))
 
     def _on_frame(self, heat: Tensor, frame: tuple[int, int]) -> NDArray[np.float32]:
-        """Return heat of the square that the network sees on the whole image, which shows more around it."""
-        seen = self.classifier.preprocessing
-        scales = [seen.resize_px / (side if seen.squash else min(frame)) for side in frame]
+        """Return maps of the network's center crop padded to the whole image."""
+        prep = self.classifier.preprocessing
+        scales = [prep.resize_px / (side if prep.squash else min(frame)) for side in frame]
         height, width = (round(side * scale) for side, scale in zip(frame, scales, strict=True))
-        fine = F.interpolate(heat[:, None], size=(seen.crop_px, seen.crop_px), mode="bilinear", align_corners=False)
-        top, left = max(0, (height - seen.crop_px) // 2), max(0, (width - seen.crop_px) // 2)
-        whole = torch.zeros(len(heat), 1, max(height, seen.crop_px), max(width, seen.crop_px))
-        whole[:, :, top : top + seen.crop_px, left : left + seen.crop_px] = fine
+        fine = F.interpolate(heat[:, None], size=(prep.crop_px, prep.crop_px), mode="bilinear", align_corners=False)
+        top, left = max(0, (height - prep.crop_px) // 2), max(0, (width - prep.crop_px) // 2)
+        whole = torch.zeros(len(heat), 1, max(height, prep.crop_px), max(width, prep.crop_px))
+        whole[:, :, top : top + prep.crop_px, left : left + prep.crop_px] = fine
         return whole[:, 0].numpy()
 
     def _batches(self, indices: NDArray[np.int64], size: int = _BATCH) -> Iterator[Tensor]:
@@ -81,8 +81,8 @@ class Looker:
             yield self.classifier.preprocessing(images)
 
 
-def _seen(image: Tensor) -> NDArray[np.uint8]:
-    """Return an image of any bands as red, green and blue: the first three, or grey."""
+def _thumbnail(image: Tensor) -> NDArray[np.uint8]:
+    """Return a small RGB image: the first three of more bands, or grey."""
     shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     longest = max(shown.shape[-2:])
     if longest > _THUMBNAIL_PX:
