@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.inference.layers import FeatureTap
+from unfreeze.inference.layers import FeatureExtractor
 from unfreeze.models.classifier import build_classifier
 
 
@@ -22,12 +22,12 @@ def test_the_mean_is_over_positions(model: str, layer: str | None, width: int, s
     classifier = build_classifier(model, classes=("a", "b"), weights=None, image_size=64)
     classifier.network.eval()
     images = torch.randn(2, 3, 64, 64)
-    assert FeatureTap(classifier, layer)(images).shape == (2, width)
+    assert FeatureExtractor(classifier, layer)(images).shape == (2, width)
     if shape is not None:
-        maps = FeatureTap(classifier, layer, pool="none")(images)
+        maps = FeatureExtractor(classifier, layer, pool="none")(images)
         assert maps.shape == shape
         positions = {"resnet18": (2, 3), "vit_b_32": (1,), "swin_t": (1, 2)}[model]
-        torch.testing.assert_close(FeatureTap(classifier, layer)(images), maps.mean(dim=positions))
+        torch.testing.assert_close(FeatureExtractor(classifier, layer)(images), maps.mean(dim=positions))
 
 
 def test_every_layer_group_has_features() -> None:
@@ -35,17 +35,19 @@ def test_every_layer_group_has_features() -> None:
         classifier = build_classifier(model, classes=("a", "b"), weights=None, image_size=64)
         classifier.network.eval()
         for group in classifier.groups:
-            features = FeatureTap(classifier, group.name)(torch.randn(2, 3, 64, 64))
+            features = FeatureExtractor(classifier, group.name)(torch.randn(2, 3, 64, 64))
             assert features.ndim == 2 and len(features) == 2, (model, group.name)
         images = torch.randn(2, 3, 64, 64)
         with torch.no_grad():
-            torch.testing.assert_close(FeatureTap(classifier, "head")(images), classifier.network(images))
+            torch.testing.assert_close(FeatureExtractor(classifier, "head")(images), classifier.network(images))
 
 
-def test_what_is_never_called_is_refused() -> None:
+def test_modules_that_are_never_called_are_refused() -> None:
     classifier = build_classifier("vit_b_32", classes=("a", "b"), weights=None, image_size=64)
     classifier.network.eval()
     with pytest.raises(
         UnfreezeError, match=r"layer: 'encoder.layers.encoder_layer_0.self_attention.out_proj' of vit_b_32"
     ):
-        FeatureTap(classifier, "encoder.layers.encoder_layer_0.self_attention.out_proj")(torch.randn(1, 3, 64, 64))
+        FeatureExtractor(classifier, "encoder.layers.encoder_layer_0.self_attention.out_proj")(
+            torch.randn(1, 3, 64, 64)
+        )

@@ -33,7 +33,7 @@ def test_a_folder_is_its_images_sorted_and_without_what_systems_leave() -> None:
     assert found(".") == [f"./{name}" for name in found("photos")]
 
 
-def test_what_is_named_comes_as_it_is_and_in_order() -> None:
+def test_named_files_keep_their_order() -> None:
     assert found("photos/b/2.png", "photos/a/notes.txt", "photos/a", "photos/b/2.png") == [
         "photos/b/2.png",
         "photos/a/notes.txt",
@@ -42,13 +42,13 @@ def test_what_is_named_comes_as_it_is_and_in_order() -> None:
     ]
 
 
-def test_patterns_are_what_a_shell_makes_of_them() -> None:
+def test_patterns_are_expanded_as_in_a_shell() -> None:
     assert found("photos/b/*") == ["photos/b/1.JPG", "photos/b/2.png", "photos/b/deep/0.png"]
     assert found("photos/?/1.*") == ["photos/a/1.png", "photos/b/1.JPG"]
     assert found("photos/**/*.png") == [
         f"photos/{name}" for name in ("[x]/1.png", "a/1.png", "b/2.png", "b/deep/0.png")
     ]
-    assert len(found("photos/b/**")) == 3, "each image once, though it lies in a folder that matches too"
+    assert len(found("photos/b/**")) == 3, "each image once, even if its folder matches too"
     assert found("photos/[x]") == ["photos/[x]/1.png"], "what is there is no pattern"
 
 
@@ -58,15 +58,15 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     assert found("~/photos/a/*.png") == [f"{place}/photos/a/1.png"]
 
 
-def test_what_leads_nowhere_is_said_where_it_stands() -> None:
+def test_unmatched_paths_keep_their_position() -> None:
     assert found("no.png", "photos/a", "*.gif") == [
         Unmatched("no.png", "no such file"),
         "photos/a/1.png",
         Unmatched("*.gif", "matches no file"),
     ]
-    (told,) = found("empty")
-    assert isinstance(told, Unmatched)
-    assert told.reason.startswith("no images in this folder; their names end in .apng")
+    (unmatched,) = found("empty")
+    assert isinstance(unmatched, Unmatched)
+    assert unmatched.reason.startswith("no images in this folder; their names end in .apng")
 
 
 def test_a_list_has_a_path_in_each_line_and_no_patterns() -> None:

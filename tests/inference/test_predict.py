@@ -1,4 +1,4 @@
-"""`unfreeze predict`: the answers of the test, in order, whatever the files are called."""
+"""`unfreeze predict`: the predictions of the test, in order, for any file names."""
 
 import csv
 import json
@@ -20,8 +20,8 @@ from tests.inference.conftest import SaveCheckpoint, logits_of
 from tests.launch import train, unfreeze
 from tests.photos import photo, save_photo
 from unfreeze.data.store.framing import Frame, Resize
-from unfreeze.inference.feeder import Feeder
-from unfreeze.inference.inputs import Part, file_parts
+from unfreeze.inference.batch_loader import BatchLoader
+from unfreeze.inference.inputs import ImageChunk, chunk_files
 from unfreeze.inference.prediction import predict
 from unfreeze.models.checkpoint import load_classifier
 from unfreeze.models.outputs import Outputs, TaskClasses
@@ -52,7 +52,7 @@ def test_the_test_folder_comes_to_the_runs_test_accuracy(
     assert accuracy(rows) == json.loads((run / "result.json").read_text())["test"]["acc"]
 
 
-def test_so_it_does_where_images_have_many_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_accuracy_with_images_of_many_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     save_digits(tmp_path / "digits", train=8, test=6, sizes=((8, 8), (40, 20), (11, 13), (64, 64)))
     stages = "strategy.stages=[{name: all, train: all, epochs: 1}]"
     assert train([*REQUEST, "data.root=digits", stages, "hydra.run.dir=run"], tmp_path).code == 0
@@ -98,57 +98,57 @@ def test_a_bad_file_is_named_and_the_rest_goes_on(
     Path("b\n.png").write_bytes(b"<html>")
     words = ["predict", str(save_checkpoint()), "a.png", "b\n.png", "c.png", "no.png", "--format", "csv"]
     assert unfreeze(words, monkeypatch) == 1
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert [line.split(",")[0] for line in out.splitlines()] == ["path", "a.png", "c.png"]
-    assert sorted(told.splitlines()) == ["b\\x0a.png: a web page, not an image", "no.png: no such file"]
+    assert sorted(err.splitlines()) == ["b\\x0a.png: a web page, not an image", "no.png: no such file"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
-        (["no.png", "*.gif"], "predict: no image to look at: no.png (no such file); *.gif (matches no file)"),
-        (["-"], "predict: no image to look at: nothing is listed on standard input"),
+        (["no.png", "*.gif"], "predict: no images: no.png (no such file); *.gif (matches no file)"),
+        (["-"], "predict: no images: nothing is listed on standard input"),
         (["a.png", "--format", "xml"], "--format: got 'xml', want one of table, csv, jsonl"),
         (["a.png", "--out", "no/rows.csv"], "--out: there is no folder 'no'; make it, or type another file"),
         (["a.png", "--device", "tpu"], "device: got 'tpu', want one of auto, cpu, cuda, mps"),
     ],
 )
-def test_what_can_not_be_done_is_refused_in_one_line(
+def test_invalid_options_are_refused_in_one_line(
     save_checkpoint: SaveCheckpoint,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capture,
     tmp_path: Path,
     words: list[str],
-    told: str,
+    expected: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=BytesIO(b"")))
     assert unfreeze(["predict", str(save_checkpoint()), *words], monkeypatch) == 2
-    assert capsys.readouterr() == ("", f"error: {told}\n")
+    assert capsys.readouterr() == ("", f"error: {expected}\n")
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "expected"),
     [
         ("no/run", "no checkpoint 'no/run'; want a .ckpt file or the directory of a run that has one"),
         ("resnet19", "'resnet19': no run, no checkpoint, and as a model: model.name: no classifier 'resnet19'"),
         ("timm/resnet19", "'timm/resnet19': no run, no checkpoint, and as a model: model.name: no network 'resnet19'"),
-        ("tiny", "what tiny tells apart with its published head is not known"),
+        ("tiny", "the classes of tiny with its published head are not known"),
     ],
 )
-def test_a_model_that_is_none_is_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture, model: str, told: str
+def test_an_unknown_model_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, model: str, expected: str
 ) -> None:
     assert unfreeze(["predict", model, "."], monkeypatch) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert expected in error
     assert len(error.splitlines()) == 1
 
 
 NAMES = ['a, "b".png', "new\nline.png", "caf\udce9.png", "naïve 猫.png", "\r.png", "=1+1.png"]
 
 
-def test_names_come_out_as_they_are(
+def test_file_names_are_written_unchanged(
     save_checkpoint: SaveCheckpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -176,16 +176,16 @@ def test_probabilities_are_written_to_the_last_bit(
 ) -> None:
     checkpoint = save_checkpoint(tuple("abcdefgh"))
     save_photo(tmp_path / "a.png")
-    feeder = Feeder(load_classifier(checkpoint), device=torch.device("cpu"))
-    (found,) = predict(feeder, file_parts([str(tmp_path / "a.png")], bands=3, size=64), top_k=99)
+    loader = BatchLoader(load_classifier(checkpoint), device=torch.device("cpu"))
+    (found,) = predict(loader, chunk_files([str(tmp_path / "a.png")], bands=3, size=64), top_k=99)
     words = ["predict", str(checkpoint), str(tmp_path / "a.png"), "--top-k", "99", "--out", str(tmp_path / "rows.csv")]
     assert unfreeze(words, monkeypatch) == 0
     written = np.array([row[3] for row in rows_of(tmp_path / "rows.csv")]).astype(np.float32)
-    assert written.tolist() == [answer.probability for answer in found.predictions[0].answers]
+    assert written.tolist() == [each.probability for each in found.predictions[0].classes]
     assert len(written) == 8
 
 
-def test_labels_are_those_from_their_thresholds_on(
+def test_labels_are_those_above_their_thresholds(
     save_checkpoint: SaveCheckpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     labels = Outputs((TaskClasses("label", ("furry", "tame", "wet")),), multilabel=True)
@@ -231,7 +231,7 @@ def test_images_of_other_bands(
     assert [Path(row[0]).name for row in rows_of(tmp_path / "rows.csv")] == ["0.npy", "1.npy", "2.npy"]
 
 
-def test_a_network_of_one_channel_sees_colour_as_grey(
+def test_colour_images_are_grey_for_a_network_of_one_channel(
     save_checkpoint: SaveCheckpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     save_photo(tmp_path / "photos/a.png")
@@ -255,30 +255,28 @@ def test_a_list_on_standard_input(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_no_more_is_read_ahead_than_the_workers_are_busy_with(
-    save_checkpoint: SaveCheckpoint, tmp_path: Path, workers: int
-) -> None:
-    path, asked = str(save_photo(tmp_path / "a.png")), 0
+def test_read_ahead_is_bounded_by_the_workers(save_checkpoint: SaveCheckpoint, tmp_path: Path, workers: int) -> None:
+    path, read = str(save_photo(tmp_path / "a.png")), 0
 
-    def endless() -> Iterator[Part]:
-        nonlocal asked
+    def endless() -> Iterator[ImageChunk]:
+        nonlocal read
         while True:
-            asked += 1
-            yield from file_parts([path], bands=3, size=1)
+            read += 1
+            yield from chunk_files([path], bands=3, size=1)
 
-    feeder = Feeder(load_classifier(save_checkpoint()), device=torch.device("cpu"), batch_size=1, workers=workers)
-    answers = predict(feeder, endless())
+    loader = BatchLoader(load_classifier(save_checkpoint()), device=torch.device("cpu"), batch_size=1, workers=workers)
+    batches = predict(loader, endless())
     for done in range(1, 20):
-        next(answers)
-        assert asked <= done + 3 + 2 * workers
-    answers.close()
+        next(batches)
+        assert read <= done + 3 + 2 * workers
+    batches.close()
 
 
-def test_rows_are_there_as_batches_end_and_a_file_when_all_are_in_it(
+def test_rows_are_written_per_batch_and_a_file_when_complete(
     save_checkpoint: SaveCheckpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     paths = [str(save_photo(tmp_path / f"{number}.png")) for number in range(3)]
-    feeder = Feeder(load_classifier(save_checkpoint()), device=torch.device("cpu"), batch_size=1, workers=0)
+    loader = BatchLoader(load_classifier(save_checkpoint()), device=torch.device("cpu"), batch_size=1, workers=0)
     from unfreeze.inference.writers import write_predictions
 
     class Flushed(BytesIO):
@@ -288,7 +286,7 @@ def test_rows_are_there_as_batches_end_and_a_file_when_all_are_in_it(
             self.seen.append(self.getvalue().count(b"\n"))
 
     stream = Flushed()
-    write_predictions(predict(feeder, file_parts(paths, bands=3, size=1)), stream, form="csv", classes=("cat",))
+    write_predictions(predict(loader, chunk_files(paths, bands=3, size=1)), stream, form="csv", classes=("cat",))
     assert stream.seen[:3] == [2, 3, 4]
     monkeypatch.setattr("unfreeze.inference.predict_files.write_predictions", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -296,7 +294,7 @@ def test_rows_are_there_as_batches_end_and_a_file_when_all_are_in_it(
     assert not [file.name for file in tmp_path.iterdir() if "rows" in file.name]
 
 
-def test_a_published_network_tells_its_own_classes(
+def test_a_published_network_predicts_its_own_classes(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
 ) -> None:
     from torchvision import models as tv
@@ -315,7 +313,7 @@ def test_a_published_network_tells_its_own_classes(
     assert [row.split(",")[2] for row in capsys.readouterr().out.splitlines()] == ["class", names[3], names[2]]
 
 
-def test_a_reader_who_leaves_ends_it_quietly(save_checkpoint: SaveCheckpoint, tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_it_without_an_error(save_checkpoint: SaveCheckpoint, tmp_path: Path) -> None:
     paths = [str(save_photo(tmp_path / f"{number}.png")) for number in range(40)]
     command = [
         str(Path(sys.executable).with_name("unfreeze")),
@@ -328,9 +326,9 @@ def test_a_reader_who_leaves_ends_it_quietly(save_checkpoint: SaveCheckpoint, tm
     process = subprocess.Popen([*command, "--workers", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
-    told = process.stderr.read()
+    errors = process.stderr.read()
     process.stderr.close()
-    assert told == b""
+    assert errors == b""
     assert process.wait() in (0, 1)
 
 
@@ -370,11 +368,11 @@ def test_weights_that_can_not_be_used_are_refused(
     (tmp_path / "run").mkdir()
     torch.save(torchvision.models.resnet18(num_classes=5).state_dict(), tmp_path / "five.pth")
     five, gone = str(tmp_path / "five.pth"), str(tmp_path / "gone.pth")
-    for model, file, told in (
+    for model, file, expected in (
         ("resnet18", gone, "error: --weights: no file"),
-        (str(tmp_path / "run"), five, "error: --weights: goes with the name of a network"),
+        (str(tmp_path / "run"), five, "error: --weights: only for the name of a network"),
         ("resnet18", five, f"error: --weights: {five} has another head than the published one"),
         ("mobilenet_v2", five, f"error: --weights: {five} does not fit the backbone"),
     ):
         assert unfreeze(["predict", model, "photo.png", "--weights", file], monkeypatch) == 2
-        assert capsys.readouterr().err.startswith(told)
+        assert capsys.readouterr().err.startswith(expected)

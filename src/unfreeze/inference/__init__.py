@@ -1,1 +1,1 @@
-"""Using what a run has made."""
+"""Prediction, feature extraction and export with the models of runs."""

@@ -1,4 +1,4 @@
-"""Where a network computes when it is used."""
+"""The device for inference."""
 
 import torch
 
@@ -10,18 +10,18 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def find_device(name: str) -> torch.device:
-    """Return a device by name; "auto" is a GPU where there is one.
+    """Return a device by name; "auto" is a GPU if there is one.
 
     Raises:
-        UnfreezeError: If there is none such on this machine.
+        UnfreezeError: If the name is unknown or this machine has no such device.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name not in DEVICES:
         raise UnfreezeError(f"device: got {name!r}, want one of {', '.join(DEVICES)}")
     if name == "auto":
-        return torch.device(next(each for each, is_there in there.items() if is_there))
-    if not there[name]:
-        found = ", ".join(each for each, is_there in there.items() if is_there)
+        return torch.device(next(each for each, is_available in available.items() if is_available))
+    if not available[name]:
+        found = ", ".join(each for each, is_available in available.items() if is_available)
         raise UnfreezeError(
             f"device: got {name!r}, which this machine does not have, or PyTorch can't use; it has {found}"
         )
@@ -29,13 +29,13 @@ def find_device(name: str) -> torch.device:
 
 
 def claim_device(name: str) -> torch.device:
-    """Return a device for a process that does nothing but compute on it, and set the process up for that.
+    """Return a device, and set up this process for inference on it.
 
-    No more threads than cores; on a CPU, memory that is freed is kept, by which a network runs up to three times as
+    Limits threads to the usable cores; on a CPU, also keeps freed memory, which makes networks up to three times as
     fast.
 
     Raises:
-        UnfreezeError: If there is none such on this machine.
+        UnfreezeError: As `find_device`.
     """
     limit_torch_threads()
     device = find_device(name)

@@ -1,9 +1,9 @@
-"""Images as a script hands them over: paths, pictures of Pillow, arrays, tensors."""
+"""Images passed to a run in Python: paths, Pillow images, arrays or tensors."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,46 +20,46 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.inference.paths import Unmatched, find_paths
 
 Picture = Image.Image | NDArray[np.uint8]
-GivenImages = (
+ImageInput = (
     str | os.PathLike[str] | Picture | Tensor | Iterable[str | os.PathLike[str]] | Iterable[Picture] | Iterable[Tensor]
 )
-"""A path, a folder, a picture, uint8 values of shape (H, W, C) or (N, C, H, W), or several of one kind."""
+"""A path, a folder, a Pillow image, uint8 values of shape (H, W, C) or (N, C, H, W), or several of one kind."""
 
 
-class Part(NamedTuple):
-    """Some images that are decoded together, and what each of them is called."""
+class ImageChunk(NamedTuple):
+    """Images that are decoded together, with their names."""
 
     names: tuple[str, ...]
     images: Readable
 
 
-def file_parts(paths: Iterable[str], *, bands: int, size: int) -> Iterator[Part]:
-    """Yield files in parts of some size."""
+def chunk_files(paths: Iterable[str], *, bands: int, size: int) -> Iterator[ImageChunk]:
+    """Yield files in chunks of a given size."""
     upcoming = iter(paths)
     while names := tuple(islice(upcoming, size)):
-        yield Part(names, FileImages("", names, bands))
+        yield ImageChunk(names, FileImages("", names, bands))
 
 
-def given_parts(given: GivenImages, *, bands: int, size: int) -> Iterator[Part]:
-    """Yield images that a script hands over in parts of some size.
+def chunk_images(images: ImageInput, *, bands: int, size: int) -> Iterator[ImageChunk]:
+    """Yield images in chunks of a given size.
 
     Raises:
-        UnfreezeError: If a path leads to no image, or it is nothing that could be one.
+        UnfreezeError: If a path has no image, or an input is not an image.
     """
-    several = [given] if isinstance(given, str | os.PathLike | Image.Image | np.ndarray | Tensor) else given
+    several = [images] if isinstance(images, str | os.PathLike | Image.Image | np.ndarray | Tensor) else images
     upcoming = iter(several)
     first = next(upcoming, None)
     if first is None:
         return
-    everything = _chained(first, upcoming)
+    every = chain([first], upcoming)
     if isinstance(first, str | os.PathLike):
-        yield from file_parts(_paths(everything, bands), bands=bands, size=size)
+        yield from chunk_files(_paths(every, bands), bands=bands, size=size)
         return
-    pictures, done = _pictures(everything, bands), 0
-    while part := tuple(islice(pictures, size)):
-        names = tuple(f"#{number}" for number in range(done, done + len(part)))
-        yield Part(names, _Pictures(part, bands))
-        done += len(part)
+    pictures, done = _pictures(every, bands), 0
+    while chunk := tuple(islice(pictures, size)):
+        names = tuple(f"#{number}" for number in range(done, done + len(chunk)))
+        yield ImageChunk(names, _Pictures(chunk, bands))
+        done += len(chunk)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +75,12 @@ class _Pictures:
     def read(self, index: int) -> DecodedImage:
         picture = self.pictures[index]
         with decoding_errors(Path(f"#{index}")):
-            seen = self._seen(picture)
-        return DecodedImage(seen, content_digest(b""), "memory", "RGB" if self.bands == RGB else f"{self.bands} bands")
+            decoded = self._decode(picture)
+        return DecodedImage(
+            decoded, content_digest(b""), "memory", "RGB" if self.bands == RGB else f"{self.bands} bands"
+        )
 
-    def _seen(self, picture: Picture) -> "Image.Image | Bands":
+    def _decode(self, picture: Picture) -> "Image.Image | Bands":
         if isinstance(picture, Image.Image):
             if self.bands == RGB:
                 return as_seen(picture)
@@ -86,35 +88,30 @@ class _Pictures:
         return Image.fromarray(picture) if self.bands == RGB else bands_of(picture, self.bands)
 
 
-def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
-
-
-def _paths(given: Iterator[Any], bands: int) -> Iterator[str]:
-    for each in given:
+def _paths(inputs: Iterator[Any], bands: int) -> Iterator[str]:
+    for each in inputs:
         if not isinstance(each, str | os.PathLike):
-            raise UnfreezeError(f"images: got {type(each).__name__} among paths; want paths alone, or pictures alone")
+            raise UnfreezeError(f"images: got {type(each).__name__} among paths; want only paths, or only images")
         for path in find_paths([os.fspath(each)], suffixes=image_suffixes(bands)):
             if isinstance(path, Unmatched):
                 raise UnfreezeError(f"images: {printable(path.given)}: {path.reason}")
             yield path
 
 
-def _pictures(given: Iterator[Any], bands: int) -> Iterator[Picture]:
-    for each in given:
+def _pictures(inputs: Iterator[Any], bands: int) -> Iterator[Picture]:
+    for each in inputs:
         if isinstance(each, Image.Image):
             yield each
         elif isinstance(each, np.ndarray | Tensor):
             yield from _of_array(each.cpu().numpy() if isinstance(each, Tensor) else each, bands)
         else:
             raise UnfreezeError(
-                f"images: got {type(each).__name__}, want paths, pictures of Pillow, or uint8 arrays or tensors"
+                f"images: got {type(each).__name__}, want paths, Pillow images, or uint8 arrays or tensors"
             )
 
 
 def _of_array(values: NDArray[Any], bands: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield the pictures of an array, each of shape (H, W, C); grey ones have their one channel repeated."""
+    """Yield the images of an array, each of shape (H, W, C); a single channel is repeated."""
     if values.ndim == 4 and values.shape[1] in (1, bands):
         each = np.moveaxis(values, 1, -1)
     elif values.ndim == 3 and values.shape[2] in (1, bands):

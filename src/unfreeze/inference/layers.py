@@ -1,4 +1,4 @@
-"""What a layer of a classifier puts out: features, of any depth."""
+"""Extraction of features from any layer of a classifier."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,17 +14,17 @@ Pool = Literal["avg", "none"]
 POOLS: tuple[Pool, ...] = ("avg", "none")
 
 
-class FeatureTap:
-    """Takes from each pass of images through a classifier what one layer puts out, in float32.
+class FeatureExtractor:
+    """Extracts the output of one layer of a classifier, in float32.
 
     Args:
         classifier: In eval mode.
-        layer: The name of a layer group, of which the module that is called last is meant; the qualified name of a
-            module, of which the last call is meant where there are several; None for what the head sees.
-        pool: "avg" for a vector per image, the mean over positions; "none" for all of them.
+        layer: The name of a layer group, for the output of the group's last module; the qualified name of a module, for
+            the output of its last call; None for the input of the head.
+        pool: "avg" for a vector per image, the mean over positions; "none" for all positions.
 
     Raises:
-        UnfreezeError: If there is no such layer; it lists what there is.
+        UnfreezeError: If there is no such layer; the message lists the layer groups.
     """
 
     def __init__(self, classifier: Classifier, layer: str | None = None, *, pool: Pool = "avg") -> None:
@@ -39,31 +39,31 @@ class FeatureTap:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the features of prepared images, on their device; shape (N, D), or the layer's own without pooling."""
+        """Return features of preprocessed images, on their device, shape (N, D) or, unpooled, that of the layer."""
         with torch.autocast(images.device.type, enabled=False):
             if self._layer is None:
-                with head_inputs(self._classifier) as seen:
+                with head_inputs(self._classifier) as inputs:
                     self._classifier.network(images)
-                return seen[0].float()
+                return inputs[0].float()
             if self._module is None:
-                self._module = self._called_last(images[:1])
-            return self._put_out(self._module, images).float()
+                self._module = self._last_called(images[:1])
+            return self._extract(self._module, images).float()
 
-    def _put_out(self, name: str, images: Tensor) -> Tensor:
-        kept: list[Tensor] = []
+    def _extract(self, name: str, images: Tensor) -> Tensor:
+        outputs: list[Tensor] = []
 
-        def keep(_: nn.Module, __: Any, out: Any) -> None:
-            # At once, and in a tensor of its own: what follows may write into it.
-            kept[:] = [_pooled(_only_tensor(out, name), self._pool)]
+        def store(_: nn.Module, __: Any, out: Any) -> None:
+            # A copy, made at once: later modules may write into the output in place.
+            outputs[:] = [_pooled(_only_tensor(out, name), self._pool)]
 
-        hook = self._classifier.network.get_submodule(name).register_forward_hook(keep)
+        hook = self._classifier.network.get_submodule(name).register_forward_hook(store)
         try:
             self._classifier.network(images)
         finally:
             hook.remove()
-        return kept[0]
+        return outputs[0]
 
-    def _called_last(self, images: Tensor) -> str:
+    def _last_called(self, images: Tensor) -> str:
         network, called = self._classifier.network, list[str]()
         hooks = [
             network.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
@@ -75,7 +75,7 @@ class FeatureTap:
             for hook in hooks:
                 hook.remove()
         if not called:
-            raise UnfreezeError(f"layer: {self._layer!r} of {self._classifier.architecture} puts nothing out by itself")
+            raise UnfreezeError(f"layer: {self._layer!r} of {self._classifier.architecture} is never called by itself")
         return called[-1]
 
 
@@ -96,7 +96,7 @@ def _candidates(classifier: Classifier, layer: str) -> Sequence[str]:
 def _only_tensor(out: Any, name: str) -> Tensor:
     first = out[0] if isinstance(out, tuple | list) and out else out
     if not isinstance(first, Tensor):
-        raise UnfreezeError(f"layer: {name!r} puts out {type(first).__name__}, not a tensor; want another one")
+        raise UnfreezeError(f"layer: {name!r} outputs {type(first).__name__}, not a tensor; want another one")
     return first
 
 
@@ -106,6 +106,6 @@ def _pooled(features: Tensor, pool: Pool) -> Tensor:
     if features.ndim == 3:  # tokens
         return features.mean(dim=1)
     sides = features.shape[1:]
-    # Images are square, so where the last two sides differ, channels come last, as in Swin.
+    # Images are square: if the last two sides differ, channels are last, as in Swin.
     positions = (1, 2) if len(sides) == 3 and sides[0] == sides[1] != sides[2] else tuple(range(2, features.ndim))
     return features.mean(dim=positions)

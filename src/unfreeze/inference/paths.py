@@ -1,4 +1,4 @@
-"""What a person means by a path: a file, a folder, a pattern, or a list of paths on standard input."""
+"""Expansion of paths to image files: files, folders, patterns, or a list on standard input."""
 
 import glob
 import os
@@ -7,14 +7,14 @@ from typing import BinaryIO, NamedTuple
 
 from unfreeze.data.sources.walking import FolderWalk
 
-LISTED = "-"
-"""What stands for a list of paths on standard input."""
+STDIN = "-"
+"""The argument for a list of paths on standard input."""
 
 _CHUNK_BYTES = 1 << 16
 
 
 class Unmatched(NamedTuple):
-    """A path that leads to no image, and why."""
+    """A path without an image, and the reason."""
 
     given: str
     reason: str
@@ -23,33 +23,33 @@ class Unmatched(NamedTuple):
 def find_paths(
     given: Sequence[str], *, suffixes: frozenset[str], listed: BinaryIO | None = None, is_null: bool = False
 ) -> Iterator[str | Unmatched]:
-    """Yield files in the order in which they are meant; of a folder, the names are in memory and no more.
+    """Yield files in the order of their arguments, lazily.
 
     Args:
-        given: Files, folders, patterns as in a shell (`**` goes into folders too), `-` for what is listed.
-        suffixes: Of images, in lower case; a folder is looked through for these, a file that is named may have any.
-        listed: Paths, one in a line; none of them is a pattern.
-        is_null: Whether a zero byte ends each of them, in place of the line.
+        given: Files, folders, shell patterns (`**` is recursive), or `-` for the paths in `listed`.
+        suffixes: Suffixes of images in folders, in lower case; files that are named may have any.
+        listed: Paths, one per line; none of them is a pattern.
+        is_null: True if paths end in a zero byte instead of a line break.
     """
     for each in given:
         path = os.path.expanduser(each)
-        if each == LISTED and listed is not None:
+        if each == STDIN and listed is not None:
             for name in _listed(listed, b"\0" if is_null else b"\n"):
-                yield from _found(name, suffixes)
+                yield from _expand(name, suffixes)
         elif glob.has_magic(path) and not os.path.lexists(path):
             yield from _matching(path, suffixes)
         else:
-            yield from _found(path, suffixes)
+            yield from _expand(path, suffixes)
 
 
-def _found(path: str, suffixes: frozenset[str]) -> Iterator[str | Unmatched]:
+def _expand(path: str, suffixes: frozenset[str]) -> Iterator[str | Unmatched]:
     if not os.path.lexists(path):
         yield Unmatched(path, "no such file")
     elif not os.path.isdir(path):
         yield path
     else:
         empty = True
-        for name in FolderWalk(path, suffixes, asked="predict").images(""):
+        for name in FolderWalk(path, suffixes, argument="predict").images(""):
             empty = False
             yield os.path.join(path, name)
         if empty:
@@ -59,12 +59,12 @@ def _found(path: str, suffixes: frozenset[str]) -> Iterator[str | Unmatched]:
 def _matching(pattern: str, suffixes: frozenset[str]) -> Iterator[str | Unmatched]:
     # Not Path.glob, which enters hidden folders.
     matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-    if "**" in pattern:  # what is in the folders among them is there by itself
+    if "**" in pattern:  # it matches the files in these folders too
         matches = [path for path in matches if not os.path.isdir(path)]
     if not matches:
         yield Unmatched(pattern, "matches no file")
     for path in matches:
-        yield from _found(path, suffixes)
+        yield from _expand(path, suffixes)
 
 
 def _listed(stream: BinaryIO, end: bytes) -> Iterator[str]:

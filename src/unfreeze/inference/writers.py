@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from unfreeze.data.sources.images import printable
-from unfreeze.inference.prediction import Predicted, Prediction
+from unfreeze.inference.prediction import PredictedBatch, Prediction
 
 COLUMNS = ("path", "rank", "class", "probability")
 FORMATS = ("table", "csv", "jsonl")
@@ -18,14 +18,16 @@ _TO_QUOTE = re.compile(r'[",\r\n]')
 Row = tuple[str, int, str | None, float | None]
 
 
-def write_predictions(predicted: Iterable[Predicted], stream: BinaryIO, *, form: str, classes: Sequence[str]) -> int:
-    """Write predictions as they come, name on standard error what can't be read, and return how many such files are.
+def write_predictions(
+    predicted: Iterable[PredictedBatch], stream: BinaryIO, *, form: str, classes: Sequence[str]
+) -> int:
+    """Write predictions as they arrive, report unreadable files on standard error, and return their number.
 
     Args:
-        predicted: Batches of them.
-        stream: Where they go; names of files keep their bytes, whatever these are.
+        predicted: Batches of predictions.
+        stream: The output; file names keep their bytes, even if these are not valid text.
         form: One of `FORMATS`.
-        classes: Their names.
+        classes: Names of the classes, for the width of a table.
     """
     text: dict[str, Callable[[Sequence[Row]], str]] = {"table": _Table(classes), "csv": _csv, "jsonl": _jsonl}
     if form == "csv":
@@ -42,9 +44,8 @@ def write_predictions(predicted: Iterable[Predicted], stream: BinaryIO, *, form:
 
 
 def rows_of(prediction: Prediction) -> list[Row]:
-    """Return a row for each class of an image; of an image without a label, one of rank 0 without a class."""
-    path, answers = prediction
-    return [(path, *answer) for answer in answers] or [(path, 0, None, None)]
+    """Return a row per class of an image; one row of rank 0 without a class for an image without a label."""
+    return [(prediction.path, *each) for each in prediction.classes] or [(prediction.path, 0, None, None)]
 
 
 def _csv(rows: Sequence[Row]) -> str:
@@ -63,10 +64,10 @@ def _jsonl(rows: Sequence[Row]) -> str:
 
 
 class _Table:
-    """Rows in columns, as wide as what has come so far.
+    """A table whose columns are as wide as the rows so far require.
 
     Args:
-        classes: Their names.
+        classes: Names of the classes.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -98,5 +99,5 @@ def _quoted(field: str) -> str:
 
 
 def _number(probability: float | None) -> str:
-    """Return the shortest digits that are this float32 again."""
+    """Return the shortest decimal that rounds to this float32."""
     return "" if probability is None else str(np.float32(probability))

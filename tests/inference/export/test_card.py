@@ -54,7 +54,7 @@ def provenance(**more: Any) -> Provenance:
     )
 
 
-def test_hubs_can_read_what_stands_in_front(classifier: Classifier) -> None:
+def test_hubs_can_read_the_front_matter(classifier: Classifier) -> None:
     text = str(Card(classifier, provenance(), "apache-2.0", "onnx", {"net.onnx": "### net\n"}))
     text = text.encode("utf-8", "backslashreplace").decode()
     data = ModelCard(text, ignore_metadata_errors=False).data
@@ -69,17 +69,17 @@ def test_hubs_can_read_what_stands_in_front(classifier: Classifier) -> None:
     assert yaml.safe_load(text.split("---\n")[1])["model-index"][0]["name"] == "tiny-my-photos-license-stolen"
 
 
-def test_what_is_not_known_is_not_claimed(classifier: Classifier) -> None:
+def test_unknown_facts_are_stated_as_unknown(classifier: Classifier) -> None:
     text = str(Card(classifier, Provenance(), None, "pytorch", {}))
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["license"] == "other"
     assert front["license_name"] == "not-stated"
     assert front.keys().isdisjoint({"model-index", "metrics", "datasets", "base_model"})
     assert "It was not tested" in text
-    assert "what it was trained on is not known" in text
+    assert "its training data is unknown" in text
     assert "--license" in text
     other = str(Card(classifier, Provenance(is_best=False), None, "pytorch", {}))
-    assert "These weights were not tested: the figures of the run are those of its best checkpoint." in other
+    assert "These weights were not tested: the metrics of the run are those of its best checkpoint." in other
 
 
 def test_the_base_is_named_where_there_was_one(classifier: Classifier) -> None:
@@ -87,7 +87,7 @@ def test_the_base_is_named_where_there_was_one(classifier: Classifier) -> None:
     assert "base_model" not in Card(known, Provenance(), None, "onnx", {}).front_matter()
     known = replace(known, weights="IMAGENET1K_V1")
     assert Card(known, Provenance(), None, "onnx", {}).front_matter()["base_model"] == "torchvision/resnet18"
-    assert "began with the weights net.pth" in str(Card(classifier, Provenance(), None, "onnx", {}))
+    assert "initialised with the weights net.pth" in str(Card(classifier, Provenance(), None, "onnx", {}))
     assert "somebody" not in str(Card(classifier, Provenance(), None, "onnx", {}))
 
 
@@ -131,14 +131,14 @@ def test_labels_and_tasks_have_tables_of_their_own() -> None:
     assert "Classes of hue, in the order of the outputs: c, d." in text
 
 
-def test_what_earlier_exports_said_is_found_again(classifier: Classifier) -> None:
+def test_sections_of_earlier_exports_are_kept(classifier: Classifier) -> None:
     sections = {"a.onnx": "### a\n\n```python\nprint('<!-- x -->')\n```\n", "b.pt2": "### b\n"}
     text = str(Card(classifier, provenance(), None, "onnx", sections))
     assert sections_of(text) == sections
     assert is_own(text)
 
 
-def test_the_readme_of_somebody_else_stays(tmp_path: Path, classifier: Classifier) -> None:
+def test_a_foreign_readme_is_not_replaced(tmp_path: Path, classifier: Classifier) -> None:
     file = tmp_path / "net.onnx"
     assert _card_beside(file).name == "README.md"
     (tmp_path / "README.md").write_text("# My project\n")

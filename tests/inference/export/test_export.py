@@ -1,4 +1,4 @@
-"""Files of every format, of networks of many families: what they answer, say of themselves, and lie beside."""
+"""Exports to every format, of networks of many families: outputs, metadata and separate files."""
 
 import json
 import runpy
@@ -25,7 +25,7 @@ from unfreeze.inference.export.request import SUFFIXES, Request
 from unfreeze.inference.export.stock import find_stock
 from unfreeze.inference.export.torch_file import open_torch
 from unfreeze.models.classifier import Classifier, build_classifier
-from unfreeze.models.groups import BATCH_NORMS
+from unfreeze.models.norms import BATCH_NORMS
 from unfreeze.models.outputs import Outputs, TaskClasses
 from unfreeze.models.spec import HeadSpec, ModelSpec
 
@@ -42,7 +42,7 @@ AWKWARD = (
 
 
 def classifier_of(name: str = "test_resnet", source: str = "timm", size: int = 32, **options: object) -> Classifier:
-    """Return a classifier with random weights, whose norms have seen images, so that it tells them apart."""
+    """Return a classifier with random weights and calibrated norms, so that its outputs differ between images."""
     torch.manual_seed(0)
     classes = options.pop("classes", ("cat", "dog", "hen"))
     head = options.pop("head", None)
@@ -99,22 +99,22 @@ NETWORKS = [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in SL
 @pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
 @pytest.mark.parametrize("to", ["onnx", "torch"])
 @pytest.mark.parametrize(("name", "source", "size"), NETWORKS)
-def test_batches_of_any_size_are_answered_as_by_the_network(
+def test_outputs_equal_the_networks_for_batches_of_any_size(
     name: str, source: str, size: int, to: str, inside: bool, tmp_path: Path
 ) -> None:
     classifier = classifier_of(name, source, size)
     exported = export(classifier, tmp_path, to, inside=inside)
-    assert exported.verdict.holds
-    assert exported.verdict.spread > 1e-4
-    answer = opened(exported)
+    assert exported.check.passed
+    assert exported.check.spread > 1e-4
+    run_file = opened(exported)
     pixels = images_for(classifier, 64).pixels
     seen = classifier.preprocessing(pixels)
     with torch.no_grad():
         logits = classifier.network(seen)
         expected = logits.softmax(dim=1) if inside else logits
         for count in (1, 2, 7, 64):
-            (given,) = answer((pixels if inside else seen)[:count].contiguous())
-            assert (given - expected[:count]).abs().max() <= 1e-4 * expected.abs().max()
+            (outputs,) = run_file((pixels if inside else seen)[:count].contiguous())
+            assert (outputs - expected[:count]).abs().max() <= 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize(("name", "source", "size"), NETWORKS)
@@ -133,7 +133,7 @@ def test_weights_load_strictly_into_the_stock_network(name: str, source: str, si
 
 
 @pytest.mark.parametrize(
-    ("head", "classes", "said"),
+    ("head", "classes", "note"),
     [
         (HeadSpec("mlp"), "abc", "the head (mlp, fc)"),
         (HeadSpec("cosine"), "abc", "the head (cosine, fc)"),
@@ -146,11 +146,11 @@ def test_weights_load_strictly_into_the_stock_network(name: str, source: str, si
     ids=str,
 )
 def test_a_head_of_ones_own_is_written_and_the_stock_network_takes_the_backbone(
-    head: HeadSpec, classes: object, said: str, tmp_path: Path
+    head: HeadSpec, classes: object, note: str, tmp_path: Path
 ) -> None:
     classifier = classifier_of(head=head, classes=classes)
     exported = export(classifier, tmp_path, "safetensors")
-    assert said in exported.notes[0]
+    assert note in exported.notes[0]
     assert "backbone only" in exported.notes[0]
     assert load_file(exported.file).keys() == classifier.network.state_dict().keys()
     assert "stock head keeps random weights" in exported.card.read_text()
@@ -185,39 +185,39 @@ def test_labels_get_probabilities_of_their_own_and_thresholds_travel(tmp_path: P
     with torch.no_grad():
         expected = classifier.network(classifier.preprocessing(pixels)).sigmoid()
     torch.testing.assert_close(opened(exported)(pixels)[0], expected, rtol=1e-4, atol=1e-5)
-    said = onnxruntime.InferenceSession(exported.file).get_modelmeta().custom_metadata_map
-    assert json.loads(said["thresholds"]) == [0.25, 0.75]
-    assert said["task"] == "multi-label classification"
+    metadata = onnxruntime.InferenceSession(exported.file).get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["thresholds"]) == [0.25, 0.75]
+    assert metadata["task"] == "multi-label classification"
 
 
 @pytest.mark.parametrize("to", SUFFIXES)
-def test_a_file_says_what_it_is_whatever_the_classes_are_called(to: str, tmp_path: Path) -> None:
+def test_metadata_with_any_class_names(to: str, tmp_path: Path) -> None:
     classifier = replace(classifier_of(classes=(*AWKWARD, "lone \udcff")), weights="/home/somebody/secret/net.pth")
     exported = export(classifier, tmp_path, to, inside=to != "safetensors")
     if to == "onnx":
-        said = onnxruntime.InferenceSession(exported.file).get_modelmeta().custom_metadata_map
+        metadata = onnxruntime.InferenceSession(exported.file).get_modelmeta().custom_metadata_map
     elif to == "torch":
         extra = {"metadata.json": ""}
         torch.export.load(exported.file, extra_files=extra)
-        said = {k: v if isinstance(v, str) else json.dumps(v) for k, v in json.loads(extra["metadata.json"]).items()}
+        metadata = {
+            k: v if isinstance(v, str) else json.dumps(v) for k, v in json.loads(extra["metadata.json"]).items()
+        }
     else:
         with safe_open(exported.file, "pt") as file:
-            said = file.metadata()
-        assert said["format"] == "pt"
-    assert json.loads(said["classes"]) == [*AWKWARD, "lone \udcff"]
-    seen = json.loads(said["preprocessing"])
+            metadata = file.metadata()
+        assert metadata["format"] == "pt"
+    assert json.loads(metadata["classes"]) == [*AWKWARD, "lone \udcff"]
+    seen = json.loads(metadata["preprocessing"])
     assert seen == {**classifier.preprocessing.to_dict(), "inside": to != "safetensors", "native_px": None}
-    assert json.loads(said["architecture"])["name"] == "test_resnet"
-    assert said["weights"] == "net.pth"
-    assert "torch" in json.loads(said["versions"])
-    assert json.loads(said["input"])["dtype"] == ("float32" if to == "safetensors" else "uint8")
+    assert json.loads(metadata["architecture"])["name"] == "test_resnet"
+    assert metadata["weights"] == "net.pth"
+    assert "torch" in json.loads(metadata["versions"])
+    assert json.loads(metadata["input"])["dtype"] == ("float32" if to == "safetensors" else "uint8")
     assert "somebody" not in exported.card.read_bytes().decode()
 
 
 @pytest.mark.slow
-def test_weights_lie_beside_the_graph_only_where_it_can_t_hold_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_have_their_own_file_only_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = classifier_of()
     alone = export(classifier, tmp_path, "onnx")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["README.md", "net.onnx"]
@@ -231,14 +231,14 @@ def test_weights_lie_beside_the_graph_only_where_it_can_t_hold_them(
         torch.testing.assert_close(opened(exported)(pixels)[0], classifier.network(pixels), rtol=1e-4, atol=1e-5)
 
 
-def test_a_file_that_answers_otherwise_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_other_outputs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = classifier_of()
     place = tmp_path / "exports"
     right = exporting.open_torch
 
     def wrong(file: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-        answer = right(file)
-        return lambda images: tuple(each * 1.01 for each in answer(images))
+        run = right(file)
+        return lambda images: tuple(each * 1.01 for each in run(images))
 
     monkeypatch.setattr(exporting, "open_torch", wrong)
     with pytest.raises(CheckFailedError, match="Nothing was written"):
@@ -251,7 +251,7 @@ def test_a_file_that_answers_otherwise_is_not_put_in_place(tmp_path: Path, monke
     assert [(file.name, file.read_text()) for file in place.iterdir()] == [("net.pt2", "of before")]
 
 
-def test_a_network_that_can_t_be_followed_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_a_network_that_can_t_be_traced_is_refused_in_a_line(tmp_path: Path) -> None:
     class Choosing(torch.nn.Module):
         def __init__(self, network: torch.nn.Module) -> None:
             super().__init__()
@@ -263,9 +263,9 @@ def test_a_network_that_can_t_be_followed_is_refused_in_a_line(tmp_path: Path) -
 
     classifier = classifier_of()
     for to in ("onnx", "torch"):
-        with pytest.raises(UnfreezeError, match=r"can't follow the network's code .* --to safetensors") as told:
+        with pytest.raises(UnfreezeError, match=r"can't follow the network's code .* --to safetensors") as error:
             export(replace(classifier, network=Choosing(classifier.network).eval()), tmp_path, to)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -274,7 +274,7 @@ def test_a_network_that_can_t_be_followed_is_refused_in_a_line(tmp_path: Path) -
 @pytest.mark.parametrize(
     "classes", [AWKWARD, Outputs((TaskClasses("l", ("a", "b")),), multilabel=True)], ids=["classes", "labels"]
 )
-def test_the_lines_of_the_card_run(
+def test_the_script_of_the_card_runs(
     classes: object,
     native: tuple[int, int] | None,
     inside: bool,
@@ -306,7 +306,7 @@ def test_the_lines_of_the_card_run(
     ],
     ids=str,
 )
-def test_the_lines_of_other_cards_run(
+def test_the_scripts_of_other_cards_run(
     options: dict[str, object],
     to: str,
     inside: bool,

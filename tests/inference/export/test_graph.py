@@ -39,7 +39,7 @@ class Seen(nn.Module):
     ],
     ids=str,
 )
-def test_the_network_sees_what_it_learnt_from(preprocessing: Preprocessing, shape: tuple[int, int, int]) -> None:
+def test_preprocessing_equals_that_of_training(preprocessing: Preprocessing, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
     seen: list[torch.Tensor] = []
@@ -59,8 +59,8 @@ def test_grey_is_rounded_as_torchvision_does_in_a_file_too(tmp_path: Path) -> No
     signature = Signature(True, (3, 256, 256), ("probabilities",), (256 * 256,), multilabel=True)
     outputs = Outputs((TaskClasses("label", tuple(map(str, range(256 * 256)))),), multilabel=True)
     write_onnx(GraphFromPixels(Halved(), outputs, seen, (3, 256, 256)).eval(), signature, tmp_path / "grey.onnx", {})
-    (answer,) = open_onnx(tmp_path / "grey.onnx", signature)(images)
-    levels = (answer.double().logit() * 32 + 128).round()
+    (output,) = open_onnx(tmp_path / "grey.onnx", signature)(images)
+    levels = (output.double().logit() * 32 + 128).round()
     assert torch.equal(levels, seen(images).flatten(1).double())
 
 
@@ -71,7 +71,7 @@ class Halved(nn.Module):
         return (images.flatten(1) - 128) / 32
 
 
-def test_what_comes_in_is_what_the_runs_data_hands_out() -> None:
+def test_the_input_is_the_format_of_the_runs_data() -> None:
     classifier = build_classifier("tiny", classes="ab", weights=None, image_size=64)
     assert Signature.of(classifier, inside=False).shape == (3, 64, 64)
     resized = classifier.preprocessing.resize_px
@@ -94,10 +94,10 @@ def test_each_task_has_an_output_with_a_name_that_runtimes_take() -> None:
     graph = build_graph(classifier, signature)
     assert isinstance(graph, Graph)
     with torch.no_grad():
-        answers = graph(torch.randn(4, 3, 32, 32))
+        outputs = graph(torch.randn(4, 3, 32, 32))
         probabilities = build_graph(classifier, Signature.of(classifier, inside=True))(
             torch.randint(0, 256, (4, *Signature.of(classifier, inside=True).shape), dtype=torch.uint8)
         )
-    assert [answer.shape[1] for answer in answers] == [2, 3, 2, 3, 2]
-    for answer in probabilities:
-        torch.testing.assert_close(answer.sum(dim=1), torch.ones(4))
+    assert [output.shape[1] for output in outputs] == [2, 3, 2, 3, 2]
+    for each in probabilities:
+        torch.testing.assert_close(each.sum(dim=1), torch.ones(4))

@@ -1,4 +1,4 @@
-"""The scripts of model cards, run as printed in a process of their own, on photos of all kinds: what `predict` says."""
+"""The scripts of model cards, run in a separate process on all kinds of photos, against `predict`."""
 
 import subprocess
 import sys
@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from tests.inference.export.test_export import classifier_of, export, script_of
-from unfreeze.inference.feeder import Feeder
-from unfreeze.inference.inputs import file_parts
+from unfreeze.inference.batch_loader import BatchLoader
+from unfreeze.inference.inputs import chunk_files
 from unfreeze.inference.prediction import predict
 from unfreeze.models.classifier import Classifier
 from unfreeze.models.preprocessing import Preprocessing
@@ -54,11 +54,11 @@ def sensitive_classifier(folder: Path, names: list[str], *, squash: bool = False
     classifier = classifier_of(**options)
     seen = Preprocessing.from_dict({**classifier.preprocessing.to_dict(), "resize_px": 37, "squash": squash})
     classifier = replace(classifier, preprocessing=seen)
-    feeder = Feeder(classifier, device=torch.device("cpu"), workers=0)
+    loader = BatchLoader(classifier, device=torch.device("cpu"), workers=0)
     head = classifier.network.get_submodule(classifier.heads[0])
     with torch.no_grad():
-        (fed,) = feeder.feed(file_parts([str(folder / name) for name in names], bands=feeder.bands, size=64))
-        logits = classifier.network(fed.images) - head.bias
+        (batch,) = loader.load(chunk_files([str(folder / name) for name in names], bands=loader.bands, size=64))
+        logits = classifier.network(batch.images) - head.bias
         factor = 2 / logits.std(dim=0).mean()
         head.weight *= factor
         head.bias.copy_(-factor * logits.mean(dim=0))
@@ -67,10 +67,10 @@ def sensitive_classifier(folder: Path, names: list[str], *, squash: bool = False
 
 
 def predicted(classifier: Classifier, folder: Path, names: list[str]) -> dict[str, tuple[str | None, float | None]]:
-    feeder = Feeder(classifier, device=torch.device("cpu"), workers=0)
-    parts = file_parts([str(folder / name) for name in names], bands=feeder.bands, size=64)
-    told = [each for batch in predict(feeder, parts) for each in batch.predictions]
-    return {Path(each.path).name: (each.label, each.probability) for each in told}
+    loader = BatchLoader(classifier, device=torch.device("cpu"), workers=0)
+    parts = chunk_files([str(folder / name) for name in names], bands=loader.bands, size=64)
+    predictions = [each for batch in predict(loader, parts) for each in batch.predictions]
+    return {Path(each.path).name: (each.label, each.probability) for each in predictions}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,9 @@ def predicted(classifier: Classifier, folder: Path, names: list[str]) -> dict[st
     ],
     ids=str,
 )
-def test_a_script_says_what_predict_says(to: str, inside: bool, options: dict[str, object], tmp_path: Path) -> None:
+def test_a_script_prints_the_predictions_of_predict(
+    to: str, inside: bool, options: dict[str, object], tmp_path: Path
+) -> None:
     names = save_photos(tmp_path)
     classifier = sensitive_classifier(tmp_path, names, **options)
     exported = export(classifier, tmp_path, to, inside=inside)

@@ -1,1 +1,1 @@
-"""Writing a classifier as a file that other programs run, checked before it is put in place."""
+"""Export of a classifier to files for other programs, checked against the network before they are put in place."""

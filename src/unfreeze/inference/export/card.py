@@ -22,9 +22,9 @@ _METRICS = {
     "f1_macro": ("f1", "macro F1"),
     "ap_macro": ("mean_average_precision", "macro average precision"),
 }
-"""Per figure of a test: what hubs call its kind, and its name."""
+"""Type on hubs and name of each test metric."""
 
-_MOST_CLASSES = 500
+_MAX_CLASSES = 500
 _UNSTATED = {"license": "other", "license_name": "not-stated"}
 _SECTION = re.compile(r"^<!-- file: (.+?) -->\n(.*?)^<!-- end of file -->\n", re.MULTILINE | re.DOTALL)
 _OURS = "<!-- written by unfreeze export -->"
@@ -32,14 +32,14 @@ _OURS = "<!-- written by unfreeze export -->"
 
 @dataclass(frozen=True, eq=False)
 class Card:
-    """What a model card tells.
+    """A model card.
 
     Args:
         classifier: The model.
-        provenance: Where it comes from.
-        license: Under which it may be used; None where nobody has said.
-        library: What opens the file, as hubs call it.
-        sections: Per file beside the card, by its name: how it is used, Markdown.
+        provenance: The run that it comes from.
+        license: Its licence; None if not stated.
+        library: Name of the library that opens the file, as on hubs.
+        sections: Markdown on the use of each file beside the card, by file name.
     """
 
     classifier: Classifier
@@ -49,13 +49,13 @@ class Card:
     sections: Mapping[str, str]
 
     def __str__(self) -> str:
-        """Return its text."""
+        """Return the text of the card."""
         front = yaml.safe_dump(self.front_matter(), sort_keys=False, allow_unicode=True, width=1000)
         body = [
             f"# {plain(self.title)}",
             "",
             *self._introduction(),
-            *self._figures(),
+            *self._test_metrics(),
             *self._data(),
             *self._training(),
             *self._files(),
@@ -66,12 +66,12 @@ class Card:
 
     @property
     def title(self) -> str:
-        """What the model is called."""
+        """Name of the model."""
         data = self.provenance.data
         return f"{self.classifier.architecture} on {data}" if data else self.classifier.architecture
 
     def front_matter(self) -> dict[str, Any]:
-        """Return what hubs read: plain values by the names of huggingface.co/docs/hub/model-cards."""
+        """Return the front matter, with the keys of huggingface.co/docs/hub/model-cards."""
         spec, data = self.classifier.spec, self.provenance.data
         slug = _slug(data) if data else ""
         results = self._results()
@@ -103,46 +103,46 @@ class Card:
 
     def _introduction(self) -> list[str]:
         classifier = self.classifier
-        kind = "tells labels of an image, each for itself" if classifier.outputs.multilabel else "tells images apart"
-        began = weights_name(classifier)
-        start = f"began with the weights {plain(began)}" if began else "began with random weights"
+        kind = "several labels" if classifier.outputs.multilabel else "one class"
+        initial = weights_name(classifier)
+        start = f"the weights {plain(initial)}" if initial else "random weights"
         lines = [
-            f"An image classifier ({classifier.outputs}) that {kind}: {plain(classifier.architecture)} of "
-            f"{classifier.spec.source}, which {start}, with a {classifier.head.name} head, fine-tuned in stages by "
-            "unfreeze.",
+            f"An image classifier ({classifier.outputs}) with {kind} per image: {plain(classifier.architecture)} of "
+            f"{classifier.spec.source}, initialised with {start}, with a {classifier.head.name} head, fine-tuned in "
+            "stages by unfreeze.",
             "",
         ]
         for task in classifier.outputs.tasks:
-            shown = ", ".join(map(plain, task.classes[:_MOST_CLASSES]))
-            rest = len(task.classes) - _MOST_CLASSES
+            shown = ", ".join(map(plain, task.classes[:_MAX_CLASSES]))
+            rest = len(task.classes) - _MAX_CLASSES
             more = f" and {rest:,} more, which the file names" if rest > 0 else ""
             what = "Labels" if classifier.outputs.multilabel else "Classes"
             of_task = f" of {plain(task.name)}" if len(classifier.outputs.tasks) > 1 else ""
             lines += [f"{what}{of_task}, in the order of the outputs: {shown}{more}.", ""]
         return lines
 
-    def _figures(self) -> list[str]:
+    def _test_metrics(self) -> list[str]:
         test = self.provenance.test
         if not test:
             untested = (
-                "It was not tested: nothing is known of images that it has not seen."
+                "It was not tested: its accuracy on unseen images is unknown."
                 if self.provenance.is_best
-                else "These weights were not tested: the figures of the run are those of its best checkpoint."
+                else "These weights were not tested: the metrics of the run are those of its best checkpoint."
             )
-            return ["## Figures", "", untested, ""]
+            return ["## Metrics", "", untested, ""]
         known = [(name, test[key]) for key, (_, name) in _METRICS.items() if test.get(key) is not None]
         known += [("expected calibration error", test["ece"])] if test.get("ece") is not None else []
         rows = [(name, f"{value:.4f}") for name, value in known]
         lines = [
-            "## Figures",
+            "## Metrics",
             "",
-            f"On {test.get('n', 0):,} test images that were looked at once, after validation had chosen the weights:",
+            f"On {test.get('n', 0):,} test images, evaluated once, after the weights were selected on validation:",
             "",
-            *table(("figure", "value"), rows),
+            *table(("metric", "value"), rows),
             "",
         ]
         for title, each in _per_class(test):
-            shown = list(each.items())[:_MOST_CLASSES]
+            shown = list(each.items())[:_MAX_CLASSES]
             cells = [
                 (plain(name), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), f"{row['support']:,}")
                 for name, row in shown
@@ -153,7 +153,7 @@ class Card:
     def _data(self) -> list[str]:
         known = self.provenance
         if not known.splits:
-            return ["## Data", "", "The checkpoint lay alone: what it was trained on is not known.", ""]
+            return ["## Data", "", "The checkpoint was outside a run: its training data is unknown.", ""]
         rows = [(name, f"{split.get('count', 0):,}") for name, split in known.splits.items()]
         named = f"{plain(known.data)}. " if known.data else ""
         return [
@@ -182,9 +182,9 @@ class Card:
                 for stage in known.stages
             ]
             lines += [*table(("stage", "parameters trained", "epochs", "seconds", "validation accuracy"), rows), ""]
-        said = "; ".join(f"{name}: {plain(value)}" for name, value in known.settings.items())
+        settings = "; ".join(f"{name}: {plain(value)}" for name, value in known.settings.items())
         seed = known.result.get("seed")
-        return [*lines, *([f"{said}{'' if seed is None else f'; seed: {seed}'}.", ""] if said else [])]
+        return [*lines, *([f"{settings}{'' if seed is None else f'; seed: {seed}'}.", ""] if settings else [])]
 
     def _files(self) -> list[str]:
         lines = ["## Use", ""]
@@ -194,31 +194,31 @@ class Card:
 
     def _limits(self) -> list[str]:
         classifier, test = self.classifier, self.provenance.test
-        seen = classifier.preprocessing
+        prep = classifier.preprocessing
         lines = ["## Limits", ""]
         if not classifier.outputs.multilabel:
-            lines.append("- Every image gets one of these classes, also one that shows none of them.")
+            lines.append("- Every image gets one of these classes, even if it shows none of them.")
         lines.append(
-            f"- It sees a square of {seen.crop_px} px from the centre, after an antialiased {seen.interpolation} "
-            f"resize of {'both sides' if seen.squash else 'the shorter side'} to {seen.resize_px} px; another resize "
+            f"- Its input is a square of {prep.crop_px} px from the centre, after an antialiased {prep.interpolation} "
+            f"resize of {'both sides' if prep.squash else 'the shorter side'} to {prep.resize_px} px; another resize "
             "costs accuracy."
         )
         if test:
-            lines.append("- The figures hold for images like those of the test split, and for no others.")
+            lines.append("- The metrics hold only for images like those of the test split.")
             weak = [(title, *_weakest(each)) for title, each in _per_class(test) if each]
             lines += [f"- Weakest {title}: {plain(name)}, with an F1 of {f1:.3f}." for title, name, f1 in weak]
         if not self.license:
-            lines.append("- Nobody has said under which licence it may be used: `unfreeze export --license` does.")
+            lines.append("- No licence is stated: `unfreeze export --license` sets one.")
         return [*lines, ""]
 
 
 def sections_of(text: str) -> dict[str, str]:
-    """Return what an earlier card says of each file beside it."""
+    """Return the sections of an earlier card by file name."""
     return dict(_SECTION.findall(text))
 
 
 def is_own(text: str) -> bool:
-    """Return whether a text is a card that was written here, which may be written anew."""
+    """Return whether a text is a card that unfreeze wrote, which may be replaced."""
     return _OURS in text
 
 
@@ -234,5 +234,5 @@ def _weakest(per_class: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def _slug(text: str) -> str:
-    """Return a name as hubs take it: letters, digits, dots, hyphens and underscores."""
+    """Return a name as hubs accept it: letters, digits, dots, hyphens and underscores."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:96]

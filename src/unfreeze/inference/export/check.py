@@ -1,4 +1,4 @@
-"""Whether a file answers as the classifier that it was made from."""
+"""Comparison of an exported file's outputs with those of its classifier."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,34 +10,35 @@ from torch import Tensor
 from unfreeze.errors import UnfreezeError
 from unfreeze.inference.export.graph import Signature
 from unfreeze.models.classifier import Classifier
-from unfreeze.models.outputs import GIVEN_AT, Outputs
+from unfreeze.models.outputs import DEFAULT_THRESHOLD, Outputs
 
 TOLERANCE = 1e-4
-"""The most that an answer may differ, as a share of the largest."""
+"""The largest allowed difference of outputs, relative to the largest output."""
 
-MOST_IMAGES = 256
+MAX_IMAGES = 256
 
 _OF_SPREAD = 0.1
 _NOISE = 1e-5
-"""Of the largest answer: what float32 leaves open, also which of two equal ones is larger."""
+"""Rounding error of float32, relative to the largest output; it may also decide ties."""
 
-Answer = Callable[[Tensor], tuple[Tensor, ...]]
+RunFile = Callable[[Tensor], tuple[Tensor, ...]]
+"""A function from a batch of images to the outputs of an exported file, one per task."""
 
 
 class CheckFailedError(UnfreezeError):
-    """A file answers otherwise than its original; it is not put in place."""
+    """The outputs of a file differ from those of its classifier; it is not put in place."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True, eq=False)
 class CheckImages:
-    """What a file is tried on.
+    """Images for the check of a file.
 
     Args:
-        pixels: uint8, shape (N, C, H, W), as a run's data hands them out; N >= 1.
-        source: Which they are, in words.
-        note: Why they are not the run's own; None where they are.
+        pixels: uint8, shape (N, C, H, W), as a run's data provides them; N >= 1.
+        source: Description of the images.
+        note: Reason why they are not the run's own; None if they are.
     """
 
     pixels: Tensor
@@ -46,15 +47,15 @@ class CheckImages:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How near a file's answers are to the original's.
+class CheckResult:
+    """Agreement of a file's outputs with those of its classifier.
 
     Args:
-        images: The number of images.
-        batches: The sizes of the batches that they were given in.
-        same: On how many of them both say the same: the same class of each task, the same labels.
-        difference: Largest difference of two answers, as a share of the largest answer of the original.
-        spread: How far the original's answers to these images lie apart, as a share of the same.
+        images: Number of images.
+        batches: Sizes of the batches that they were passed in.
+        same: Number of images with the same predictions: the same class of each task, or the same labels.
+        difference: Largest difference of two outputs, relative to the largest output of the classifier.
+        spread: Largest deviation of the classifier's outputs from their mean over the images, relative to the same.
     """
 
     images: int
@@ -64,104 +65,104 @@ class Verdict:
     spread: float
 
     @property
-    def holds(self) -> bool:
-        """Whether the file may stand for the original.
+    def passed(self) -> bool:
+        """True if the file can replace the classifier.
 
-        Where the answers are nearly the same for all images, the difference has to be small beside what tells them
-        apart, too; a file that does not look at its images would pass otherwise.
+        If the outputs are nearly the same for all images, the difference must also be small relative to their spread;
+        otherwise a file that ignores its input would pass.
         """
         small = self.difference <= max(_OF_SPREAD * self.spread, _NOISE) or self.images == 1
         return self.same == self.images and self.difference <= TOLERANCE and small
 
     @property
     def is_weak(self) -> bool:
-        """Whether the original hardly tells these images apart, so that little is known."""
+        """True if the classifier's outputs hardly differ between the images, so that the check proves little."""
         return self.images == 1 or self.spread < TOLERANCE
 
     def __str__(self) -> str:
-        """Return it in words."""
-        agree = "the same answer to all" if self.same == self.images else f"the same answer to {self.same}"
-        return f"{agree}, values differ by {self.difference:.1e} of the largest"
+        """Return the result in words."""
+        count = "all" if self.same == self.images else f"{self.same}"
+        return f"the same prediction for {count}, values differ by {self.difference:.1e} of the largest"
 
 
-def check_file(answer: Answer, classifier: Classifier, signature: Signature, images: CheckImages) -> Verdict:
-    """Return how a file's answers compare with those of the classifier itself, computed in float32 on the CPU.
+def check_file(run_file: RunFile, classifier: Classifier, signature: Signature, images: CheckImages) -> CheckResult:
+    """Compare a file's outputs with those of its classifier, computed in float32 on the CPU.
 
     Args:
-        answer: Runs the file.
-        classifier: The original, in eval mode.
-        signature: What the file takes and gives.
-        images: To ask both.
+        run_file: Runs the file on a batch.
+        classifier: The classifier, in eval mode.
+        signature: Inputs and outputs of the file.
+        images: Images to run both on.
 
     Raises:
-        CheckFailedError: If they differ; it says by how much.
+        CheckFailedError: If the outputs differ; the message states by how much.
     """
-    ours, theirs = [], []
+    expected, actual = [], []
     sizes = _batch_sizes(len(images.pixels))
     with torch.no_grad():
         for pixels in _batches(images.pixels, sizes):
-            seen = classifier.preprocessing(pixels)
-            logits = classifier.network(seen)
-            given = answer(pixels.contiguous() if signature.inside else seen.contiguous())
-            ours.append(classifier.outputs.probabilities(logits) if signature.inside else logits)
-            theirs.append(torch.cat(list(given), dim=1))
-    verdict = compare(
-        torch.cat(ours),
-        torch.cat(theirs),
+            preprocessed = classifier.preprocessing(pixels)
+            logits = classifier.network(preprocessed)
+            outputs = run_file(pixels.contiguous() if signature.inside else preprocessed.contiguous())
+            expected.append(classifier.outputs.probabilities(logits) if signature.inside else logits)
+            actual.append(torch.cat(list(outputs), dim=1))
+    result = compare(
+        torch.cat(expected),
+        torch.cat(actual),
         classifier.outputs,
         thresholds=_thresholds(classifier, signature),
         batches=sizes,
     )
-    if not verdict.holds:
+    if not result.passed:
         raise CheckFailedError(
-            f"export: the file does not answer as the run's network does: of {verdict.images} {images.source}, "
-            f"{verdict}; allowed are {TOLERANCE:.0e} and the same answer to all. Nothing was written"
+            f"export: the file's outputs differ from those of the run's network: of {result.images} {images.source}, "
+            f"{result}; allowed are {TOLERANCE:.0e} and the same prediction for all. Nothing was written"
         )
-    return verdict
+    return result
 
 
 def compare(
-    ours: Tensor, theirs: Tensor, outputs: Outputs, *, thresholds: Sequence[float], batches: tuple[int, ...] = ()
-) -> Verdict:
-    """Return how near two tables of answers are.
+    expected: Tensor, actual: Tensor, outputs: Outputs, *, thresholds: Sequence[float], batches: tuple[int, ...] = ()
+) -> CheckResult:
+    """Return the agreement of two tables of outputs.
 
     Args:
-        ours: Of the original, shape (N, C).
-        theirs: Of the file, shape (N, C).
-        outputs: What the columns stand for.
-        thresholds: The value from which each label is given, length C; of labels only.
-        batches: In which the images were given.
+        expected: Outputs of the classifier, shape (N, C).
+        actual: Outputs of the file, shape (N, C).
+        outputs: Tasks and classes of the columns.
+        thresholds: The value from which each label is predicted, length C; used for multi-label outputs only.
+        batches: Sizes of the batches, for the result.
     """
-    scale = float(ours.abs().max())
-    gap = float((ours - theirs).abs().max())
-    spread = float((ours - ours.mean(dim=0)).abs().max())
+    scale = float(expected.abs().max())
+    gap = float((expected - actual).abs().max())
+    spread = float((expected - expected.mean(dim=0)).abs().max())
     noise = _NOISE * scale
     if outputs.multilabel:
-        at = torch.tensor(thresholds)
-        same = (((ours >= at) == (theirs >= at)) | ((ours - at).abs() <= noise)).all(dim=1)
+        limits = torch.tensor(thresholds)
+        same = (((expected >= limits) == (actual >= limits)) | ((expected - limits).abs() <= noise)).all(dim=1)
     else:
-        same = torch.ones(len(ours), dtype=torch.bool)
-        for own, other in zip(outputs.split(ours), outputs.split(theirs), strict=True):
-            said = own.gather(1, other.argmax(dim=1, keepdim=True))[:, 0]
-            same &= said >= own.max(dim=1).values - noise
+        same = torch.ones(len(expected), dtype=torch.bool)
+        for own, other in zip(outputs.split(expected), outputs.split(actual), strict=True):
+            predicted = own.gather(1, other.argmax(dim=1, keepdim=True))[:, 0]
+            same &= predicted >= own.max(dim=1).values - noise
     difference = 0.0 if gap == 0 else gap / scale if scale else float("inf")
-    return Verdict(
-        images=len(ours),
+    return CheckResult(
+        images=len(expected),
         batches=batches,
         same=int(same.sum()),
-        difference=difference if torch.isfinite(theirs).all() else float("inf"),
+        difference=difference if torch.isfinite(actual).all() else float("inf"),
         spread=spread / scale if scale else 0.0,
     )
 
 
 def _thresholds(classifier: Classifier, signature: Signature) -> tuple[float, ...]:
-    """Return from which value each label is given: a probability, or the logit of it."""
-    at = classifier.thresholds or (GIVEN_AT,) * len(classifier.outputs)
-    return at if signature.inside else tuple(torch.tensor(at).logit().tolist())
+    """Return the value from which each label is predicted: a probability, or its logit."""
+    probabilities = classifier.thresholds or (DEFAULT_THRESHOLD,) * len(classifier.outputs)
+    return probabilities if signature.inside else tuple(torch.tensor(probabilities).logit().tolist())
 
 
 def _batch_sizes(count: int) -> tuple[int, ...]:
-    """Return the two sizes of the batches that some images are given in, or the one where there is but one image."""
+    """Return two different batch sizes for some images; only one for a single image."""
     return tuple(dict.fromkeys((min(32, -(-count * 2 // 3)), min(7, -(-count // 3)))))
 
 

@@ -1,11 +1,11 @@
-"""From a classifier to a file that has been checked, with its model card."""
+"""Export of a classifier to a checked file with a model card."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from unfreeze.inference.export.card import Card, is_own, sections_of
-from unfreeze.inference.export.check import Answer, CheckImages, Verdict, check_file
+from unfreeze.inference.export.check import CheckImages, CheckResult, RunFile, check_file
 from unfreeze.inference.export.graph import Signature, build_graph
 from unfreeze.inference.export.markdown import plain
 from unfreeze.inference.export.metadata import as_strings, describe
@@ -24,16 +24,16 @@ CARD = "README.md"
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """What was written.
+    """An exported file.
 
     Args:
         file: The file.
         card: Its model card.
-        nbytes: Of the file and what lies beside it for it.
-        signature: What it takes and gives.
-        images: What they were compared on, in words.
-        verdict: How it compared with the original.
-        notes: What else a person should know.
+        nbytes: Size of the file, with a separate file of weights if there is one.
+        signature: Its inputs and outputs.
+        images: Description of the images it was checked on.
+        check: Result of the check.
+        notes: Notes on its limitations.
     """
 
     file: Path
@@ -41,12 +41,12 @@ class Exported:
     nbytes: int
     signature: Signature
     images: str
-    verdict: Verdict
+    check: CheckResult
     notes: tuple[str, ...]
 
 
 def default_name(classifier: Classifier, checkpoint: Path, to: str, *, inside: bool) -> str:
-    """Return what a file is called that nobody has named."""
+    """Return the default name of a file."""
     parts = [classifier.architecture]
     parts += [checkpoint.stem] if checkpoint.stem != "best" else []
     parts += ["uint8"] if inside else []
@@ -60,32 +60,32 @@ def export_classifier(
 
     Args:
         classifier: In eval mode, in float32, on the CPU.
-        request: What is wanted.
-        images: What the file is tried on.
-        provenance: Where the classifier comes from.
+        request: The format, the file and its options.
+        images: Images for the check.
+        provenance: The run of the classifier.
 
     Raises:
-        CheckFailedError: If the file does not answer as the classifier does; then nothing is written.
-        UnfreezeError: If the network can't be written in this format, or nothing can be written there.
+        CheckFailedError: If the outputs of the file differ from the classifier's; nothing is written then.
+        UnfreezeError: If the network can't be exported to this format, or the folder is not writable.
     """
     signature = Signature.of(classifier, inside=request.inside)
     stock = find_stock(classifier) if request.to == "safetensors" else None
     with placing(request.file.absolute().parent) as folder:
         file = folder / request.file.name
-        answer = _write(classifier, request, signature, stock, file)
-        verdict = check_file(answer, classifier, signature, images)
+        run_file = _write(classifier, request, signature, stock, file)
+        check = check_file(run_file, classifier, signature, images)
         nbytes = sum(each.stat().st_size for each in folder.iterdir())
-        notes = _notes(classifier, request, stock, images, verdict)
-        section = _section(classifier, request, signature, stock, images, verdict, notes)
+        notes = _notes(classifier, request, stock, images, check)
+        section = _section(classifier, request, signature, stock, images, check, notes)
         card = _card_beside(request.file)
         text = str(_card(classifier, provenance, request, section, card))
-        # A class may be named after a file whose name is not UTF-8.
+        # A class name may come from a file name that is not valid UTF-8.
         (folder / card.name).write_bytes(text.encode("utf-8", "backslashreplace"))
-    return Exported(request.file, card, nbytes, signature, images.source, verdict, notes)
+    return Exported(request.file, card, nbytes, signature, images.source, check, notes)
 
 
-def _write(classifier: Classifier, request: Request, signature: Signature, stock: Stock | None, file: Path) -> Answer:
-    """Write a file, and return what runs it."""
+def _write(classifier: Classifier, request: Request, signature: Signature, stock: Stock | None, file: Path) -> RunFile:
+    """Write a file, and return a function that runs it."""
     metadata = describe(classifier, signature)
     if request.to == "safetensors":
         write_safetensors(classifier, file, as_strings(metadata))
@@ -99,13 +99,15 @@ def _write(classifier: Classifier, request: Request, signature: Signature, stock
 
 
 def _notes(
-    classifier: Classifier, request: Request, stock: Stock | None, images: CheckImages, verdict: Verdict
+    classifier: Classifier, request: Request, stock: Stock | None, images: CheckImages, check: CheckResult
 ) -> tuple[str, ...]:
     notes = [images.note] if images.note else []
-    if verdict.is_weak:
-        notes.append("the network hardly tells the images of the check apart, so that it proves little")
+    if check.is_weak:
+        notes.append(
+            "the network's outputs hardly differ between the images of the check, which therefore proves little"
+        )
     if request.to == "safetensors" and stock is None:
-        notes.append("neither torchvision nor timm has this network: its entries have the names that it had in the run")
+        notes.append("neither torchvision nor timm has this network: its entries have the names of the run's network")
     elif request.to == "safetensors" and stock is not None and not stock.takes_head:
         kind = "multi-task" if classifier.head.tasks else classifier.head.name
         notes.append(
@@ -121,19 +123,18 @@ def _section(
     signature: Signature,
     stock: Stock | None,
     images: CheckImages,
-    verdict: Verdict,
+    check: CheckResult,
     notes: tuple[str, ...],
 ) -> str:
-    """Return what the card says of one file."""
+    """Return the section of the card on one file."""
     name = request.file.name
-    batches = " and ".join(map(str, verdict.batches))
+    batches = " and ".join(map(str, check.batches))
     lines = [
         f"### {plain(name)}",
         "",
         f"{signature}." if request.to != "safetensors" else "Weights and buffers; the header has classes and sizes.",
         "",
-        f"Checked on {verdict.images} {images.source}, in batches of {batches}, against the network of the run: "
-        f"{verdict}.",
+        f"Checked on {check.images} {images.source}, in batches of {batches}, against the network of the run: {check}.",
         *(f"Note: {plain(note)}." for note in notes),
         "",
         "```python",
@@ -144,7 +145,7 @@ def _section(
 
 
 def _card_beside(file: Path) -> Path:
-    """Return where the card of a file goes: another's README stays what it is."""
+    """Return the path for the card of a file, which never replaces a README that was not written here."""
     card = file.with_name(CARD)
     try:
         is_free = not card.exists() or is_own(card.read_text(encoding="utf-8"))
@@ -154,10 +155,10 @@ def _card_beside(file: Path) -> Path:
 
 
 def _card(classifier: Classifier, provenance: Provenance, request: Request, section: str, card: Path) -> Card:
-    """Return a card that still tells how the files are used that were written beside this one before."""
-    before = sections_of(card.read_text(encoding="utf-8")) if card.exists() else {}
-    kept = {name: text for name, text in before.items() if card.with_name(name).is_file()}
+    """Return a card that keeps the sections of files that were exported to the same folder earlier."""
+    earlier = sections_of(card.read_text(encoding="utf-8")) if card.exists() else {}
+    sections = {name: text for name, text in earlier.items() if card.with_name(name).is_file()}
     library = {"onnx": "onnx", "torch": "pytorch", "safetensors": "pytorch"}[request.to]
     if request.to == "safetensors" and classifier.spec.source == "timm":
         library = "timm"
-    return Card(classifier, provenance, request.license_name, library, {**kept, request.file.name: section})
+    return Card(classifier, provenance, request.license_name, library, {**sections, request.file.name: section})

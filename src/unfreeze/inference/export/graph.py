@@ -1,4 +1,4 @@
-"""What is exported: a network alone, or with its preprocessing before it and probabilities after."""
+"""Modules for export: a network alone, or from uint8 pixels to probabilities."""
 
 import re
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from unfreeze.models.outputs import Outputs
 from unfreeze.models.preprocessing import Preprocessing
 
 INPUT = "images"
-"""What the input is called."""
+"""Name of the input."""
 
 GREY = (0.2989, 0.587, 0.114)
-"""Shares of red, green and blue, as torchvision has them."""
+"""Weights of red, green and blue, as in torchvision."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What goes in and what comes out.
+    """Inputs and outputs of an exported file.
 
     Args:
-        inside: Whether it takes uint8 and gives probabilities; else it takes what was preprocessed and gives logits.
+        inside: True for uint8 to probabilities; False for preprocessed images to logits.
         shape: Channels, height and width of an image.
-        outputs: A name for each task's output, in order.
-        sizes: The number of values in each.
-        multilabel: Whether probabilities are those of labels, each for itself.
+        outputs: Name of each task's output, in order.
+        sizes: Number of values in each output.
+        multilabel: True if the probabilities are those of independent labels.
     """
 
     inside: bool
@@ -43,7 +43,7 @@ class Signature:
 
     @classmethod
     def of(cls, classifier: Classifier, *, inside: bool) -> "Signature":
-        """Return how a classifier's file is called; with preprocessing, it takes what a run's data hands out."""
+        """Return the signature of a classifier's file; with preprocessing, for images as a run's data provides them."""
         outputs, side = classifier.outputs, classifier.preprocessing.crop_px
         shape = (classifier.spec.in_chans, side, side)
         if inside:
@@ -55,38 +55,38 @@ class Signature:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the input."""
+        """Data type of the input."""
         return torch.uint8 if self.inside else torch.float32
 
     @property
     def dynamic_shape(self) -> dict[int, torch.export.Dim]:
-        """Which axis of the input may have any length."""
+        """The dynamic axis of the input, the batch."""
         return {0: torch.export.Dim("batch", min=1)}
 
     def example(self) -> Tensor:
-        """Return two images to trace with."""
+        """Return a batch of two images for tracing."""
         return torch.zeros((2, *self.shape), dtype=self.dtype)
 
     @property
     def values(self) -> str:
-        """What the outputs hold, in words."""
+        """Description of the output values."""
         if not self.inside:
             return "logits"
         return "probabilities, each label for itself" if self.multilabel else "probabilities, which sum to 1"
 
     def __str__(self) -> str:
-        """Return it on one line."""
+        """Return the signature on one line."""
         kind = "uint8" if self.inside else "float32"
         values = "probabilities" if self.inside else "logits"
         out = ", ".join(f"(N, {size})" for size in self.sizes)
         return f"{kind} (N, {', '.join(map(str, self.shape))}) to {values} {out}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for the metadata of a file."""
-        seen = "values from 0 to 255" if self.inside else "resized, cropped, scaled to [0, 1] and normalised"
+        """Return the signature as plain values for a file's metadata."""
+        holds = "values from 0 to 255" if self.inside else "resized, cropped, scaled to [0, 1] and normalised"
         dtype = str(self.dtype).removeprefix("torch.")
         return {
-            "input": {"name": INPUT, "dtype": dtype, "shape": ["batch", *self.shape], "holds": seen},
+            "input": {"name": INPUT, "dtype": dtype, "shape": ["batch", *self.shape], "holds": holds},
             "outputs": [
                 {"name": name, "dtype": "float32", "shape": ["batch", size], "holds": self.values}
                 for name, size in zip(self.outputs, self.sizes, strict=True)
@@ -95,11 +95,11 @@ class Signature:
 
 
 class Graph(nn.Module):
-    """A network whose logits come apart by task.
+    """A network with one output of logits per task.
 
     Args:
-        network: Gives the logits of all tasks.
-        outputs: What they stand for.
+        network: Network with the logits of all tasks as output.
+        outputs: Tasks and classes of the logits.
     """
 
     def __init__(self, network: nn.Module, outputs: Outputs) -> None:
@@ -108,18 +108,18 @@ class Graph(nn.Module):
         self.outputs = outputs
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return the logits of the one task, or of each, shape (N, its classes), of preprocessed images."""
+        """Return the logits of preprocessed images, shape (N, C); of several tasks, a tuple."""
         return _one_or_all(self.outputs.split(self.network(images)))
 
 
 class GraphFromPixels(nn.Module):
-    """The whole way from uint8 images to probabilities, in operations that any runtime has.
+    """Preprocessing, network and probabilities in one module, in operations that any runtime supports.
 
     Args:
-        network: Gives the logits of all tasks.
-        outputs: What they stand for.
-        preprocessing: What it does to images, on a CPU, this does to the last bit of each pixel.
-        shape: Of an image that comes in: channels, height, width.
+        network: Network with the logits of all tasks as output.
+        outputs: Tasks and classes of the logits.
+        preprocessing: Preprocessing of the run; its pixels on a CPU are reproduced bit by bit.
+        shape: Channels, height and width of an input image.
     """
 
     scale: Tensor
@@ -139,7 +139,7 @@ class GraphFromPixels(nn.Module):
         self.register_buffer("shift", (-255 * torch.tensor(preprocessing.mean) * scale).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return the probabilities of the one task, or of each, of uint8 images, shape (N, C, H, W)."""
+        """Return the probabilities of uint8 images of shape (N, C, H, W), shape (N, C); of several tasks, a tuple."""
         pixels = self.resize(images) if self.resize is not None else F.center_crop(images, [self.crop_px] * 2).float()
         if self.makes_grey:
             pixels = _to_grey(pixels)
@@ -148,7 +148,7 @@ class GraphFromPixels(nn.Module):
 
 
 def build_graph(classifier: Classifier, signature: Signature) -> nn.Module:
-    """Return what is exported of a classifier, in eval mode."""
+    """Return the module to export for a classifier, in eval mode."""
     network, outputs = classifier.network, classifier.outputs
     if not signature.inside:
         return Graph(network, outputs).eval()
@@ -160,7 +160,7 @@ def _one_or_all(values: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
 
 
 def _resize_of(preprocessing: Preprocessing, shape: tuple[int, int, int]) -> FixedPointResize | None:
-    """Return the resize of images of one size; None where they have the right one."""
+    """Return the resize of images of one size; None if they need none."""
     size = shape[1:]
     sample = torch.empty((0, 1, *size), dtype=torch.uint8)
     height, width = preprocessing.resize(sample).shape[-2:]
@@ -172,9 +172,9 @@ def _resize_of(preprocessing: Preprocessing, shape: tuple[int, int, int]) -> Fix
 
 
 def _to_grey(pixels: Tensor) -> Tensor:
-    """Return the grey of coloured pixels, rounded down, as torchvision computes it: by products that are not rounded.
+    """Return grey pixels, rounded down, as torchvision computes them with fused multiply-adds.
 
-    float64 holds such a product whole, so that its rounding to float32 is that of a fused multiply-add.
+    A product of float32 values is exact in float64, so that rounding the sum to float32 equals a fused multiply-add.
     """
     red, green, blue = (torch.tensor(share).double().item() for share in GREY)
     colours = pixels.double()
@@ -184,7 +184,7 @@ def _to_grey(pixels: Tensor) -> Tensor:
 
 
 def _names(values: str, tasks: Sequence[str]) -> tuple[str, ...]:
-    """Return a name for each task's output that every runtime takes: letters, digits and underscores, each once."""
+    """Return unique names of the outputs, of letters, digits and underscores, which every runtime supports."""
     names: list[str] = []
     for number, task in enumerate(tasks):
         plain = re.sub(r"\W+", "_", task, flags=re.ASCII).strip("_")

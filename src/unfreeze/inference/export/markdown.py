@@ -1,4 +1,4 @@
-"""Text in Markdown, whatever a person has called a class."""
+"""Markdown text and tables, with names of classes escaped."""
 
 import re
 import unicodedata
@@ -12,10 +12,10 @@ _JOINERS = "\u200c\u200d"
 
 
 def plain(text: str) -> str:
-    """Return text on one line of which nothing is taken for Markdown or HTML.
+    """Return text on one line, escaped for Markdown and HTML.
 
-    Characters that show nothing or turn the direction of writing are shown by their code. Text that runs from right to
-    left is set apart, so that what follows stays where it is.
+    Invisible and bidirectional control characters are replaced with their code points. Right-to-left text is enclosed
+    in isolates, so that it does not reorder the text after it.
     """
     shown = "".join(map(_shown, text))
     shown = shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -26,7 +26,7 @@ def plain(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; its cells are Markdown already."""
+    """Return the lines of a table; its cells are Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return [f"| {' | '.join(cells)} |" for cells in lines]
 

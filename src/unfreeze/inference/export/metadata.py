@@ -1,4 +1,4 @@
-"""What a file says of itself: classes, preprocessing, network, versions."""
+"""Metadata of an exported file: classes, preprocessing, network, versions."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _LIBRARIES = ("unfreeze", "torch", "torchvision", "timm", "onnx", "onnxscript")
 
 
 def describe(classifier: Classifier, signature: Signature) -> dict[str, Any]:
-    """Return plain values for a file that may go anywhere; paths of this machine are not among them."""
+    """Return the metadata as plain values, without paths of this machine."""
     outputs, spec = classifier.outputs, classifier.spec
     tasks = {task.name: list(task.classes) for task in outputs.tasks}
     return {
@@ -42,12 +42,12 @@ def describe(classifier: Classifier, signature: Signature) -> dict[str, Any]:
 
 
 def weights_name(classifier: Classifier) -> str | None:
-    """Return where training began: the name of published weights or of a file; None for random ones."""
+    """Return the name of the initial weights, published or from a file; None for random ones."""
     return Path(classifier.weights).name if classifier.weights else None
 
 
 def as_strings(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the same for formats that keep strings alone: what is none is JSON, in ASCII."""
+    """Return the metadata for formats that store only strings: other values as ASCII JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
 
 

@@ -1,4 +1,4 @@
-"""Several files that are put in their place together, or not at all."""
+"""Atomic writing of several files."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ from unfreeze.system.files import BUILDING
 
 @contextmanager
 def placing(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write files into, which take the places of others at the end; none is left after an error.
+    """Yield a temporary folder whose files are moved to another folder at the end; after an error, none are.
 
     Args:
-        folder: Where they go; it is made where only its last part is missing.
+        folder: The destination; it is created if its parent exists.
 
     Raises:
-        UnfreezeError: If nothing can be written there.
+        UnfreezeError: If the destination is not writable.
     """
     is_new = not folder.exists()
     try:
@@ -29,7 +29,7 @@ def placing(folder: Path) -> Iterator[Path]:
         raise UnfreezeError(f"--out: can't write to {str(folder)!r} ({error.strerror}); name another place") from None
     try:
         yield building
-        # Sidecars first: what refers to them must not be there before they are.
+        # Longer names first: files of weights have to exist before the file that refers to them.
         for file in sorted(building.iterdir(), key=lambda file: len(file.name), reverse=True):
             os.replace(file, folder / file.name)
         is_new = False

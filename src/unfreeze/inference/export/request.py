@@ -1,4 +1,4 @@
-"""What a person asks of an export, and what of it is refused before anything is loaded."""
+"""Options of an export, checked before anything is loaded."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -7,20 +7,20 @@ from pathlib import Path
 from unfreeze.errors import UnfreezeError
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
-"""How the files of each format end."""
+"""File suffix of each format."""
 
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+_REQUIRED = ("onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be written.
+    """The options of an export.
 
     Args:
         to: The format, a key of `SUFFIXES`.
-        file: Where it goes.
-        inside: Whether the file takes uint8 images and gives probabilities.
-        license_name: Under which the model may be used; None where that was not said.
+        file: Path of the file.
+        inside: True for a file with preprocessing inside: uint8 images to probabilities.
+        license_name: Licence of the model; None if not stated.
     """
 
     to: str
@@ -30,15 +30,15 @@ class Request:
 
 
 def check_request(to: str, *, preprocessing: str, file: Path | None) -> None:
-    """Refuse what can't be written.
+    """Check the options of an export.
 
     Args:
         to: The format.
         preprocessing: "inside" or "outside".
-        file: Where it is to go; None where that was not said.
+        file: Path of the file; None for the default name.
 
     Raises:
-        UnfreezeError: If the format is unknown, not installed, or does not go with the rest.
+        UnfreezeError: If the format is unknown, not installed, or incompatible with the other options.
     """
     if to not in SUFFIXES:
         raise UnfreezeError(f"--to: got {to!r}; want {', '.join(SUFFIXES)}")
@@ -56,7 +56,7 @@ def check_request(to: str, *, preprocessing: str, file: Path | None) -> None:
 
 
 def _check_installed() -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in _REQUIRED if find_spec(name) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise UnfreezeError(

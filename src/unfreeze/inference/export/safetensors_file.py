@@ -1,4 +1,4 @@
-"""Files of weights alone, by the names that torchvision's or timm's module has for them."""
+"""safetensors files: weights under the names of torchvision's or timm's module."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,19 +16,19 @@ def write_safetensors(classifier: Classifier, file: Path, metadata: Mapping[str,
     """Write a network's weights and buffers.
 
     Args:
-        classifier: Whose network it is.
-        file: To write.
-        metadata: What its header says, by key.
+        classifier: Classifier of the network.
+        file: Path of the file.
+        metadata: Metadata for the header.
     """
-    # Contiguous, and each its own: the format knows neither memory layouts nor tensors that share their memory.
+    # Contiguous copies: the format supports neither memory formats nor tensors with shared storage.
     state = classifier.network.state_dict()
-    whole = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-    # Written here, as save_file makes files that nobody else may read.
-    file.write_bytes(save(whole, {"format": "pt", **metadata}))
+    tensors = {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    # Not save_file, which makes files that only their owner may read.
+    file.write_bytes(save(tensors, {"format": "pt", **metadata}))
 
 
 def open_safetensors(file: Path, classifier: Classifier, stock: Stock | None) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return the network with a file's weights: the stock one where it takes all of them, else the run's own."""
+    """Return a function that runs a file's weights in the stock network if it takes all, else in the run's own."""
     state = load_file(file)
     if stock is not None and stock.takes_head:
         load_state(stock.network, state)
@@ -36,7 +36,7 @@ def open_safetensors(file: Path, classifier: Classifier, stock: Stock | None) ->
     else:
         network = rebuild_classifier(classifier.to_record(), state, trust_repo=True).network
 
-    def answer(images: Tensor) -> tuple[Tensor, ...]:
+    def run(images: Tensor) -> tuple[Tensor, ...]:
         return classifier.outputs.split(network(images))
 
-    return answer
+    return run

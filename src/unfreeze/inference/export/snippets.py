@@ -1,4 +1,4 @@
-"""A few lines of Python that use an exported file, as its model card shows them."""
+"""Scripts that use an exported file, for its model card."""
 
 from unfreeze.data.sources.bands import RGB
 from unfreeze.inference.export.graph import GREY, INPUT, Signature
@@ -8,14 +8,14 @@ from unfreeze.models.classifier import Classifier
 
 
 def snippet(to: str, name: str, classifier: Classifier, signature: Signature, stock: Stock | None) -> str:
-    """Return a script that opens a file and prints what it says of `photo.jpg`, both in the folder it runs in.
+    """Return a script that opens a file and prints its predictions for `photo.jpg` in the working directory.
 
     Args:
         to: The format.
-        name: Of the file.
-        classifier: What the file was made from.
-        signature: What it takes and gives.
-        stock: Of a file of weights, the network that takes them; None where there is none.
+        name: Name of the file.
+        classifier: The exported classifier.
+        signature: Inputs and outputs of the file.
+        stock: Stock network that loads a file of weights; None if there is none.
     """
     if to == "safetensors":
         lines = _with_weights(name, classifier, signature, stock)
@@ -33,10 +33,10 @@ _READ = (
     "    image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image.convert('RGBA'))",
     "image = image.convert('RGB')",
 )
-"""Read a photo as `data.sources.decoding.as_seen` does."""
+"""Lines that read a photo like `data.sources.decoding.as_seen`."""
 
 Running = tuple[list[str], list[str], list[str]]
-"""What is imported, what opens a file, and what runs it."""
+"""Lines that import packages, open a file, and run it."""
 
 
 def _with_onnx(name: str) -> Running:
@@ -44,7 +44,7 @@ def _with_onnx(name: str) -> Running:
         f"session = onnxruntime.InferenceSession({name!r})",
         'classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])',
     ]
-    return ["import onnxruntime"], opened, [f"answers = session.run(None, {{{INPUT!r}: images}})"]
+    return ["import onnxruntime"], opened, [f"outputs = session.run(None, {{{INPUT!r}: images}})"]
 
 
 def _with_torch(name: str, signature: Signature) -> Running:
@@ -53,13 +53,13 @@ def _with_torch(name: str, signature: Signature) -> Running:
         f"network = torch.export.load({name!r}, extra_files=about).module()",
         f"classes = json.loads(about[{METADATA!r}])['classes']",
     ]
-    answers = "network(torch.from_numpy(images))"
-    one_by_one = answers if len(signature.outputs) > 1 else f"[{answers}]"
-    return ["import torch"], opened, ["with torch.no_grad():", f"    answers = [each.numpy() for each in {one_by_one}]"]
+    call = "network(torch.from_numpy(images))"
+    outputs = call if len(signature.outputs) > 1 else f"[{call}]"
+    return ["import torch"], opened, ["with torch.no_grad():", f"    outputs = [each.numpy() for each in {outputs}]"]
 
 
 def _with_weights(name: str, classifier: Classifier, signature: Signature, stock: Stock | None) -> list[str]:
-    """Return what loads weights into the stock network, as far as it takes them."""
+    """Return lines that load weights into the stock network, with or without its head."""
     load = "from safetensors.torch import load_file"
     if stock is None:
         return [
@@ -88,7 +88,7 @@ def _with_weights(name: str, classifier: Classifier, signature: Signature, stock
         f"with safe_open({name!r}, 'pt') as file:",
         "    classes = json.loads(file.metadata()['classes'])",
     ]
-    ran = ["with torch.no_grad():", "    answers = [network(torch.from_numpy(images)).numpy()]"]
+    ran = ["with torch.no_grad():", "    outputs = [network(torch.from_numpy(images)).numpy()]"]
     running = (["import torch", f"import {stock.library}", "from safetensors import safe_open", load], opened, ran)
     return _whole(running, classifier, signature)
 
@@ -108,7 +108,7 @@ def _whole(running: Running, classifier: Classifier, signature: Signature) -> li
         *_images(classifier, signature),
         "",
         *ran,
-        *_told(classifier, signature),
+        *_print_lines(classifier, signature),
     ]
 
 
@@ -117,19 +117,19 @@ def _is_photo(signature: Signature) -> bool:
 
 
 def _images(classifier: Classifier, signature: Signature) -> list[str]:
-    """Return what makes `images` out of a photo: what comes before the network, as far as the file does not do it."""
+    """Return lines that convert a photo to `images`, with the preprocessing that the file does not contain."""
     channels, height, width = signature.shape
-    seen = classifier.preprocessing
+    prep = classifier.preprocessing
     if not _is_photo(signature):
-        lines = [f"images = np.zeros((1, {channels}, {height}, {width}), dtype=np.uint8)  # yours, in this size"]
+        lines = [f"images = np.zeros((1, {channels}, {height}, {width}), dtype=np.uint8)  # your images, of this size"]
     else:
         lines = [*_READ, *_sized(classifier, signature), "images = np.array(image).transpose(2, 0, 1)[None]"]
         if channels == 1:
             lines.append(f"images = np.floor(np.tensordot({list(GREY)}, images, (0, 1)))[:, None]  # grey")
     if not signature.inside:
         lines += [
-            f"mean = np.array({list(seen.mean)}).reshape(-1, 1, 1)",
-            f"std = np.array({list(seen.std)}).reshape(-1, 1, 1)",
+            f"mean = np.array({list(prep.mean)}).reshape(-1, 1, 1)",
+            f"std = np.array({list(prep.std)}).reshape(-1, 1, 1)",
             "images = ((images / 255 - mean) / std).astype(np.float32)",
         ]
     return lines
@@ -137,21 +137,21 @@ def _images(classifier: Classifier, signature: Signature) -> list[str]:
 
 def _sized(classifier: Classifier, signature: Signature) -> list[str]:
     _, height, width = signature.shape
-    seen = classifier.preprocessing
-    side, how = seen.resize_px, f"Image.Resampling.{seen.interpolation.upper()}"
+    prep = classifier.preprocessing
+    side, how = prep.resize_px, f"Image.Resampling.{prep.interpolation.upper()}"
     if signature.inside and classifier.native_px is not None:
-        return [f"image = image.resize(({width}, {height}), {how})  # the size of the images it learnt from"]
-    if seen.squash:
+        return [f"image = image.resize(({width}, {height}), {how})  # the size of the training images"]
+    if prep.squash:
         lines = [f"image = image.resize(({side}, {side}), {how})"]
     else:
         lines = [
             "short = min(image.size)",
             f"image = image.resize([{side} * length // short for length in image.size], {how})",
         ]
-    if not (seen.squash and side == width):
-        # Margins are rounded as in training: to the square that the network sees, and from it to what the file takes.
-        inner = f"round((length - {seen.crop_px}) / 2)"
-        beyond = round((width - seen.crop_px) / 2)
+    if not (prep.squash and side == width):
+        # Margins are rounded as in training: to the crop of the network, and from it to the input of the file.
+        inner = f"round((length - {prep.crop_px}) / 2)"
+        beyond = round((width - prep.crop_px) / 2)
         margin = f"{inner} - {beyond}" if beyond else inner
         lines += [
             f"left, top = [{margin} for length in image.size]",
@@ -160,14 +160,14 @@ def _sized(classifier: Classifier, signature: Signature) -> list[str]:
     return lines
 
 
-def _told(classifier: Classifier, signature: Signature) -> list[str]:
-    """Return what prints the answers."""
+def _print_lines(classifier: Classifier, signature: Signature) -> list[str]:
+    """Return lines that print the predictions."""
     if len(signature.outputs) > 1:
         return [
-            "for (task, names), answer in zip(classes.items(), answers):",
-            "    print(task, names[answer[0].argmax()])",
+            "for (task, names), output in zip(classes.items(), outputs):",
+            "    print(task, names[output[0].argmax()])",
         ]
-    probabilities = "answers[0][0]"
+    probabilities = "outputs[0][0]"
     if classifier.outputs.multilabel:
         if not signature.inside:
             probabilities = f"1 / (1 + np.exp(-{probabilities}))"

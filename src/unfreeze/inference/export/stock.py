@@ -1,4 +1,4 @@
-"""The module of torchvision or timm that takes the weights of a classifier."""
+"""The torchvision or timm module that can load the weights of a classifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from unfreeze.models.timm_models import TimmModel
 from unfreeze.models.torchvision_models import TorchvisionModel
 
 _AUXILIARY = {"init_weights": False, "aux_logits": False}
-"""What lets these networks be built without heads that only training needs."""
+"""Options that omit auxiliary heads, which are used in training only."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stock:
-    """A network as its library builds it.
+    """A network of torchvision or timm, unmodified.
 
     Args:
         library: "torchvision" or "timm".
         call: The line of Python that builds it.
-        network: What that line gives.
-        takes_head: Whether it takes all entries; else all but those of the heads.
+        network: The network.
+        takes_head: True if it loads all weights; False if it loads all but those of the heads.
     """
 
     library: str
@@ -34,7 +34,7 @@ class Stock:
 
 
 def find_stock(classifier: Classifier) -> Stock | None:
-    """Return the stock network that takes a classifier's weights, or its backbone's; None where there is none."""
+    """Return the stock network that loads a classifier's weights, or its backbone's; None if there is none."""
     if classifier.spec.source == "hub":
         return None
     architecture = find_architecture(classifier.spec)
@@ -70,7 +70,7 @@ def _timm_stock(architecture: TimmModel, classifier: Classifier) -> Stock | None
             sized = {**options, "img_size": side}
             network = create_model(architecture.name, num_classes=classes, **sized)
             return _stock("timm", _call("timm.create_model", architecture.name, classes, sized), network, classifier)
-        except TypeError:  # counts no positions: any size will do
+        except TypeError:  # no position embeddings: any size works
             pass
     network = create_model(architecture.name, num_classes=classes, **options)
     return _stock("timm", _call("timm.create_model", architecture.name, classes, options), network, classifier)

@@ -1,4 +1,4 @@
-"""Files of torch.export: a graph that runs without the code it was made from."""
+"""Files of torch.export: graphs that run without the network's code."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,20 +12,20 @@ from unfreeze.inference.export.graph import Signature
 from unfreeze.inference.export.tracing import traceable
 
 METADATA = "metadata.json"
-"""The name of the extra file that says what the graph is."""
+"""Name of the extra file with the metadata."""
 
 
 def write_torch(graph: nn.Module, signature: Signature, file: Path, metadata: Mapping[str, Any]) -> None:
-    """Write a graph, for batches of any size.
+    """Write a graph for batches of any size.
 
     Args:
         graph: In eval mode.
-        signature: Of it.
-        file: To write.
-        metadata: What the file says of itself, plain values.
+        signature: Its inputs and outputs.
+        file: Path of the file.
+        metadata: Metadata of the file, plain values.
 
     Raises:
-        UnfreezeError: If the network's code can't be followed.
+        UnfreezeError: If torch.export can't trace the network.
     """
     with traceable():
         program = torch.export.export(graph, (signature.example(),), dynamic_shapes=(signature.dynamic_shape,))
@@ -33,11 +33,11 @@ def write_torch(graph: nn.Module, signature: Signature, file: Path, metadata: Ma
 
 
 def open_torch(file: Path) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return what runs a file."""
+    """Return a function that runs a file."""
     module = torch.export.load(file).module()
 
-    def answer(images: Tensor) -> tuple[Tensor, ...]:
-        answered = module(images)
-        return answered if isinstance(answered, tuple) else (answered,)
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        outputs = module(images)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
 
-    return answer
+    return run

@@ -1,4 +1,4 @@
-"""What can't be traced, said in a line."""
+"""One-line errors for networks that torch.export can't trace."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ from unfreeze.errors import UnfreezeError
 
 @contextmanager
 def traceable() -> Iterator[None]:
-    """Refuse, while the context lasts, a network whose code torch.export can't follow.
+    """Convert errors of torch.export in this context.
 
     Raises:
-        UnfreezeError: With what it stumbled over.
+        UnfreezeError: If the network can't be traced, with the cause.
     """
     try:
         yield
     except (OnnxExporterError, TorchDynamoException, ValueError, RuntimeError) as error:
         cause = error.__cause__ or error
-        told = " ".join(str(cause).split())[:300] or type(cause).__name__
+        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
         raise UnfreezeError(
-            f"export: torch.export can't follow the network's code ({told}); --to safetensors takes its weights alone"
+            f"export: torch.export can't follow the network's code ({reason}); --to safetensors takes only its weights"
         ) from None

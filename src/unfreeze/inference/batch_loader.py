@@ -1,4 +1,4 @@
-"""Images on their way to a network: decoded ahead of it, prepared as they were in training, in order."""
+"""Loading of image batches: decoded ahead of the network, and preprocessed as in validation, in order."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,23 +13,23 @@ from unfreeze.data.sources.bands import bands_for
 from unfreeze.data.sources.images import Readable
 from unfreeze.data.store.blocks import BlockDecoder, DecodedBlock
 from unfreeze.data.store.framing import Frame, Resize
-from unfreeze.inference.inputs import Part
+from unfreeze.inference.inputs import ImageChunk
 from unfreeze.models.classifier import Classifier
 from unfreeze.system.accelerator import to_device
-from unfreeze.system.cores import MOST_WORKERS, usable_cores
+from unfreeze.system.cores import MAX_WORKERS, usable_cores
 
 BATCH_SIZE = 64
-_FEW_PARTS = 2
-"""So many are decoded before worker processes would be up."""
+_FEW_CHUNKS = 2
+"""Up to this many chunks, decoding in this process is faster than starting workers."""
 
 
-class Fed(NamedTuple):
-    """Some images as a network sees them.
+class ImageBatch(NamedTuple):
+    """A batch of preprocessed images.
 
     Args:
-        names: Of those that could be read, in order.
+        names: Names of the images that could be read, in order.
         images: float32, shape (n, C, H, W), on the device.
-        unreadable: Names of those that could not, each with the reason.
+        unreadable: Name and reason of each image that could not be read.
     """
 
     names: tuple[str, ...]
@@ -37,14 +37,14 @@ class Fed(NamedTuple):
     unreadable: tuple[tuple[str, str], ...]
 
 
-class Feeder:
-    """Brings images to a classifier.
+class BatchLoader:
+    """Loads batches of images for a classifier.
 
     Args:
-        classifier: Is moved to the device, its channels last in memory.
-        device: Where it computes.
-        batch_size: Images that pass through it together, >= 1.
-        workers: Processes that decode; 0 for this one alone, None for one per core that this process may use, up to 16.
+        classifier: The classifier; it is moved to the device, in channels-last memory format.
+        device: The device that it runs on.
+        batch_size: Images per batch, >= 1.
+        workers: Decoding processes; 0 for this one alone, None for one per usable core, up to 16.
     """
 
     def __init__(
@@ -59,27 +59,27 @@ class Feeder:
         self.device = device
         self.batch_size = batch_size
         self.bands = bands_for(len(classifier.preprocessing.mean))
-        self._workers = min(MOST_WORKERS, usable_cores()) if workers is None else workers
+        self._workers = min(MAX_WORKERS, usable_cores()) if workers is None else workers
         self._resized = Frame.choose(None, Resize.of(classifier.preprocessing), self.bands)
         classifier.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def feed(self, parts: Iterable[Part]) -> Iterator[Fed]:
-        """Yield the images of each part, in order; parts are asked for as they are needed."""
-        upcoming = iter(parts)
-        first = list(islice(upcoming, _FEW_PARTS + 1))
-        decoder = self._decoder(workers=self._workers if len(first) > _FEW_PARTS else 0)
+    def load(self, chunks: Iterable[ImageChunk]) -> Iterator[ImageBatch]:
+        """Yield a batch per chunk of images, in order; chunks are consumed lazily."""
+        upcoming = iter(chunks)
+        first = list(islice(upcoming, _FEW_CHUNKS + 1))
+        decoder = self._decoder(workers=self._workers if len(first) > _FEW_CHUNKS else 0)
         names: deque[tuple[str, ...]] = deque()
 
-        def noted() -> Iterator[Readable]:
-            for part in chain(first, upcoming):
-                names.append(part.names)
-                yield part.images
+        def readables() -> Iterator[Readable]:
+            for chunk in chain(first, upcoming):
+                names.append(chunk.names)
+                yield chunk.images
 
-        for block in decoder.decode_parts(noted()):
-            yield self._fed(names.popleft(), block)
+        for block in decoder.decode_parts(readables()):
+            yield self._batch(names.popleft(), block)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Return uint8 images, shape (N, C, H, W), as the network sees them, on the device."""
+        """Return uint8 images, shape (N, C, H, W), preprocessed, on the device."""
         prepared = self.classifier.preprocessing(to_device(images, self.device))
         return prepared.contiguous(memory_format=torch.channels_last)
 
@@ -87,26 +87,26 @@ class Feeder:
         if self.classifier.native_px is None:
             return BlockDecoder(None, self._resized, workers=workers)
         width, height = self.classifier.native_px
-        native = Frame(height, width, None, self.bands)
-        return BlockDecoder(None, native, workers=workers, other=self._resized)
+        frame = Frame(height, width, None, self.bands)
+        return BlockDecoder(None, frame, workers=workers, other=self._resized)
 
-    def _fed(self, names: tuple[str, ...], block: DecodedBlock) -> Fed:
+    def _batch(self, names: tuple[str, ...], block: DecodedBlock) -> ImageBatch:
         read = [row for row in range(len(names)) if row not in block.unreadable]
         unreadable = tuple((names[row], reason) for row, reason in sorted(block.unreadable.items()))
-        return Fed(tuple(names[row] for row in read), self._images(read, block), unreadable)
+        return ImageBatch(tuple(names[row] for row in read), self._images(read, block), unreadable)
 
     def _images(self, read: list[int], block: DecodedBlock) -> Tensor:
-        """Return the images of some rows; those of each shape are prepared together."""
+        """Return the images of some rows; images of equal shape are preprocessed together."""
         assert block.pixels is not None
-        framed = [place for place, row in enumerate(read) if row not in block.others]
-        if len(framed) == len(block.pixels):
+        native = [place for place, row in enumerate(read) if row not in block.others]
+        if len(native) == len(block.pixels):
             return self.prepare(_channels_first(block.pixels))
         side = self.classifier.preprocessing.crop_px
         channels = len(self.classifier.preprocessing.mean)
         shape = len(read), channels, side, side
         images = torch.empty(shape, device=self.device, memory_format=torch.channels_last)
-        if framed:
-            images[framed] = self.prepare(_channels_first(block.pixels[[read[place] for place in framed]]))
+        if native:
+            images[native] = self.prepare(_channels_first(block.pixels[[read[place] for place in native]]))
         if block.others:
             others = [place for place, row in enumerate(read) if row in block.others]
             images[others] = self.prepare(_channels_first(np.stack([block.others[read[place]] for place in others])))
