@@ -10,9 +10,9 @@ import pytest
 
 from tests.composing import composed, composed_values
 from unfreeze.config.schema import Config, parse_config
+from unfreeze.config.values import check_values
 from unfreeze.errors import UnfreezeError
 from unfreeze.results.monitor import MONITORS
-from unfreeze.runs.fit import check_values
 
 BASE = composed_values("data=digits", "model=tiny")
 
@@ -285,7 +285,7 @@ def test_values_are_refused_before_torch_is_imported() -> None:
     program = """
 import sys
 from tests.composing import composed
-from unfreeze.runs.fit import check_values
+from unfreeze.config.values import check_values
 from unfreeze.errors import UnfreezeError
 try:
     check_values(composed("data=digits", "data.batch_size=0"), [])

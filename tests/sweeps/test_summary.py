@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.sweeps.summary import (
-    UNENDED,
-    Job,
-    best_job,
-    check_is_free,
-    format_jobs,
-    read_jobs,
-    record_failure,
-    shortened,
-    write_summary,
-)
+from unfreeze.results.result import UNFINISHED
+from unfreeze.results.run_directory import RunDirectory
+from unfreeze.results.sweep_directory import Job, best_job, check_is_free, read_jobs
+from unfreeze.sweeps.summary import format_jobs, shortened, write_summary
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -128,7 +121,7 @@ class TestSummary:
     def test_it_has_a_row_per_job_and_every_column_of_any(self, tmp_path: Path) -> None:
         put(tmp_path, "0", overrides=["model=tiny", "seed=0"])
         put(tmp_path, "1", overrides=["model=resnet18", "strategy.stages=[{name: a, train: 1, epochs: 2}]"])
-        record_failure(tmp_path / "2", "never made", [])
+        RunDirectory(tmp_path / "2").record_failure("never made", [])
         write_summary(tmp_path)
         rows = rows_of(tmp_path / "summary.csv")
         assert [row["job"] for row in rows] == ["0", "1"]
@@ -150,24 +143,24 @@ class TestSummary:
 class TestFailure:
     def test_it_is_recorded_where_a_job_left_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "4").mkdir()
-        record_failure(tmp_path / "4", "out of memory", ["seed=4"])
+        RunDirectory(tmp_path / "4").record_failure("out of memory", ["seed=4"])
         (read,) = read_jobs(tmp_path)
         assert (read.number, read.status, read.result["reason"]) == (4, "failed", "out of memory")
         assert read.row()["seed"] == "4"
 
     def test_what_was_left_at_the_start_is_replaced(self, tmp_path: Path) -> None:
-        folder = put(tmp_path, "0", status="stopped", reason=UNENDED)
-        record_failure(folder, "other", [])
+        folder = put(tmp_path, "0", status="stopped", reason=UNFINISHED)
+        RunDirectory(folder).record_failure("other", [])
         result = json.loads((folder / "result.json").read_text())
         assert (result["status"], result["reason"]) == ("failed", "other")
 
     def test_a_result_that_a_job_has_written_stays(self, tmp_path: Path) -> None:
         folder = put(tmp_path, "0", status="stopped", reason="SIGTERM")
-        record_failure(folder, "other", [])
+        RunDirectory(folder).record_failure("other", [])
         assert json.loads((folder / "result.json").read_text())["reason"] == "SIGTERM"
 
     def test_no_folder_is_made_for_it(self, tmp_path: Path) -> None:
-        record_failure(tmp_path / "9", "never began", [])
+        RunDirectory(tmp_path / "9").record_failure("never began", [])
         assert not (tmp_path / "9").exists()
 
 

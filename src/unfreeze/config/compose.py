@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from unfreeze.config.overrides import expand_arguments, override_key, quote, split_arguments
 from unfreeze.errors import UnfreezeError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ def compose_config(overrides: list[str], config_dir: Path | None = None) -> "Dic
         UnfreezeError: If they don't compose.
     """
     from unfreeze.config.composition_messages import COMPOSITION_ERRORS
-    from unfreeze.config.overrides import expand_arguments, split_arguments
     from unfreeze.config.resolvers import register_resolvers
 
     register_resolvers()
@@ -37,7 +37,7 @@ def compose_config(overrides: list[str], config_dir: Path | None = None) -> "Dic
 
 
 def refusal_to_compose(error: Exception, overrides: Sequence[str], config_dir: Path | None) -> UnfreezeError:
-    """Return in one line what an error of Hydra's composition says.
+    """Return an error of Hydra's composition as one line.
 
     Args:
         error: One of `COMPOSITION_ERRORS`.
@@ -61,8 +61,6 @@ def _compose(overrides: Sequence[str], config_dir: Path | None, *, with_hydra: b
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from unfreeze.config.overrides import quote
-
     own = [] if config_dir is None else [f"hydra.searchpath=[{quote(f'file://{config_dir.absolute()}')}]"]
     outer = GlobalHydra.instance().hydra  # where train.py's own Hydra is running
     GlobalHydra.instance().clear()
@@ -76,7 +74,6 @@ def _compose(overrides: Sequence[str], config_dir: Path | None, *, with_hydra: b
 def _compose_what_does(overrides: Sequence[str], config_dir: Path | None) -> "DictConfig | None":
     """Return the configuration of the groups that were chosen, or the default one; None where neither composes."""
     from unfreeze.config.composition_messages import COMPOSITION_ERRORS
-    from unfreeze.config.overrides import override_key
 
     chosen = [override for override in overrides if "." not in override_key(override)]
     for attempt in (chosen, []):
@@ -85,3 +82,10 @@ def _compose_what_does(overrides: Sequence[str], config_dir: Path | None) -> "Di
         except COMPOSITION_ERRORS:
             continue
     return None
+
+
+def instantiate(node: "DictConfig", **arguments: Any) -> Any:
+    """Return the object that a node with a `_target_` describes."""
+    from hydra.utils import instantiate as build
+
+    return build(node, **arguments)

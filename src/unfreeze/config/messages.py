@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in one line of the words that a person types."""
+"""The errors of a configuration in one line, by the keys that a person types."""
 
 from typing import Any, TypeGuard, get_args
 
@@ -19,7 +19,7 @@ def describe_errors(error: ValidationError, schema: type[BaseModel]) -> str:
 
 
 def _one_per_key(errors: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Keep the first error of each key: a union reports one for each of its members."""
+    """Return the first error of each key: a union reports one for each of its members."""
     first: dict[tuple[int | str, ...], ErrorDetails] = {}
     for error in errors:
         key = tuple(part for part in error["loc"] if isinstance(part, int) or part.isidentifier())

@@ -1,14 +1,12 @@
 """The command line before Hydra reads it: paths and signs that its grammar would refuse, and `resume=`."""
 
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import yaml
-
 from unfreeze.errors import UnfreezeError, nearest
+from unfreeze.results.run_directory import RunDirectory
 
 PATH_KEYS = ("data.root", "data.csv", "cache.dir", "hydra.run.dir", "hydra.sweep.dir", "resume")
 _UNSWEPT_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "resume")
@@ -43,7 +41,19 @@ _CONFIGS = ("job", "hydra", "all")
 """Values of --cfg."""
 
 COMMANDS = (
-    *("plan", "audit", "soup", "report", "evaluate", "compare-runs", "export", "models", "predict", "features"),
+    *(
+        "train",
+        "plan",
+        "audit",
+        "soup",
+        "report",
+        "evaluate",
+        "compare-runs",
+        "export",
+        "models",
+        "predict",
+        "features",
+    ),
     "cache",
 )
 """Commands of `unfreeze`, which are no arguments of train.py."""
@@ -75,9 +85,10 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     assert resume is not None
     if any(flag in flags for flag in _MULTIRUN_FLAGS):
         raise UnfreezeError("resume: one run at a time goes on; leave -m out")
-    saved = _saved_overrides(Path(resume))
+    run = RunDirectory(Path(resume))
+    saved = run.read_overrides()
     if all(override_key(override) in ("resume", "hydra.run.dir") for override in overrides):
-        check_can_go_on(Path(resume))  # with other overrides, only their composition shows whether they change anything
+        check_can_go_on(run)  # with other overrides, only their composition shows whether they change anything
     overrides.append(f"hydra.run.dir={quote(resume)}")
     chosen = {override_key(override): override for override in [*saved, *overrides]}
     return [*flags, *chosen.values()]
@@ -151,7 +162,7 @@ def check_flags(flags: Sequence[str]) -> None:
 def _describe_word(word: str, following: Sequence[str]) -> str:
     if word in COMMANDS:
         return f"{word}: a command of unfreeze, not of train.py; type {' '.join(['unfreeze', word, *following])}"
-    if (Path(word) / "overrides.yaml").is_file():
+    if RunDirectory(Path(word)).overrides_file.is_file():
         return f"got {word!r}, a run, want key=value; type resume={word} to go on with it"
     return f"got {word!r}, want key=value, such as model=resnet50; python train.py --help lists the keys"
 
@@ -162,23 +173,16 @@ def _describe_flag(flag: str, value: str) -> str:
     return f"{flag}: there is no such flag; type {hint}{flag.lstrip('-')}={value}"
 
 
-def check_can_go_on(run: Path) -> None:
-    """Return where a run has something left to do.
+def check_can_go_on(run: RunDirectory) -> None:
+    """Return if a run has something left to do.
 
     Raises:
         AlreadyCompletedError: If it has not.
     """
-    result = run / "result.json"
-    if result.is_file() and json.loads(result.read_text(encoding="utf-8")).get("status") == "completed":
-        raise AlreadyCompletedError(f"{run} has completed; nothing is left to do. Its figures are in {result}")
-
-
-def _saved_overrides(run: Path) -> list[str]:
-    file = run / "overrides.yaml"
-    if not file.is_file():
-        raise UnfreezeError(f"resume: no run in {str(run)!r}; want the directory of one, such as outputs/<date>/<run>")
-    saved = yaml.safe_load(file.read_text(encoding="utf-8")) or []
-    return [str(override) for override in saved]
+    if run.result_file.is_file() and run.read_result()["status"] == "completed":
+        raise AlreadyCompletedError(
+            f"{run.path} has completed; nothing is left to do. Its figures are in {run.result_file}"
+        )
 
 
 def _is_multirun(flags: Sequence[str], overrides: Sequence[str]) -> bool:

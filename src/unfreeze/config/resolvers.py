@@ -1,4 +1,4 @@
-"""What the files in conf/ may compute."""
+"""OmegaConf resolvers of the files in conf/."""
 
 from omegaconf import OmegaConf
 
@@ -6,7 +6,7 @@ from unfreeze.results.monitor import mode_of
 
 
 def register_resolvers() -> None:
-    """Make the functions below known to OmegaConf; doing it twice changes nothing."""
+    """Register the functions below with OmegaConf; idempotent."""
     for name, function in (("plus_head", plus_head), ("direction", direction), ("run_name", run_name)):
         OmegaConf.register_new_resolver(name, function, replace=True)
 

@@ -1,21 +1,22 @@
 """The schema of a run: every value a person types is checked here, before anything is loaded."""
 
-import math
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticKnownError
 
-from unfreeze.cache.folder import cache_root
 from unfreeze.config.messages import describe_errors
+from unfreeze.config.trainer_values import check_trainer_values
+from unfreeze.data.sources.registry import SOURCES
 from unfreeze.errors import UnfreezeError
-from unfreeze.models.spec import HeadName, ModelSpec, Source
+from unfreeze.models.spec import HeadName, HeadSpec, ModelSpec, Source
 from unfreeze.results.monitor import LABEL_MONITORS, MONITORS, Mode, mode_of
+from unfreeze.system.files import cache_root
 from unfreeze.training.plan.schedules import SCHEDULES
 
 if TYPE_CHECKING:
     from unfreeze.models.outputs import Outputs
-    from unfreeze.models.spec import HeadSpec
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, examples=[0])]
@@ -26,39 +27,20 @@ OptimizerName = Literal["adamw", "adam", "sgd"]
 AugmentName = Literal["none", "light", "standard", "strong"]
 
 
-_COUNTS = (
-    "max_epochs",
-    "max_steps",
-    "num_nodes",
-    "accumulate_grad_batches",
-    "log_every_n_steps",
-    "check_val_every_n_epoch",
-)
-_LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "val_check_interval")
-_PRECISIONS = ("auto", "32", "32-true", "16-mixed", "bf16-mixed")
-_RESERVED = frozenset(
-    {
-        "barebones",
-        "callbacks",
-        "default_root_dir",
-        "enable_checkpointing",
-        "enable_model_summary",
-        "enable_progress_bar",
-        "fast_dev_run",
-        "logger",
-        "num_sanity_val_steps",
-        "overfit_batches",
-        "use_distributed_sampler",
-    }
-)
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
+def _known_source(name: object) -> object:
+    """Refuse a name that no data source has, like a `Literal` of the names."""
+    if not isinstance(name, str) or name not in SOURCES:
+        *others, last = map(repr, SOURCES)
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+    return name
+
+
 class ColumnsConfig(_Section):
-    """What a manifest has in which column; see `unfreeze.data.sources.manifest.Columns`."""
+    """Columns of a manifest; see `unfreeze.data.sources.columns.Columns`."""
 
     image: str | None = Field(examples=["path"])
     label: str | Annotated[list[str], Field(min_length=1)] | None = Field(examples=["species"])
@@ -68,9 +50,9 @@ class ColumnsConfig(_Section):
 
 
 class DataConfig(_Section):
-    """Where the images come from and how they are split."""
+    """Source of the images, and their splits."""
 
-    name: Literal["cifar10", "imagefolder", "manifest", "digits"]
+    name: Annotated[str, BeforeValidator(_known_source)]
     root: str | None = Field(examples=["photos"])
     csv: str | None = Field(examples=["photos.csv"])
     columns: ColumnsConfig | None
@@ -91,17 +73,14 @@ class DataConfig(_Section):
     store_gb: float | None = Field(gt=0, examples=[4.0])
 
     @model_validator(mode="after")
-    def _folder_has_a_root(self) -> "DataConfig":
-        if self.name == "imagefolder" and self.root is None:
-            raise ValueError("data.root: missing; type data.root=...")
-        return self
-
-    @model_validator(mode="after")
-    def _manifest_has_a_table(self) -> "DataConfig":
-        if self.name == "manifest" and self.csv is None:
-            raise ValueError("data.csv: missing; type data.csv=...")
-        if self.name != "manifest" and (self.csv is not None or self.columns is not None):
-            raise ValueError(f"data.csv: data={self.name} reads no table; type data=manifest")
+    def _has_the_settings_of_its_source(self) -> "DataConfig":
+        source = SOURCES[self.name]
+        for key in source.required:
+            if getattr(self, key) is None:
+                raise ValueError(f"data.{key}: missing; type data.{key}=...")
+        if not source.reads_table and (self.csv is not None or self.columns is not None):
+            tables = " or ".join(f"data={name}" for name, other in SOURCES.items() if other.reads_table)
+            raise ValueError(f"data.csv: data={self.name} reads no table; type {tables}")
         return self
 
     @model_validator(mode="after")
@@ -130,7 +109,7 @@ class DataConfig(_Section):
 
 
 class CacheConfig(_Section):
-    """What is kept for later runs, and where."""
+    """The cache of decoded images and features."""
 
     dir: str | None = Field(examples=["~/.cache/unfreeze"])
     gb: float = Field(gt=0, examples=[50.0])
@@ -151,7 +130,7 @@ class CacheConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """Which backbone, with which weights; see `unfreeze.models.spec.ModelSpec`."""
+    """The backbone and its weights; see `unfreeze.models.spec.ModelSpec`."""
 
     name: str
     weights: str | None = Field(examples=["DEFAULT"])
@@ -164,7 +143,7 @@ class ModelConfig(_Section):
 
     @property
     def spec(self) -> ModelSpec:
-        """Which network is meant."""
+        """The network as a plain value."""
         return ModelSpec(
             name=self.name,
             source=self.source,
@@ -185,7 +164,7 @@ def _absolute(repo: str | None) -> str | None:
 
 
 class HeadConfig(_Section):
-    """What stands on the backbone."""
+    """The head on the backbone."""
 
     name: HeadName | Literal["multitask"]
     dropout: float | None = Field(ge=0, lt=1, examples=[0.2])
@@ -195,13 +174,11 @@ class HeadConfig(_Section):
 
     @property
     def is_multitask(self) -> bool:
-        """Whether there is a head for each column of labels."""
+        """True if there is a head for each column of labels."""
         return self.name == "multitask"
 
-    def spec(self, outputs: "Outputs") -> "HeadSpec":
+    def spec(self, outputs: "Outputs") -> HeadSpec:
         """Return the kind of head that is meant for some logits."""
-        from unfreeze.models.spec import HeadSpec
-
         name = self.each if self.name == "multitask" else self.name
         tasks = outputs.sizes if self.is_multitask else ()
         return HeadSpec(name=name, dropout=self.dropout, hidden=self.hidden, tasks=tasks)
@@ -218,7 +195,7 @@ class LearningRates(_Section):
 
 
 class LearningRateChanges(_Section):
-    """What a stage changes in the rates."""
+    """Changes of a stage to the rates."""
 
     head: float | None = Field(default=None, gt=0, le=100)
     decay: float | None = Field(default=None, gt=0, le=1)
@@ -256,7 +233,7 @@ class StrategyConfig(_Section):
 
 
 class ObjectiveConfig(_Section):
-    """What is minimised."""
+    """The loss and its options."""
 
     name: Literal["classify", "multilabel", "distill"]
     loss: Literal["cross_entropy", "focal"]
@@ -269,7 +246,7 @@ class ObjectiveConfig(_Section):
 
 
 class AugmentConfig(_Section):
-    """What is drawn anew for each training image; null is what the preset has."""
+    """Augmentation; null takes the value of the preset."""
 
     name: AugmentName
     ops: Literal["none", "randaugment", "trivial"] | None
@@ -290,7 +267,7 @@ class OptimizerConfig(_Section):
 
 
 class Config(_Section):
-    """Everything that one run was asked for."""
+    """The configuration of one run."""
 
     data: DataConfig
     cache: CacheConfig
@@ -332,7 +309,7 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _choices_go_together(self) -> "Config":
-        if self.model.in_chans not in (1, 3) and self.data.name in ("cifar10", "digits"):
+        if self.model.in_chans not in (1, 3) and SOURCES[self.data.name].is_rgb:
             raise ValueError(
                 f"model.in_chans: got {self.model.in_chans}, but the images of data={self.data.name} are red, green "
                 "and blue; want 1 or 3"
@@ -347,42 +324,12 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _trainer_is_usable(self) -> "Config":
-        for key in sorted(_RESERVED & self.trainer.keys()):
-            raise ValueError(f"trainer.{key}: set by the run itself; leave it out")
-        for key in _COUNTS:
-            count = self.trainer.get(key)
-            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-                raise ValueError(f"trainer.{key}: got {count!r}, want an integer of 1 or more, or null")
-        for key in _LIMITS:
-            limit = self.trainer.get(key)
-            share = isinstance(limit, float) and 0 < limit <= 1
-            if not (limit is None or share or (type(limit) is int and limit >= 1)):
-                raise ValueError(f"trainer.{key}: got {limit!r}, want a share in (0, 1], a number of batches, or null")
-        if str(self.trainer.get("precision", 32)) not in _PRECISIONS:
-            raise ValueError(
-                f"trainer.precision: got {self.trainer['precision']!r}, want one of {', '.join(_PRECISIONS)}"
-            )
-        for key, wanted in (("compile", (True, False)), ("tf32", (True, False, None))):
-            if (value := self.trainer.get(key, False)) not in wanted or type(value) is int:
-                raise ValueError(
-                    f"trainer.{key}: got {value!r}, want true{', null' if None in wanted else ''} or false"
-                )
-        every = self.trainer.get("check_val_every_n_epoch") or 1
-        shortest = min(stage.epochs for stage in self.strategy.stages)
-        if every > shortest:
-            raise ValueError(
-                f"trainer.check_val_every_n_epoch: got {every}, but a stage has {shortest} epochs; want one validation "
-                "in each stage at least"
-            )
-        clip = self.trainer.get("gradient_clip_val")
-        is_number = isinstance(clip, int | float) and not isinstance(clip, bool)
-        if clip is not None and not (is_number and math.isfinite(clip) and clip >= 0):
-            raise ValueError(f"trainer.gradient_clip_val: got {clip!r}, want a number of 0 or more, or null")
+        check_trainer_values(self.trainer, shortest_stage=min(stage.epochs for stage in self.strategy.stages))
         return self
 
     @property
     def monitor_mode(self) -> Mode:
-        """Which way the monitored metric is better."""
+        """True if lower or higher is better."""
         return mode_of(self.monitor)
 
 

@@ -1,16 +1,18 @@
-"""What a plan would cost and cache, said before anything is loaded."""
+"""The estimate of a plan: cached features, their size and what they save, before anything is loaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from unfreeze.cache.folder import size_text
 from unfreeze.config.schema import Config
-
-if TYPE_CHECKING:
-    from unfreeze.models.outline import Edge
-    from unfreeze.training.plan.plan import Plan
-
+from unfreeze.data.augment.presets import PRESETS, augmentation
+from unfreeze.data.order import steps_per_epoch
+from unfreeze.models.outline import Edge, find_outline
+from unfreeze.runs.builders.plan import build_plan, cut_to_limits
+from unfreeze.runs.builders.source import count_images
+from unfreeze.runs.builders.trainer_arguments import count_ranks
+from unfreeze.system.text import size_text
+from unfreeze.training.plan.plan import Plan
+from unfreeze.training.plan.text import format_plan
 
 _WORTH_TELLING = 0.01
 """Of the multiply-adds of an image."""
@@ -18,7 +20,7 @@ _WORTH_TELLING = 0.01
 
 @dataclass(frozen=True)
 class CachedEdge:
-    """What a stage would cache of its training images.
+    """The features that a stage would cache of its training images.
 
     Args:
         stage: Index of the stage.
@@ -27,15 +29,12 @@ class CachedEdge:
     """
 
     stage: int
-    edge: "Edge"
+    edge: Edge
     views: int
 
 
-def cached_edges(config: Config, plan: "Plan", num_classes: int) -> list[CachedEdge]:
+def cached_edges(config: Config, plan: Plan, num_classes: int) -> list[CachedEdge]:
     """Return what the stages of a plan would cache of their training images, without loading weights."""
-    from unfreeze.data.augment.presets import PRESETS, augmentation
-    from unfreeze.models.outline import find_outline
-
     outline = find_outline(config.model.spec)
     size, found = config.data.image_size or outline.crop_px(config.model.weights), []
     for index, stage in enumerate(plan.stages if config.cache.enabled else ()):
@@ -48,7 +47,7 @@ def cached_edges(config: Config, plan: "Plan", num_classes: int) -> list[CachedE
     return found
 
 
-def describe_cache(edges: "Sequence[CachedEdge]", plan: "Plan", images: int) -> list[str]:
+def describe_cache(edges: Sequence[CachedEdge], plan: Plan, images: int) -> list[str]:
     """Return for each stage of a plan up to where its training images would be cached, and what that takes."""
     cells = ["-"] * len(plan.stages)
     for cached in edges:
@@ -57,8 +56,8 @@ def describe_cache(edges: "Sequence[CachedEdge]", plan: "Plan", images: int) -> 
     return cells
 
 
-def describe_savings(edges: "Sequence[CachedEdge]", plan: "Plan") -> str:
-    """Return a line that says what part of the network the cached stages compute once; empty where they cache none."""
+def describe_savings(edges: Sequence[CachedEdge], plan: Plan) -> str:
+    """Return a line with the part of the network that cached stages compute once; empty without any."""
     told = []
     for cached in edges:
         stage = plan.stages[cached.stage]
@@ -69,7 +68,7 @@ def describe_savings(edges: "Sequence[CachedEdge]", plan: "Plan") -> str:
     return f"cached features: {', '.join(told)}" if told else ""
 
 
-def forecast(config: Config, plan: "Plan", *, num_classes: int, images: int) -> str:
+def format_estimate(config: Config, plan: Plan, *, num_classes: int, images: int) -> str:
     """Return a plan as text, with what its stages would cache.
 
     Args:
@@ -78,34 +77,29 @@ def forecast(config: Config, plan: "Plan", *, num_classes: int, images: int) -> 
         num_classes: Of the data.
         images: To train on.
     """
-    from unfreeze.training.plan.text import format_plan
-
     edges = cached_edges(config, plan, num_classes)
     text = format_plan(plan, augment=config.augment.name, cached=describe_cache(edges, plan, images))
     notes = [describe_limits(config, plan), describe_ranks(config, images), describe_savings(edges, plan)]
     return "\n".join([text, *(f"  {note}" for note in notes if note)])
 
 
-def describe_limits(config: Config, plan: "Plan") -> str:
-    """Return a line that says which limits cut the plan of the stages; empty where none does."""
+def describe_limits(config: Config, plan: Plan) -> str:
+    """Return a line with the limits that shorten the plan; empty without any."""
     asked = sum(stage.epochs for stage in config.strategy.stages)
     given = [f"trainer.{key}={config.trainer[key]}" for key in ("max_epochs", "max_steps") if config.trainer.get(key)]
     return f"cut from {asked} epochs by {' and '.join(given)}" if plan.epochs < asked else ""
 
 
 def describe_ranks(config: Config, images: int) -> str:
-    """Return a line that says how several ranks change the steps of an epoch; empty for one rank.
+    """Return a line with the steps of an epoch on several ranks; empty for one rank.
 
     Args:
         config: What was asked for.
         images: To train on.
     """
-    from unfreeze.runs.build.data import count_ranks
-
     ranks, each = count_ranks(config), config.data.batch_size
     if ranks == 1:
         return ""
-    from unfreeze.data.order import steps_per_epoch
 
     per_rank = min(each, -(-images // ranks))
     alone = steps_per_epoch(images, min(each, images))
@@ -119,3 +113,10 @@ def describe_ranks(config: Config, images: int) -> str:
         f"{text}; rates stay; optimizer.lr_batch={each} would multiply SGD's by {ranks}, AdamW's by {ranks**0.5:.2f}, "
         f"data.batch_size={max(1, each // ranks)} keep the step"
     )
+
+
+def describe_plan(config: Config) -> str:
+    """Return the plan of a configuration as text, without loading weights or decoding images."""
+    outputs, images = count_images(config)
+    plan = cut_to_limits(config, build_plan(config, outputs), images)
+    return format_estimate(config, plan, num_classes=len(outputs), images=images)

@@ -1,4 +1,4 @@
-"""`unfreeze features`: what a network sees in the images of a run, or of a configuration."""
+"""`unfreeze features`: the activations of a network for the images of a run or of a configuration."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,54 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from unfreeze.config.overrides import override_key
 from unfreeze.config.schema import Config
-from unfreeze.data.datamodule import ImageDataModule
+from unfreeze.config.values import check_values
+from unfreeze.data.image_data import ImageData
 from unfreeze.data.sources.images import Indices
-from unfreeze.data.sources.source import SPLIT_NAMES
 from unfreeze.errors import UnfreezeError
+from unfreeze.inference.batch_loader import BatchLoader
 from unfreeze.inference.device import claim_device
-from unfreeze.inference.feature_file import Described, check_file, write_features
-from unfreeze.inference.feeder import Feeder
-from unfreeze.inference.layers import FeatureTap
+from unfreeze.inference.feature_file import FeatureMetadata, write_features
+from unfreeze.inference.layers import FeatureExtractor
 from unfreeze.inference.prediction import names_of
 from unfreeze.models.classifier import Classifier, build_classifier
 from unfreeze.models.find_model import find_classifier
 from unfreeze.models.model_argument import check_weights_file, is_run, published_spec
 from unfreeze.models.outputs import Outputs
-from unfreeze.results.run_directory import run_dir_of
-from unfreeze.runs.build.data import build_data, build_source, decode
-from unfreeze.runs.build.outputs import answers_of
-from unfreeze.runs.fit import check_values
+from unfreeze.results.run_directory import RunDirectory
+from unfreeze.runs.builders.data import build_data, decode
+from unfreeze.runs.builders.outputs import outputs_of
+from unfreeze.runs.builders.source import build_source
 from unfreeze.runs.reopen import reopen
 from unfreeze.system.terminal import counting_bar
 
 ALL = "all"
-
-
-def check_request(model: str, typed: Sequence[str], *, split: str, out: Path) -> None:
-    """Refuse what can be refused before anything is loaded.
-
-    Args:
-        model: A run, a checkpoint, or the name of a network.
-        typed: Overrides.
-        split: "all", or of which images.
-        out: The file.
-
-    Raises:
-        UnfreezeError: If the file can't be written, or it is not said of which images.
-    """
-    check_file(out)
-    if split not in (*SPLIT_NAMES, ALL):
-        raise UnfreezeError(f"--split: got {split!r}, want one of {', '.join((*SPLIT_NAMES, ALL))}")
-    keys = [override_key(override) for override in typed]
-    if typed and "data" not in keys:
-        own = ", or nothing for the run's own images" if is_run(model) else ""
-        raise UnfreezeError(f"features: got {typed[0]} without data=...; type data=imagefolder data.root=...{own}")
-    if not typed and not is_run(model):
-        raise UnfreezeError(f"features: {model!r} has no images of its own; type data=imagefolder data.root=...")
-    if "data.image_size" in keys and is_run(model):
-        raise UnfreezeError("data.image_size: a run sees its images at its own size; leave it out")
 
 
 def extract_features(
@@ -75,39 +49,43 @@ def extract_features(
     """Write the features of images into a file, and return their shape.
 
     Args:
-        model: A run, a checkpoint, or the name of a network, whose published backbone is meant then.
+        model: A run, a checkpoint, or the name of a network, for its published backbone.
         typed: Overrides.
-        raw: What they were composed to; None for the run's own images.
-        layer: As `FeatureTap` has it.
-        pool: As `FeatureTap` has it.
-        split: One of train, val, test; or all, in that order.
+        raw: The composed configuration; None for the run's own images.
+        layer: As for `FeatureExtractor`.
+        pool: As for `FeatureExtractor`.
+        split: train, val, test, or all of them in that order.
         out: The file.
         device: Where the network computes.
-        batch_size: Images that pass through it together.
-        weights: As `find_classifier` has it; those of the backbone do.
+        batch_size: Images per forward pass.
+        weights: A file of the backbone's weights, as for `find_classifier`.
         trust_repo: Whether the code of the repository that a hub's network comes from may run.
 
     Raises:
-        UnfreezeError: If the network, the layer or the images can't be had.
+        UnfreezeError: If the network, the layer or the images are missing.
     """
-    where = claim_device(device)
-    config = check_values(raw, typed) if raw is not None else None
+    where, config = claim_device(device), None if raw is None else check_values(raw, typed)
     classifier = _classifier(model, config, weights, trust_repo=trust_repo)
-    tap = FeatureTap(classifier, layer, pool=pool)
-    feeder = Feeder(classifier, device=where, batch_size=batch_size)
+    extractor = FeatureExtractor(classifier, layer, pool=pool)
+    loader = BatchLoader(classifier, device=where, batch_size=batch_size)
     data, outputs = _images(model, config, classifier)
+    indices, metadata = _describe(data, outputs, split)
+    with counting_bar("features", len(indices)) as progress:
+        return write_features(out, _rows(loader, extractor, data, indices, progress), metadata)
+
+
+def _describe(data: ImageData, outputs: Outputs, split: str) -> tuple[Indices, FeatureMetadata]:
+    """Return the images of a split or of all, and their labels, paths, splits and classes."""
     chosen = {name: indices for name, indices in data.splits.parts.items() if split in (name, ALL)}
     indices = np.concatenate(list(chosen.values()))
     if not len(indices):
         raise UnfreezeError(f"--split: got {split!r}, and the data has no such images")
-    about = Described(
+    return indices, FeatureMetadata(
         labels=data.labels.numpy()[indices],
         paths=[data.source.images.name(index) for index in indices.tolist()],
         splits=[name for name, own in chosen.items() for _ in range(len(own))],
         classes=[name for names in names_of(outputs) for name in names],
     )
-    with counting_bar("features", len(indices)) as progress:
-        return write_features(out, _rows(feeder, tap, data, indices, progress), about)
 
 
 def _classifier(model: str, config: Config | None, weights: Path | None, *, trust_repo: bool) -> Classifier:
@@ -121,26 +99,30 @@ def _classifier(model: str, config: Config | None, weights: Path | None, *, trus
     return classifier
 
 
-def _images(model: str, config: Config | None, classifier: Classifier) -> tuple[ImageDataModule, Outputs]:
-    """Return images in their splits, decoded for a classifier, and what their labels tell."""
+def _images(model: str, config: Config | None, classifier: Classifier) -> tuple[ImageData, Outputs]:
+    """Return images in their splits, decoded for a classifier, and their outputs."""
     if config is None:
-        run_dir = run_dir_of(Path(model))
-        if run_dir is None:
+        run = RunDirectory.containing(Path(model))
+        if run is None:
             raise UnfreezeError(f"features: {model!r} lies in no run's directory; type data=imagefolder data.root=...")
-        return reopen(run_dir, classifier.preprocessing).data, classifier.outputs
+        return reopen(run, classifier.preprocessing).data, classifier.outputs
     channels = len(classifier.preprocessing.mean)
     config = config.model_copy(update={"model": config.model.model_copy(update={"in_chans": channels})})
     source = build_source(config)
-    data = build_data(config, source)
+    data = build_data(ImageData, config, source)
     decode(data, classifier.preprocessing)
-    return data, answers_of(config, source.tasks)[0]
+    return data, outputs_of(config, source.tasks)[0]
 
 
 def _rows(
-    feeder: Feeder, tap: FeatureTap, data: ImageDataModule, indices: Indices, progress: Callable[[int], None]
+    loader: BatchLoader,
+    extractor: FeatureExtractor,
+    data: ImageData,
+    indices: Indices,
+    progress: Callable[[int], None],
 ) -> Iterator[NDArray[np.float32]]:
-    size = feeder.batch_size
+    size = loader.batch_size
     chunks = [indices[start : start + size] for start in range(0, len(indices), size)]
     for number, images in enumerate(data.store.pixels.batches(chunks), 1):
-        yield tap(feeder.prepare(images)).cpu().numpy()
+        yield extractor(loader.prepare(images)).cpu().numpy()
         progress(min(number * size, len(indices)))

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from unfreeze.errors import UnfreezeError
-from unfreeze.results.run_directory import best_of, checkpoints_of
-from unfreeze.runs.announce import shown_path
-from unfreeze.sweeps.summary import read_jobs
+from unfreeze.results.run_directory import RunDirectory
+from unfreeze.results.sweep_directory import read_jobs
+from unfreeze.system.files import shown_path
 
 
 def ingredient_files(folder: Path) -> list[tuple[Path, Path]]:
@@ -16,12 +16,12 @@ def ingredient_files(folder: Path) -> list[tuple[Path, Path]]:
     """
     if not folder.is_dir():
         raise UnfreezeError(f"soup: no folder {str(folder)!r}; want that of a sweep, or of a run with keep_best=3")
-    if checkpoints_of(folder).is_dir():
-        files = [(file, folder) for file in sorted(checkpoints_of(folder).glob("epoch*.ckpt"))]
+    if RunDirectory(folder).checkpoints.is_dir():
+        files = [(file, folder) for file in sorted(RunDirectory(folder).checkpoints.glob("epoch*.ckpt"))]
         lack = "keeps the best checkpoint alone; train with keep_best=3"
     else:
         jobs = [job for job in read_jobs(folder) if job.status == "completed"]
-        files = [(best_of(job.folder), job.folder) for job in jobs]
+        files = [(RunDirectory(job.folder).best, job.folder) for job in jobs]
         lack = f"has {len(files)} completed jobs; want two or more, as in: python train.py -m seed=0,1,2"
     if len(files) < 2:
         raise UnfreezeError(f"soup: {shown_path(folder)} {lack}")

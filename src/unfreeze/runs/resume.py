@@ -1,13 +1,19 @@
-"""The settings that a resumed run must share with what it was started with: all but those that change no weights."""
+"""The comparison of a resumed run with the run it goes on from: configuration, plan, data and precision."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from unfreeze.config.compose import compose_config
 from unfreeze.errors import UnfreezeError
-from unfreeze.runs.announce import shown_path
+from unfreeze.results.run_directory import RunDirectory, recorder_state, stage_state
+from unfreeze.system.files import shown_path
+
+if TYPE_CHECKING:
+    from unfreeze.runs.experiment import Experiment
 
 MAY_CHANGE = (
     *("resume", "logger", "report", "test", "experiment", "sweep", "hydra"),
@@ -22,7 +28,7 @@ MAY_CHANGE = (
     ),
     *("trainer.profiler", "trainer.detect_anomaly"),
 )
-"""Keys and sections. Images are compared by content, wherever they lie; a limit of time counts anew."""
+"""Keys and sections. Images are compared by content, wherever they are stored; a time limit starts again."""
 
 _OF_PLAN = ("strategy", "optimizer.name", "optimizer.schedule", "optimizer.lr_batch")
 _LIMITS = ("trainer.max_epochs", "trainer.max_steps")
@@ -50,8 +56,6 @@ def config_differences(saved: DictConfig, current: DictConfig, *, with_plan: boo
     gone = [key for key in before if key not in now and any(key.startswith(f"{leaf}.") for leaf in now)]
     now |= {key: None for key in (*gone, _KEPT_CALLBACK) if key not in now}
     if now.keys() - before.keys():
-        from unfreeze.config.compose import compose_config
-
         defaults = dict(_flattened(compose_config([])))
         before |= {key: defaults.get(key) for key in now.keys() - before.keys()}
     differing = [key for key in now if not _is_same(key, before[key], now[key])]
@@ -68,36 +72,36 @@ def _must_stay(key: str, skipped: tuple[str, ...]) -> bool:
     return _is_of(key, (_KEPT_CALLBACK,)) or not _is_of(key, (*skipped, "callbacks"))
 
 
-def check_unchanged(run_dir: Path, current: DictConfig) -> None:
-    """Refuse to go on with other settings; the plan is compared apart.
+def check_unchanged(directory: RunDirectory, current: DictConfig) -> None:
+    """Refuse to go on with other settings; `check_resumable` compares the plan.
 
     Raises:
         UnfreezeError: Naming what differs.
     """
-    differences = config_differences(_saved(run_dir), current, with_plan=False)
+    differences = config_differences(_saved(directory), current, with_plan=False)
     if differences:
         raise UnfreezeError(
             f"resume: {'; '.join(differences)}. Resume with the settings and data of the run, or start a new one"
         )
 
 
-def check_completed_unchanged(run_dir: Path, current: DictConfig) -> None:
+def check_completed_unchanged(directory: RunDirectory, current: DictConfig) -> None:
     """Refuse other settings for a run that has completed, which would do nothing.
 
     Raises:
         UnfreezeError: Naming what differs, and how to train on from the run's weights.
     """
-    differences = config_differences(_saved(run_dir), current, with_plan=True)
+    differences = config_differences(_saved(directory), current, with_plan=True)
     if differences:
-        best = shown_path(run_dir / "checkpoints" / "best.ckpt")
+        best = shown_path(directory.best)
         raise UnfreezeError(
-            f"resume: {shown_path(run_dir)} has completed, so nothing would train: {'; '.join(differences)}. "
+            f"resume: {shown_path(directory.path)} has completed, so nothing would train: {'; '.join(differences)}. "
             f"To train on from its weights, start a new run: leave resume out, and type model.weights={best}"
         )
 
 
-def _saved(run_dir: Path) -> DictConfig:
-    saved = OmegaConf.load(run_dir / "config.yaml") if (run_dir / "config.yaml").is_file() else OmegaConf.create()
+def _saved(directory: RunDirectory) -> DictConfig:
+    saved = OmegaConf.load(directory.config_file) if directory.config_file.is_file() else OmegaConf.create()
     assert isinstance(saved, DictConfig)
     return saved
 
@@ -128,3 +132,75 @@ def _is_same(key: str, before: Any, now: Any) -> bool:
 
 def _alike(value: Any, like: Any) -> Any:
     return float(value) if isinstance(like, float) and type(value) is int else value
+
+
+def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Refuse to resume a run with other data, another model, or another order of the images.
+
+    Raises:
+        UnfreezeError: Naming what differs.
+    """
+    differences = [
+        f"{key} was {saved.get(key)!r}, is {current[key]!r}" for key in current if saved.get(key) != current[key]
+    ]
+    if differences:
+        raise UnfreezeError(
+            f"resume: {'; '.join(differences)}. Resume with the settings and data of the run, or start a new one"
+        )
+
+
+def check_resumable(experiment: "Experiment", request: DictConfig, directory: RunDirectory) -> int:
+    """Return the optimizer step that a run goes on from.
+
+    Args:
+        experiment: The run as it would go on.
+        request: Its resolved configuration.
+        directory: The run.
+
+    Raises:
+        UnfreezeError: If the plan, the data, the model or a setting is another than the run's.
+    """
+    from unfreeze.models.checkpoint import read_checkpoint
+    from unfreeze.training.plan.plan import Plan, check_same_plan
+
+    last = directory.last
+    if not last.is_file():
+        return 0
+    try:
+        checkpoint = read_checkpoint(last)
+    except UnfreezeError as error:
+        raise UnfreezeError(f"resume: {error}; {_other_checkpoint(last)}") from None
+    check_identity(recorder_state(checkpoint)["identity"], identity_of(experiment))
+    check_unchanged(directory, request)
+    check_same_plan(Plan.from_dict(stage_state(checkpoint)["plan"]), experiment.plan)
+    return int(checkpoint["global_step"])
+
+
+def _other_checkpoint(last: Path) -> str:
+    """Return how to go on where the last checkpoint is broken: from the newest other one that is whole."""
+    from unfreeze.models.checkpoint import read_checkpoint
+
+    others = [file for file in last.parent.glob("*.ckpt") if file != last]
+    for file in sorted(others, key=lambda each: -each.stat().st_mtime):
+        with suppress(UnfreezeError, KeyError):
+            checkpoint = read_checkpoint(file)
+            return (
+                f"{file.name} beside it is whole, of epoch {checkpoint['epoch'] + 1}: copy it to {last} and type "
+                f"resume={last.parents[1]} again, which repeats what came after it"
+            )
+    return "no other checkpoint is whole; start a new run"
+
+
+def identity_of(experiment: "Experiment") -> dict[str, Any]:
+    """Return the facts of a run that a resume must find unchanged beside its plan and its settings."""
+    config = experiment.config
+    described = experiment.data.describe_splits()["splits"]
+    return {
+        "data.fingerprint": experiment.data.store.fingerprint,
+        **{f"the images of {name}": split["hash"] for name, split in described.items()},
+        "data.batch_size": experiment.data.batch_size,
+        "data.image_size": experiment.classifier.preprocessing.crop_px,
+        "model.name": experiment.classifier.architecture,
+        "channels_last": experiment.precision.channels_last,
+        "trainer.precision": config.trainer.get("precision"),
+    }

@@ -1,30 +1,37 @@
-"""A greedy soup: the weights of several checkpoints averaged, as far as validation gains (Wortsman et al. 2022)."""
+"""A greedy soup: the weights of several checkpoints averaged while validation improves (Wortsman et al. 2022)."""
 
+import copy
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unfreeze.data.splits.splits import judged_differently
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfreeze.data.loader import Batch
+from unfreeze.data.splits.splits import differing_splits
 from unfreeze.errors import UnfreezeError
-from unfreeze.evaluation.predictions import PREDICTIONS_FILE, KeptPredictions
-from unfreeze.evaluation.result import RESULT_SCHEMA
+from unfreeze.evaluation.metrics import metrics_of
+from unfreeze.evaluation.predictions import StoredPredictions
+from unfreeze.models.checkpoint import load_classifier
+from unfreeze.models.classifier import Classifier
+from unfreeze.models.norms import BATCH_NORMS
+from unfreeze.models.state_dicts import load_state
+from unfreeze.models.weights import NETWORK_PREFIX
 from unfreeze.results.lock import owned
 from unfreeze.results.monitor import Score
-from unfreeze.results.run_directory import best_of, checkpoints_of
-from unfreeze.runs.announce import shown_path
-from unfreeze.runs.build.precision import COMPUTE_FILE
+from unfreeze.results.result import RESULT_SCHEMA
+from unfreeze.results.run_directory import RunDirectory
 from unfreeze.runs.ingredients import ingredient_files
-from unfreeze.runs.reopen import Reopened, reopen
-from unfreeze.runs.test import figures_of, predict_splits
-from unfreeze.system.files import read_json, refuse_occupied, replacing
+from unfreeze.runs.reopen import reopen
+from unfreeze.system.files import read_json, refuse_occupied, replacing, shown_path
 from unfreeze.system.terminal import counting_bar
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from unfreeze.models.classifier import Classifier
+    from unfreeze.runs.evaluator import Evaluator
     from unfreeze.training.module import ImageClassifier
 
 
@@ -33,14 +40,14 @@ class Ingredient:
     """A checkpoint that may go into a soup.
 
     Args:
-        path: Of the checkpoint.
-        run_dir: The run that it comes from.
-        classifier: What it holds.
+        path: The checkpoint.
+        run: The run that it comes from.
+        classifier: Its classifier.
     """
 
     path: Path
-    run_dir: Path
-    classifier: "Classifier"
+    run: RunDirectory
+    classifier: Classifier
 
 
 def make_soup(
@@ -50,10 +57,10 @@ def make_soup(
     say: Callable[[str], None] | None = None,
     trust_repo: bool = False,
 ) -> dict[str, Any]:
-    """Average checkpoints, best first, each that does not make the validation worse; test the average once.
+    """Average checkpoints, best first, skipping those that make validation worse; test the average once.
 
     Args:
-        folder: Of a sweep, whose completed jobs' best checkpoints are taken; or of a run that has kept several.
+        folder: A sweep, for the best checkpoints of its completed jobs; or a run with `keep_best` above 1.
         out: Where the soup goes, a directory as a run's; None for `soup` in the folder.
         say: Called with a line for each checkpoint; None to say nothing.
         trust_repo: Whether the code of the repository that a hub's network comes from may run.
@@ -62,7 +69,7 @@ def make_soup(
         The content of its result.json.
 
     Raises:
-        UnfreezeError: If there is nothing to average, or what there is does not go together.
+        UnfreezeError: If there are fewer than two checkpoints, or they are of different networks or splits.
     """
     ingredients = find_ingredients(folder, trust_repo=trust_repo)
     _check_go_together(ingredients)
@@ -74,41 +81,44 @@ def make_soup(
 
 def _average_greedily(ingredients: Sequence[Ingredient], place: Path, say: Callable[[str], None]) -> dict[str, Any]:
     refuse_occupied(place, verb="soup")
-    kitchen = _Kitchen(reopen(ingredients[0].run_dir, ingredients[0].classifier.preprocessing))
-    config = kitchen.run.config
-    monitor, mode = config.monitor, config.monitor_mode
-    judged = [(kitchen.judge(each.classifier), each) for each in ingredients]
+    from unfreeze.runs.evaluator import Evaluator  # Lightning: only once nothing is left to refuse
+
+    run = reopen(ingredients[0].run, ingredients[0].classifier.preprocessing)
+    averaging = _Averaging(Evaluator(run))
+    monitor, mode = run.config.monitor, run.config.monitor_mode
+    ranked = [(averaging.validate(each.classifier), each) for each in ingredients]
     sign = -1 if mode == "max" else 1
-    judged.sort(key=lambda pair: (sign * pair[0].score.value, pair[0].score.loss))
-    best, first = judged[0]
+    ranked.sort(key=lambda pair: (sign * pair[0].score.value, pair[0].score.loss))
+    best, first = ranked[0]
     chosen = [first]
     say(f"  {shown_path(first.path)}  {monitor} {best.score.value:.4f}  the best")
-    for alone, each in judged[1:]:
-        mixed = kitchen.judge(kitchen.mix([*chosen, each]))
-        gains = not best.score.beats(mixed.score, mode)
-        if gains:
-            chosen, best = [*chosen, each], mixed
-        together = f"{'in' if gains else 'out'}: {mixed.score.value:.4f} together"
+    for alone, each in ranked[1:]:
+        average = averaging.validate(averaging.average([*chosen, each]))
+        improves = not best.score.beats(average.score, mode)
+        if improves:
+            chosen, best = [*chosen, each], average
+        together = f"{'in' if improves else 'out'}: {average.score.value:.4f} together"
         say(f"  {shown_path(each.path)}  {monitor} {alone.score.value:.4f}  {together}")
-    kept = kitchen.predict(best)
+    predictions = averaging.predict(best)
     result = {
         "schema": RESULT_SCHEMA,
         "status": "completed",
         "monitor": monitor,
-        "val": {key.removeprefix("val/"): value for key, value in best.figures.items()},
-        "test": figures_of(kept, "test"),
-        "temperatures": kept.temperatures,
+        "val": {key.removeprefix("val/"): value for key, value in best.metrics.items()},
+        "test": metrics_of(predictions, "test"),
+        "temperatures": predictions.temperatures,
         "ingredients": [str(each.path) for each in chosen],
-        "left_out": [str(each.path) for _, each in judged if each not in chosen],
-        "seed": config.seed,
+        "left_out": [str(each.path) for _, each in ranked if each not in chosen],
+        "seed": run.config.seed,
     }
-    _serve(place, best.module, first, result)
-    kept.save(place / PREDICTIONS_FILE)
+    directory = RunDirectory(place)
+    _write(directory, best.module, first.run, result)
+    predictions.save(directory.predictions_file)
     return result
 
 
 def _say_nothing(line: str) -> None:
-    """Keep a line to oneself."""
+    """Print nothing."""
 
 
 def find_ingredients(folder: Path, *, trust_repo: bool = False) -> list[Ingredient]:
@@ -117,17 +127,15 @@ def find_ingredients(folder: Path, *, trust_repo: bool = False) -> list[Ingredie
     Raises:
         UnfreezeError: If there are fewer than two, or their network is not trusted.
     """
-    from unfreeze.models.checkpoint import load_classifier
-
     return [
-        Ingredient(file, run_dir, load_classifier(file, trust_repo=trust_repo))
+        Ingredient(file, RunDirectory(run_dir), load_classifier(file, trust_repo=trust_repo))
         for file, run_dir in ingredient_files(folder)
     ]
 
 
 def _check_go_together(ingredients: Sequence[Ingredient]) -> None:
     first = ingredients[0]
-    splits = read_json(first.run_dir / "splits.json", keys=("splits",))
+    splits = read_json(first.run.splits_file, keys=("splits",))
     for each in ingredients[1:]:
         ours, theirs = first.classifier.to_record(), each.classifier.to_record()
         differing = [key for key in ("model", "head", "outputs", "preprocessing") if ours[key] != theirs[key]]
@@ -136,75 +144,68 @@ def _check_go_together(ingredients: Sequence[Ingredient]) -> None:
                 f"soup: {shown_path(each.path)} has another {' and '.join(differing)} than {shown_path(first.path)}; "
                 "want runs of one network on one task"
             )
-        if judged_differently(splits, read_json(each.run_dir / "splits.json", keys=("splits",))):
+        if differing_splits(splits, read_json(each.run.splits_file, keys=("splits",))):
             raise UnfreezeError(
-                f"soup: the val or test images of {shown_path(each.run_dir)} are not those of "
-                f"{shown_path(first.run_dir)}, so that it may have learnt from them; want runs with one data.seed"
+                f"soup: the val or test images of {shown_path(each.run.path)} are not those of "
+                f"{shown_path(first.run.path)}, so it may have been trained on them; want runs with one data.seed"
             )
 
 
 @dataclass(frozen=True, eq=False)
-class _Judged:
-    """A soup as validation sees it: its metrics, and what it is chosen by."""
+class _Validated:
+    """A module with its validation metrics."""
 
     module: "ImageClassifier"
-    figures: dict[str, float]
+    metrics: dict[str, float]
     score: Score
 
 
 @dataclass(frozen=True, eq=False)
-class _Kitchen:
-    """What mixes and judges a soup, as the first run was judged."""
+class _Averaging:
+    """Averages classifiers and evaluates the averages on the first run's images."""
 
-    run: Reopened
+    evaluator: "Evaluator"
 
-    def mix(self, ingredients: Sequence[Ingredient]) -> "Classifier":
-        """Return the average of some classifiers; norms that have counted since, each in its run, count anew."""
-        import copy
-
-        import torch
-
-        from unfreeze.models.groups import BATCH_NORMS
-        from unfreeze.models.state_dicts import load_state
-
+    def average(self, ingredients: Sequence[Ingredient]) -> Classifier:
+        """Return the average of some classifiers; BatchNorm statistics that differ are estimated anew."""
         states = [each.classifier.network.state_dict() for each in ingredients]
         first = ingredients[0].classifier
         network = copy.deepcopy(first.network)
         load_state(network, {key: _mean([state[key] for state in states]) for key in states[0]})
         classifier = replace(first, network=network)
-        counting = [name for name, module in network.named_modules() if isinstance(module, BATCH_NORMS)]
+        norms = [
+            name
+            for name, module in network.named_modules()
+            if isinstance(module, BATCH_NORMS) and module.track_running_stats
+        ]
         moved = [
             name
-            for name in counting
-            if network.get_submodule(name).track_running_stats
-            and not all(
-                torch.equal(states[0][f"{name}.running_mean"], state[f"{name}.running_mean"]) for state in states
-            )
+            for name in norms
+            if any(not torch.equal(states[0][f"{name}.running_mean"], each[f"{name}.running_mean"]) for each in states)
         ]
         if moved:
-            self._recount(classifier, moved)
+            self._recompute_statistics(classifier, moved)
         return classifier
 
-    def judge(self, classifier: "Classifier") -> "_Judged":
-        """Return what validation says of a classifier; of labels, it chooses the thresholds."""
-        module = self.run.module_of(classifier)
-        (figures,) = self.run.trainer.validate(module, self.run.data, verbose=False)
-        return _Judged(module, dict(figures), Score.of(figures, self.run.config.monitor))
+    def validate(self, classifier: Classifier) -> _Validated:
+        """Return the validation metrics of a classifier; of labels, validation chooses the thresholds."""
+        run, trainer = self.evaluator.reopened, self.evaluator.trainer
+        module = self.evaluator.module_of(classifier)
+        (metrics,) = trainer.validate(module, dataloaders=run.data.eval_loader("val", trainer), verbose=False)
+        return _Validated(module, dict(metrics), Score.of(metrics, run.config.monitor))
 
-    def predict(self, judged: "_Judged") -> "KeptPredictions":
-        """Return the answers for validation, and for the test split unless it is not to be touched."""
-        splits: list[Literal["val", "test"]] = ["val", "test"] if self.run.config.test else ["val"]
-        return predict_splits(self.run.trainer, judged.module, self.run.data, splits)
+    def predict(self, validated: _Validated) -> StoredPredictions:
+        """Return the predictions for validation, and for the test split unless the run has `test=false`."""
+        from unfreeze.runs.test import predict_splits
 
-    def _recount(self, classifier: "Classifier", names: Collection[str]) -> None:
-        """Let norms count the training images, as evaluation sees them, through the averaged weights."""
-        import numpy as np
-        import torch
+        run = self.evaluator.reopened
+        splits: list[Literal["val", "test"]] = ["val", "test"] if run.config.test else ["val"]
+        return predict_splits(self.evaluator.trainer, validated.module, run.data, splits)
 
-        from unfreeze.data.loader import Batch
-
-        data = self.run.data
-        module = self.run.module_of(classifier).to(self.run.trainer.strategy.root_device).eval()
+    def _recompute_statistics(self, classifier: Classifier, names: Collection[str]) -> None:
+        """Estimate the statistics of some BatchNorms on the training images, in the preprocessing of evaluation."""
+        data = self.evaluator.reopened.data
+        module = self.evaluator.module_of(classifier).to(self.evaluator.trainer.strategy.root_device).eval()
         norms: list[Any] = [module.network.get_submodule(name) for name in names]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
@@ -226,29 +227,22 @@ class _Kitchen:
         classifier.network.to("cpu").eval()
 
 
-def _mean(values: Sequence["Tensor"]) -> "Tensor":
-    import torch
-
+def _mean(values: Sequence[Tensor]) -> Tensor:
     if not values[0].is_floating_point():
         return values[0]
     return torch.stack([value.double() for value in values]).mean(dim=0).to(values[0].dtype)
 
 
-def _serve(place: Path, module: "ImageClassifier", first: Ingredient, result: dict[str, Any]) -> None:
-    """Write a soup as a run's directory, which whatever takes a run takes."""
-    import torch
-
-    from unfreeze.models.weights import NETWORK_PREFIX
-    from unfreeze.training.callbacks.recorder import write_json
-
-    checkpoints_of(place).mkdir(parents=True, exist_ok=True)
-    for name in ("config.yaml", "splits.json", "overrides.yaml", COMPUTE_FILE):
-        if (first.run_dir / name).is_file():
-            shutil.copyfile(first.run_dir / name, place / name)
+def _write(directory: RunDirectory, module: "ImageClassifier", first: RunDirectory, result: dict[str, Any]) -> None:
+    """Write a soup as the directory of a run, which every command that takes a run accepts."""
+    directory.checkpoints.mkdir(parents=True, exist_ok=True)
+    for file in (first.config_file, first.splits_file, first.overrides_file, first.precision_file):
+        if file.is_file():
+            shutil.copyfile(file, directory.path / file.name)
     state = module.network.state_dict(prefix=NETWORK_PREFIX)
     state.update({key: value.cpu() for key, value in state.items()})
     checkpoint: dict[str, Any] = {"state_dict": state}
     module.on_save_checkpoint(checkpoint)
-    with replacing(best_of(place), sum(weight.nbytes for weight in state.values())) as building:
+    with replacing(directory.best, sum(weight.nbytes for weight in state.values())) as building:
         torch.save(checkpoint, building)
-    write_json(place / "result.json", result)
+    directory.write_result(result)

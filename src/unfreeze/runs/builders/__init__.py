@@ -1,0 +1,1 @@
+"""Objects of a run, built from its configuration."""
