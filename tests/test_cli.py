@@ -190,7 +190,7 @@ def test_cache_clear_removes_what_all_words_select(
     out, gone = capsys.readouterr().out, 3 - len(left)
     assert out.count("  removed: ") == gone
     entries = "entry" if gone == 1 else "entries"
-    last = f"  {gone} {entries} removed, {gone}.0 MB\n" if gone else "  no entry is such; nothing was removed\n"
+    last = f"  {gone} {entries} removed, {gone}.0 MB\n" if gone else "  no entry matches; nothing was removed\n"
     assert out.endswith(last)
 
 
@@ -202,7 +202,7 @@ def test_cache_clear_leaves_what_is_in_use(
     assert unfreeze(["cache", "clear", "--all"], monkeypatch) == 0
     assert kept(cache) == {"photos"}
     out = capsys.readouterr().out
-    assert "  stays, in use: decoded aaaaaaaa  photos · 6,000 images · 32x32-native, 1.0 MB\n" in out
+    assert "  not removed, in use: decoded aaaaaaaa  photos · 6,000 images · 32x32-native, 1.0 MB\n" in out
     assert out.endswith("  2 entries removed, 2.0 MB; 1 entry in use\n")
     used.release()
 
@@ -215,7 +215,7 @@ def test_cache_clear_leaves_what_is_in_use(
             "nothing was selected; type a KEY as `unfreeze cache` lists it, --kind decoded|features, "
             "--older-than DAYS, or --all",
         ),
-        (["--all", "--kind", "decoded"], "--all is everything; leave it out, or leave out what else was typed"),
+        (["--all", "--kind", "decoded"], "--all selects everything; leave it out, or leave out the other conditions"),
         (["--kind", "logits"], "--kind: got 'logits', want one of decoded, features"),
         (["aa", "ff"], "no key begins with 'ff'; keys: c0c0c0c0, abababab, aaaaaaaa"),
         ([""], "no key begins with ''; keys: c0c0c0c0, abababab, aaaaaaaa"),
@@ -246,7 +246,7 @@ def test_cache_of_another_folder(
     assert (kept(other), len(kept(cache))) == (set(), 3)
     capsys.readouterr()
     assert unfreeze(["cache", "--dir", str(other.root)], monkeypatch) == 0
-    assert capsys.readouterr().out == f"  nothing is kept in {other.root}\n"
+    assert capsys.readouterr().out == f"  nothing is cached in {other.root}\n"
     assert unfreeze(["cache", "--dir", str(tmp_path / "no")], monkeypatch) == 2
     assert f"--dir: there is no folder '{tmp_path / 'no'}'; type the cache.dir" in capsys.readouterr().err
 

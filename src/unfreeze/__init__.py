@@ -10,10 +10,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unfreeze.data.datamodule import ImageDataModule
-    from unfreeze.inference.loaded_run import Run, load_run
     from unfreeze.inference.prediction import Prediction
     from unfreeze.models.checkpoint import load_classifier
     from unfreeze.models.classifier import Classifier, build_classifier
+    from unfreeze.runs.loaded_run import Run, load_run
     from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.plan.plan import Plan, Rates, Stage
@@ -25,12 +25,12 @@ _HOMES = {
     "Plan": "unfreeze.training.plan.plan",
     "Prediction": "unfreeze.inference.prediction",
     "Rates": "unfreeze.training.plan.plan",
-    "Run": "unfreeze.inference.loaded_run",
+    "Run": "unfreeze.runs.loaded_run",
     "Stage": "unfreeze.training.plan.plan",
     "StagedUnfreezing": "unfreeze.training.callbacks.staged_unfreezing",
     "build_classifier": "unfreeze.models.classifier",
     "load_classifier": "unfreeze.models.checkpoint",
-    "load_run": "unfreeze.inference.loaded_run",
+    "load_run": "unfreeze.runs.loaded_run",
 }
 
 __all__ = [

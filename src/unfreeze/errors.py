@@ -1,22 +1,22 @@
-"""What a person sees without a traceback."""
+"""Errors that a person sees without a traceback."""
 
 from collections.abc import Sequence
 
 
 class UnfreezeError(Exception):
-    """A mistake that a person can mend; the message says what was given, what is allowed, what to type."""
+    """An error that a person can mend; the message names what was given, what is allowed, and what to type."""
 
     exit_code = 2
 
 
 class TrainingFailedError(UnfreezeError):
-    """Training went wrong (a loss that is not finite); the run keeps its last good checkpoint."""
+    """Training failed, as by a loss that is not finite; the last good checkpoint stays."""
 
     exit_code = 1
 
 
 class EndedEarlyError(Exception):
-    """A limit or a callback ended training before its plan did; the message says which, the last checkpoint holds."""
+    """A limit or a callback, named in the message, ended training before the plan did; the last checkpoint is valid."""
 
 
 class Stopped(SystemExit):
@@ -35,12 +35,12 @@ class Stopped(SystemExit):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its name where it says nothing."""
+    """Return the first line of an error's message, or its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def nearest(given: str, allowed: Sequence[str], *, limit: int = 5) -> list[str]:
-    """Return the allowed names that resemble a given one, the most alike first."""
+    """Return the allowed names that resemble a given one, the most similar first."""
     from difflib import get_close_matches
 
     return get_close_matches(given, allowed, n=limit, cutoff=0.5)

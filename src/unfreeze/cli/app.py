@@ -6,14 +6,24 @@ from typing import Any, NoReturn
 
 import typer
 
-from unfreeze.cli import networks, planning, runs
+from unfreeze.cli.audit import audit
 from unfreeze.cli.cache import cache_app
+from unfreeze.cli.compare_runs import compare_runs
+from unfreeze.cli.evaluate import evaluate
+from unfreeze.cli.export import export
+from unfreeze.cli.features import features
+from unfreeze.cli.models import models
+from unfreeze.cli.plan import plan
+from unfreeze.cli.predict import predict
+from unfreeze.cli.report import report
+from unfreeze.cli.soup import soup
+from unfreeze.cli.train import train
 from unfreeze.errors import UnfreezeError
 from unfreeze.system.terminal import flush_output, open_output
 
 app = typer.Typer(
     name="unfreeze",
-    help="Transfer learning on images with staged unfreezing. Runs are started by python train.py.",
+    help="Transfer learning on images with staged unfreezing. unfreeze train starts a run.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,16 +31,17 @@ app = typer.Typer(
 )
 _TAKES_OVERRIDES = {"ignore_unknown_options": True}
 
-app.command(context_settings=_TAKES_OVERRIDES)(planning.plan)
-app.command(context_settings=_TAKES_OVERRIDES)(planning.audit)
-app.command()(runs.soup)
-app.command()(runs.report)
-app.command(context_settings=_TAKES_OVERRIDES)(runs.evaluate)
-app.command()(runs.compare_runs)
-app.command()(runs.export)
-app.command()(networks.models)
-app.command()(networks.predict)
-app.command(context_settings=_TAKES_OVERRIDES)(networks.features)
+app.command(context_settings={**_TAKES_OVERRIDES, "help_option_names": []})(train)
+app.command(context_settings=_TAKES_OVERRIDES)(plan)
+app.command(context_settings=_TAKES_OVERRIDES)(audit)
+app.command()(soup)
+app.command()(report)
+app.command(context_settings=_TAKES_OVERRIDES)(evaluate)
+app.command()(compare_runs)
+app.command()(export)
+app.command()(models)
+app.command()(predict)
+app.command(context_settings=_TAKES_OVERRIDES)(features)
 app.add_typer(cache_app, name="cache")
 
 
@@ -62,7 +73,7 @@ def _run_command() -> NoReturn:
 
 
 def _refuse_usage(error: Any) -> NoReturn:
-    """Print what is wrong with a command line in one line; a command alone is asked for its help."""
+    """Print the error of a command line in one line, or the help of a command that lacks its arguments."""
     command = error.ctx.command_path if error.ctx else "unfreeze"
     message = " ".join(error.format_message().split())
     if not message or "Usage:" in message:

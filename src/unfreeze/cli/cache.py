@@ -1,4 +1,4 @@
-"""`unfreeze cache`: what later runs use again."""
+"""`unfreeze cache`."""
 
 import time
 from pathlib import Path
@@ -9,23 +9,22 @@ import typer
 from unfreeze.cli.options import console, print_json
 from unfreeze.config.compose import conf_folder
 from unfreeze.errors import UnfreezeError
+from unfreeze.system.files import cache_root
 
 if TYPE_CHECKING:
     from unfreeze.cache.folder import CacheFolder
 
 cache_app = typer.Typer(
-    help="What later runs use again: decoded images, features of frozen backbones.", rich_markup_mode=None
+    help="Cached data of later runs: decoded images, features of frozen backbones.", rich_markup_mode=None
 )
 
-CacheDir = Annotated[
-    Path | None, typer.Option("--dir", help="The cache.dir of your runs, if not the default, ~/.cache/unfreeze")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with whole keys, instead of a table")]
+CacheDir = Annotated[Path | None, typer.Option("--dir", help="The cache.dir of your runs; default ~/.cache/unfreeze")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with full keys instead of a table")]
 
 
 @cache_app.callback(invoke_without_command=True)
 def _cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson = False) -> None:
-    """List what later runs use again; `unfreeze cache clear` removes of it."""
+    """List the cached entries; `unfreeze cache clear` removes some of them."""
     context.obj = folder
     if context.invoked_subcommand is None:
         list_cache(context, None, as_json)
@@ -33,7 +32,7 @@ def _cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson = Fa
 
 @cache_app.command("list")
 def list_cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson = False) -> None:
-    """List the entries: kind, key, what they hold, size, when they were last used, and whether a run uses them now."""
+    """List the entries: kind, key, content, size, last use, and whether a run uses them now."""
     from unfreeze.cache.listing import entries_json, print_entries
 
     cache = _folder(folder or context.obj)
@@ -47,15 +46,16 @@ def list_cache(context: typer.Context, folder: CacheDir = None, as_json: AsJson 
 @cache_app.command("clear")
 def clear_cache(
     context: typer.Context,
-    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys, or how they begin")] = None,
-    kind: Annotated[str | None, typer.Option(metavar="decoded|features", help="Of this kind only")] = None,
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys, or prefixes of keys")] = None,
+    kind: Annotated[str | None, typer.Option(metavar="decoded|features", help="Only entries of this kind")] = None,
     older_than: Annotated[
-        float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Not used for so many days")
+        float | None,
+        typer.Option("--older-than", min=0, metavar="DAYS", help="Only entries not used for this many days"),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that is not in use")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All entries that are not in use")] = False,
     folder: CacheDir = None,
 ) -> None:
-    """Remove the entries for which all that is typed holds; what a run uses stays."""
+    """Remove the entries that match all options; entries in use stay."""
     from unfreeze.cache.listing import clear_entries, select_entries
 
     cache = _folder(folder or context.obj)
@@ -75,7 +75,7 @@ def _folder(asked: Path | None) -> "CacheFolder":
     """Return the cache folder of the configuration, or another one with the same cap."""
     import yaml
 
-    from unfreeze.cache.folder import CacheFolder, cache_root
+    from unfreeze.cache.folder import CacheFolder
 
     # Read as it stands: to compose all of the configuration takes longer than to list the folder.
     configured = yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))["cache"]

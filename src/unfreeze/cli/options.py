@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="The same as for train.py, such as model=resnet50 data=imagefolder")
+    list[str] | None, typer.Argument(help="Overrides as for train.py, such as model=resnet50 data=imagefolder")
 ]
 ConfigDir = Annotated[
     Path | None, typer.Option("--config-dir", help="A folder of your own configs, searched before conf/")
 ]
 Run = Annotated[Path, typer.Argument(help="A run's directory")]
 Model = Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run's directory, a .ckpt file, or a name")]
-Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images that pass through the network together")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where it computes; auto is a GPU if there is")]
+Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images per forward pass")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Device; auto is a GPU if there is one")]
 Weights = Annotated[Path | None, typer.Option(help="A file of the named network's published weights")]
-TrustRepo = Annotated[bool, typer.Option("--trust-repo", help="Let code of a hub's repository run")]
+TrustRepo = Annotated[bool, typer.Option("--trust-repo", help="Allow the code of a hub's repository to run")]
 
 
 def console() -> "Console":
@@ -38,7 +38,7 @@ def print_json(value: Any) -> None:
 
 
 def silence_warnings() -> None:
-    """Keep to the log what Lightning says of a loop: it is not for whoever asks for a file or a page."""
+    """Write Lightning's warnings to the log only."""
     import logging
 
     logging.captureWarnings(True)
