@@ -21,7 +21,7 @@ _CONTEXT.set_forkserver_preload(
         "sklearn.model_selection",
         "torchvision",
         "unfreeze.runs.fit",
-        "unfreeze.cli.train",
+        "unfreeze.cli.script",
         "matplotlib",
     ]
 )

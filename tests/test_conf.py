@@ -11,13 +11,16 @@ from omegaconf import OmegaConf
 
 from tests.composing import CONF, composed
 from tests.training.conftest import make_classifier
+from unfreeze.config.values import check_values
 from unfreeze.data.augment.presets import PRESETS, AugmentName
+from unfreeze.data.datamodule import ImageDataModule
 from unfreeze.data.sources.builtin import digits_source
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.architecture import find_architecture
-from unfreeze.runs.build.data import build_data, build_module
-from unfreeze.runs.fit import check_values
-from unfreeze.training.plan.plan import Group, Plan, Rates, Stage, resolve_plan
+from unfreeze.runs.builders.data import build_data
+from unfreeze.runs.builders.module import build_module
+from unfreeze.training.plan.plan import Group, Plan, Rates, Stage
+from unfreeze.training.plan.resolve import resolve_plan
 
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent != CONF)
 HYDRA_FILES = [file for file in FILES if file.parts[0] == "hydra"]
@@ -167,7 +170,7 @@ def test_what_the_help_shows_can_be_typed(override: str) -> None:
 def test_an_augmentation_is_its_preset_unless_a_knob_is_turned(name: AugmentName) -> None:
     def built(*typed: str) -> object:
         config = check_values(composed("data=digits", f"augment={name}", *typed), [])
-        return build_module(config, make_classifier(10), build_data(config, digits_source())).augment
+        return build_module(config, make_classifier(10), build_data(ImageDataModule, config, digits_source())).augment
 
     assert built() == PRESETS[name]
     expected = replace(PRESETS[name], ops="trivial", mixup=0.3, cutmix=0.0, mix=0.7, erase=0.1)

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.composing import composed
+from unfreeze.config.values import check_values
 from unfreeze.runs.estimate import describe_ranks
-from unfreeze.runs.fit import check_values
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.launch import TINY_RUN, train
-from unfreeze.evaluation.result import best_validation
+from unfreeze.results.result import best_validation
 
 STAGES = "strategy.stages=[{name: head, train: 1, epochs: 2}, {name: all, train: all, epochs: 3}]"
 REQUEST = [*TINY_RUN, "data.fraction=0.1", "model.weights=null", "trainer.accelerator=cpu", "hydra.run.dir=run"]

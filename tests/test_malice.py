@@ -12,7 +12,7 @@ from unfreeze.errors import UnfreezeError
 from unfreeze.models.checkpoint import load_classifier
 from unfreeze.models.classifier import build_classifier
 from unfreeze.models.spec import ModelSpec
-from unfreeze.training.callbacks.teacher import find_teacher
+from unfreeze.training.teacher import find_teacher
 
 HUBCONF = """
 from torch import nn

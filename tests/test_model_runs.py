@@ -24,7 +24,7 @@ needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="timm is not i
     ("typed", "head"),
     [
         (["model=tiny", "head=mlp", "head.hidden=7", "objective.loss=focal"], "MLPHead(1024, 10)"),
-        (["model=tiny", "model.in_chans=1", "head=cosine"], "CosineHead(1024, 10)"),
+        pytest.param(["model=tiny", "model.in_chans=1", "head=cosine"], "CosineHead(1024, 10)", marks=pytest.mark.slow),
         pytest.param(
             ["model=timm", "model.name=test_resnet", "model.weights=null", "data.image_size=64", "model.in_chans=1"],
             "Linear(96, 10)",

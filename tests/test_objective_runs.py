@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 from tests.launch import train
 from unfreeze.data.store.store import StoreOptions
 from unfreeze.models.checkpoint import load_classifier
+from unfreeze.results.run_directory import RunDirectory
 from unfreeze.runs.reopen import reopen
 
 NET = ["model=tiny", "model.weights=null", "data.image_size=32", "logger=none", "trainer.precision=32"]
@@ -79,7 +80,7 @@ def test_what_is_said_of_each_label_is_what_scikit_learn_says_of_the_checkpoint(
     result = run(photos, "run", *TABLE, LABELS, "objective=multilabel", "data.balance=weights", "objective.loss=focal")
     classifier = load_classifier(photos / "run")
     monkeypatch.chdir(photos)
-    data = reopen(photos / "run", classifier.preprocessing).data
+    data = reopen(RunDirectory(photos / "run"), classifier.preprocessing).data
     test = data.splits.test
     assert len(test) == result["test"]["n"]
     with torch.no_grad():
@@ -118,21 +119,22 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("match", ["logits", "features"])
+@pytest.mark.parametrize("match", [pytest.param("logits", marks=pytest.mark.slow), "features"])
 def test_a_cached_teacher_says_what_one_that_is_asked_each_time_says(match: str, taught: Path, tmp_path: Path) -> None:
     typed = [*DIGITS, "objective=distill", f"objective.teacher={taught / 'teacher'}", f"objective.match={match}"]
     typed += ["augment=none", "cache.views=null"]
     kept = run(tmp_path, "kept", *typed)
-    assert "has answered" in kept["out"]
+    assert "targets of" in kept["out"]
     again = run(tmp_path, "again", *typed)
-    assert "has answered" not in again["out"], "its answers are kept"
+    assert "targets of" not in again["out"], "its targets are stored"
     asked = run(tmp_path, "asked", *typed, "cache.enabled=false")
-    assert "has answered" not in asked["out"]
+    assert "targets of" not in asked["out"]
     assert kept["test"] == again["test"]
     for left, right in zip(kept["stages"], asked["stages"], strict=True):
         assert left["val/acc"] == pytest.approx(right["val/acc"], abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_teacher_goes_with_views_with_mixing_and_with_a_resume(taught: Path, tmp_path: Path) -> None:
     typed = [*DIGITS, "objective=distill", f"objective.teacher={taught / 'teacher'}", "cache.views=2"]
     gradual = "strategy.stages=[{name: head, train: 1, epochs: 4}, {name: all, train: all, epochs: 1, augment: strong}]"
@@ -209,7 +211,7 @@ def test_a_teacher_that_would_mislead_is_refused(
         ([TASKS, "head=multitask", "head.weights={shape: 1}"], "head.weights: no task 'shape'; want tone, hue"),
         ([TASKS, "head=multitask", "monitor=val/shape/acc"], "monitor: no task 'shape'; want one of tone, hue"),
         ([TASKS, "head=multitask", "objective=distill", "objective.teacher=x"], "objective=distill teaches one task"),
-        (["data.columns.label=[words,tone]", "data.columns.separator=;"], "data.columns.separator: given beside 2"),
+        (["data.columns.label=[words,tone]", "data.columns.separator=;"], "data.columns.separator: given with 2"),
         (["data.columns.label=tone", "monitor=val/tone/acc"], "nothing logs 'val/tone/acc'"),
         (["data.columns.label=tone", "objective=distill"], "objective.teacher: missing"),
     ],
@@ -224,17 +226,20 @@ def test_objectives_that_do_not_go_with_the_data_are_refused(photos: Path, typed
 
 def test_the_store_of_a_teacher_at_the_students_size_is_the_students(taught: Path) -> None:
     from tests.composing import composed
-    from unfreeze.runs.build.data import build_data, build_source, build_teacher, decode
-    from unfreeze.runs.build.outputs import answers_of
-    from unfreeze.runs.fit import check_values
+    from unfreeze.config.values import check_values
+    from unfreeze.data.image_data import ImageData
+    from unfreeze.runs.builders.data import build_data, decode
+    from unfreeze.runs.builders.objective import build_teacher
+    from unfreeze.runs.builders.outputs import outputs_of
+    from unfreeze.runs.builders.source import build_source
 
     typed = [*NET, *DIGITS, "objective=distill", f"objective.teacher={taught / 'teacher'}"]
     config = check_values(composed(*typed, "data.image_size=48"), typed)
     source = build_source(config)
-    data = build_data(config, source)
+    data = build_data(ImageData, config, source)
     teacher = load_classifier(taught / "teacher")
     decode(data, teacher.preprocessing)
-    found, images = build_teacher(config, source, data, answers_of(config, source.tasks)[0])
+    found, images = build_teacher(config, source, data, outputs_of(config, source.tasks)[0])
     assert images is data
     assert found.classifier.classes == teacher.classes
     assert isinstance(data.store_options, StoreOptions)

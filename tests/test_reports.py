@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.launch import launch, train, unfreeze
 from tests.photos import save_photo
-from unfreeze.evaluation.predictions import KeptPredictions
+from unfreeze.evaluation.predictions import StoredPredictions
 
 REQUEST = [
     "data=imagefolder",
@@ -76,12 +76,12 @@ def test_a_run_leaves_a_report_and_its_pictures(finished: Path) -> None:
     assert drawn >= {"learning_curves", "rates", "confusion", "per_class", "reliability", "predictions", "feature_map"}
     assert "saliency" in drawn
     assert (finished / "confusion.csv").is_file()
-    augmented = "Training figures are those of augmented images" in told
+    augmented = "over the augmented images" in told
     assert augmented == ("light" in (finished / "plan.txt").read_text())
 
 
 def test_the_answers_are_kept_and_say_what_the_result_says(finished: Path) -> None:
-    kept, result = KeptPredictions.load(finished / "predictions.npz"), result_of(finished)
+    kept, result = StoredPredictions.load(finished / "predictions.npz"), result_of(finished)
     for split in ("val", "test"):
         answers = kept.splits[split]
         right = (answers.logits.argmax(dim=1) == answers.labels).float().mean()
@@ -214,7 +214,7 @@ def test_of_a_multirun_the_best_job_alone_has_a_report(photos: Path, tmp_path: P
     assert reported == ["1"]
     winner = tmp_path / "sweep" / "1"
     assert "the best of 2 runs" in page_of(winner)
-    assert set(KeptPredictions.load(winner / "predictions.npz").splits) == {"val", "test"}
+    assert set(StoredPredictions.load(winner / "predictions.npz").splits) == {"val", "test"}
 
 
 @pytest.mark.parametrize(("split", "images"), [("val", 6), ("test", 6)])
@@ -253,7 +253,7 @@ def test_other_images_with_some_of_the_classes_are_judged_by_the_run_s_classes(
     assert set(result["test"]["per_class"]) == set(CLASSES)
     assert result["test"]["per_class"][CLASSES[1]]["support"] == 0
     assert {each["code"] for each in result["warnings"]} >= {"untested-class", "test-in-train"}
-    own, again = (KeptPredictions.load(folder / "predictions.npz").splits["test"] for folder in (finished, place))
+    own, again = (StoredPredictions.load(folder / "predictions.npz").splits["test"] for folder in (finished, place))
     said = {digest.tobytes(): int(logits.argmax()) for digest, logits in zip(own.digests, own.logits, strict=True)}
     shared = [
         (said[digest.tobytes()], int(logits.argmax()))

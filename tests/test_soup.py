@@ -10,8 +10,10 @@ import torch
 from tests.launch import TINY_RUN, train, unfreeze
 from unfreeze.errors import UnfreezeError
 from unfreeze.models.checkpoint import load_classifier
+from unfreeze.results.run_directory import RunDirectory
+from unfreeze.runs.evaluator import Evaluator
 from unfreeze.runs.reopen import reopen
-from unfreeze.runs.soup import Ingredient, _Kitchen, find_ingredients, make_soup
+from unfreeze.runs.soup import Ingredient, _Averaging, find_ingredients, make_soup
 
 REQUEST = [
     *TINY_RUN,
@@ -56,15 +58,17 @@ def test_a_sweep_is_averaged_and_is_no_worse_than_its_best(
 
 def test_norms_count_anew_what_the_average_sees(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ingredients = find_ingredients(sweep)
-    kitchen = _Kitchen(reopen(ingredients[0].run_dir, ingredients[0].classifier.preprocessing))
-    alone = kitchen.mix(ingredients[:1]).network.state_dict()
+    averaging = _Averaging(Evaluator(reopen(ingredients[0].run, ingredients[0].classifier.preprocessing)))
+    alone = averaging.average(ingredients[:1]).network.state_dict()
     own = ingredients[0].classifier.network.state_dict()
     assert all(torch.equal(alone[key], own[key]) for key in own), "one alone stays as it is"
-    mixed = kitchen.mix(ingredients[:2])
+    mixed = averaging.average(ingredients[:2])
     seen: list[torch.Tensor] = []
     first = mixed.network.get_submodule("conv1.0")
     hook = first.register_forward_hook(lambda _, __, out: seen.append(out))
-    images = mixed.preprocessing(kitchen.run.data.store.read(kitchen.run.data.splits.train))
+    images = mixed.preprocessing(
+        averaging.evaluator.reopened.data.store.read(averaging.evaluator.reopened.data.splits.train)
+    )
     with torch.no_grad():
         mixed.network(images)
     hook.remove()
@@ -79,7 +83,11 @@ def test_norms_that_were_frozen_stay_as_they_were(tmp_path: Path) -> None:
     folders = [tmp_path / "sweep" / number for number in "01"]
     first, second = (load_classifier(folder) for folder in folders)
     ingredients = [Ingredient(folder, folder, each) for folder, each in zip(folders, (first, second), strict=True)]
-    mixed = _Kitchen(reopen(folders[0], first.preprocessing)).mix(ingredients).network.state_dict()
+    mixed = (
+        _Averaging(Evaluator(reopen(RunDirectory(folders[0]), first.preprocessing)))
+        .average(ingredients)
+        .network.state_dict()
+    )
     own, other = first.network.state_dict(), second.network.state_dict()
     frozen = [key for key in own if "running_" in key and torch.equal(own[key], other[key])]
     counted = [key for key in own if "running_" in key and not torch.equal(own[key], other[key])]

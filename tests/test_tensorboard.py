@@ -17,7 +17,7 @@ from tests.composing import composed_values
 from tests.launch import train
 from tests.test_reports import REQUEST, photos
 from unfreeze.config.schema import parse_config
-from unfreeze.runs.announce import hyperparameters
+from unfreeze.runs.loggers import hyperparameters
 
 __all__ = ["photos"]
 
