@@ -86,11 +86,11 @@ def probe(bench: Bench, cases: Sequence[Case]) -> None:
     bench.publish(
         "probe",
         [
-            f"{what}. The loop: training steps alone, extended to all epochs. {OURS}: whole fits, validation and "
-            f"checkpoints included, on {_parts(cases)} images, multiplied up to {IMAGES:,}, but for the trial of "
-            "faster copies, which happens once.",
+            f"{what}. Plain loop: training steps only, extrapolated to all epochs. {OURS}: whole runs with validation "
+            f"and checkpoints on {_parts(cases)} images, extrapolated to {IMAGES:,}, except for the benchmark of "
+            "faster copies, which runs once.",
             "",
-            *table([what, "s", "of it computing features", "times as fast"], rows),
+            *table([what, "s", "of which features", "speed-up"], rows),
         ],
     )
 
@@ -121,14 +121,14 @@ def last_block(bench: Bench, cases: Sequence[Case]) -> None:
                 *[spread(epochs[LOOP]), share(cached, epochs["uncached"]), share(cached, epochs["everything"])],
             ]
         )
-    header = ["head and last block", "cached, s an epoch", "building, s, once", "uncached", "everything", LOOP]
+    header = ["head and last block", "cached, s per epoch", "features, s, once", "uncached", "all layers", LOOP]
     bench.publish(
         "last block",
         [
-            f"Seconds for an epoch of {IMAGES:,} images (a tenth of them to validate on), fp32: training steps alone, "
-            f"in turns, extended. Building: the features of all {IMAGES:,}, by those of {_parts(cases)}.",
+            f"Seconds for an epoch of {IMAGES:,} images (a tenth of them for validation), fp32: training steps only, "
+            f"interleaved, extrapolated. Features: for all {IMAGES:,} images, extrapolated from {_parts(cases)}.",
             "",
-            *table([*header, "of uncached", "of everything"], rows),
+            *table([*header, "cached / uncached", "cached / all layers"], rows),
         ],
     )
 
@@ -167,11 +167,11 @@ def gradual(bench: Bench, cases: Sequence[Case]) -> None:
     bench.publish(
         "gradual",
         [
-            f"{what}. Peers: fp32, steps of each stage alone, extended. {OURS}: trainer.precision=auto, whole fits, "
-            f"validation, checkpoints and building included, on {_parts(cases)} images of which it trains on nine "
-            "tenths, multiplied up.",
+            f"{what}. Peers: fp32, training steps of each stage only, extrapolated. {OURS}: trainer.precision=auto, "
+            f"whole runs with validation, checkpoints and computing features on {_parts(cases)} images, of which it "
+            "trains on nine tenths, extrapolated.",
             "",
-            *table([what, "s", f"of which {OURS} takes"], rows),
+            *table([what, "s", f"time of {OURS} / time of the peer"], rows),
         ],
     )
 
@@ -190,14 +190,14 @@ def finetune(bench: Bench, cases: Sequence[Case], peers: Sequence[str]) -> None:
         max((name for name in peers if columns[name][i]), key=lambda name: statistics.median(columns[name][i]))
         for i in range(len(cases))
     ]
-    ratios = [f"{faster(columns[OURS][i], columns[name][i])} of {name}" for i, name in enumerate(best)]
+    ratios = [f"{faster(columns[OURS][i], columns[name][i])}, {name}" for i, name in enumerate(best)]
     bench.publish(
         "finetune",
         [
-            f"Full fine-tuning with light augmentation, training steps in turns. Peers in fp32, {OURS} with "
+            f"Full fine-tuning with light augmentation, interleaved training steps. Peers in fp32, {OURS} with "
             f"{' '.join(SETTINGS['all allowed'])}.",
             "",
-            *table(["images/s", *map(str, cases)], [*rows, [f"{OURS} beside the fastest peer", *ratios]]),
+            *table(["images/s", *map(str, cases)], [*rows, [f"speed-up of {OURS} over the fastest peer", *ratios]]),
         ],
     )
 

@@ -123,7 +123,7 @@ def _count_syncs(case: Case, *, groups: int | str, augment: str) -> float:
     from unfreeze.data.sources.source import ImageSource
     from unfreeze.models.classifier import build_classifier
     from unfreeze.training.callbacks.staged_unfreezing import StagedUnfreezing
-    from unfreeze.training.features.demand import PrefixCacheOptions
+    from unfreeze.training.features.options import PrefixCacheOptions
     from unfreeze.training.features.prefix_cache import FrozenPrefixCache
     from unfreeze.training.module import ImageClassifier
     from unfreeze.training.plan.plan import Stage
@@ -185,17 +185,17 @@ def main() -> None:
     ENVIRONMENT["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(options, Path(name), PACE)
-        header = ["images/s", f"{LOOP}, AMP", OURS, "times as fast", "building features, once", "of synthetic"]
+        header = ["images/s", f"{LOOP}, AMP", OURS, "speed-up", "computing features, once", "ratio to synthetic"]
         lines = [
-            f"{torch.cuda.get_device_name()}. Random weights, steps in turns; of cached stages on features that were "
-            "built before. Synthetic: bare bfloat16 steps on one batch that stays on the device.",
+            f"{torch.cuda.get_device_name()}. Random weights, interleaved steps; cached stages train on features that "
+            "were computed before. Synthetic: plain bfloat16 steps on one batch that stays on the device.",
             "",
             *table(header, images_per_second(bench)),
         ]
         counted = ", ".join(f"{what} {waits:.2f}" for what, waits in syncs_per_step(CASES[0]).items())
         lines += [
             "",
-            f"{CASES[0]}: a step waits for the device so many times (torch.cuda.set_sync_debug_mode): {counted}.",
+            f"{CASES[0]}: number of waits for the device per step (torch.cuda.set_sync_debug_mode): {counted}.",
         ]
         if options.root and options.weights:
             lines += time_to_goal(bench, options.root)

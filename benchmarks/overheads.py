@@ -28,7 +28,7 @@ from torchvision.models import get_model
 
 from photos import write_noise
 from results import RESULTS, publish, spread, table
-from unfreeze.system.cores import ask_for_gpus_cheaply
+from unfreeze.system.cores import skip_nvml_check
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = ("step", "start", "sweep", "command")
@@ -160,13 +160,13 @@ def head_steps(folder: Path, options: argparse.Namespace) -> None:
         file = folder / f"steps{number}"
         clock = f"{{_target_: overheads.PairedSteps, file: '{file}', batch_size: 128, images: {IMAGES}}}"
         typed = ["data.image_size=64", "data.batch_size=128", "strategy.stages=[{name: head, train: 1, epochs: 30}]"]
-        train([*_request(images, folder), *typed, "augment=none", f"+callbacks.clock={clock}"], folder)
+        train([*request(images, folder), *typed, "augment=none", f"+callbacks.clock={clock}"], folder)
         turns += json.loads(file.read_text())
         alone += _lightning_alone(folder / f"alone{number}")
-    rows = [["a step of the bare loop", spread([turn["bare"] for turn in _quietest(turns)], 2), "", "1"]]
+    rows = [["a step of the plain loop", spread([turn["bare"] for turn in _quietest(turns)], 2), "", "1"]]
     for what, paired in (
-        ("a step of a run: features gathered, metrics, rates, seeds, TensorBoard", _quietest(turns)),
-        ("a step of Lightning's loop with no callback, no logger, no metric", _quietest(alone)),
+        ("a step of unfreeze: reading features, metrics, learning rates, seeds, TensorBoard", _quietest(turns)),
+        ("a step of Lightning's loop without callbacks, loggers and metrics", _quietest(alone)),
     ):
         ours, bare = ([turn[name] for turn in paired] for name in ("ours", "bare"))
         pairs = list(zip(ours, bare, strict=True))
@@ -174,9 +174,9 @@ def head_steps(folder: Path, options: argparse.Namespace) -> None:
     _publish(
         options,
         "head step",
-        "A linear head on 512 features, batch 128: medians of 20 steps, each in turns with the bare loop within one "
-        "process; the quarter of the turns in which the bare loop was fastest.",
-        ["milliseconds", "median (least–most)", "more than the bare loop's", "times as long"],
+        "A linear head on 512 features, batch size 128: medians of 20 steps, interleaved with the plain loop in one "
+        "process, from the quarter of the turns in which the plain loop was fastest.",
+        ["milliseconds", "median (min–max)", "over the plain loop", "ratio to the plain loop"],
         rows,
     )
 
@@ -198,7 +198,7 @@ def _lightning_alone(file: Path) -> list[dict[str, float]]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    ask_for_gpus_cheaply()  # as runs of this project do: only the loops are compared
+    skip_nvml_check()  # as runs of this project do: only the loops are compared
     trainer.fit(HeadAlone(IMAGES), Rows(IMAGES, 128))
     told: list[dict[str, float]] = json.loads(file.read_text())
     return told
@@ -212,14 +212,14 @@ def second_start(folder: Path, options: argparse.Namespace) -> None:
         file = folder / f"start{number}"
         clock = f"{{_target_: overheads.FirstStep, file: '{file}'}}"
         typed = ["data.image_size=96", "strategy=feature_extraction", f"+callbacks.clock={clock}"]
-        train([*_request(images, folder), *typed, "trainer.max_epochs=1"], folder)
+        train([*request(images, folder), *typed, "trainer.max_epochs=1"], folder)
         seconds.append(float(file.read_text()))
     _publish(
         options,
         "second start",
-        f"From the model being built to the first training step, {IMAGES:,} images at 96 px; each in a new process.",
-        ["seconds", "median (least–most)"],
-        [["features computed", spread(seconds[:1], 2)], ["features found", spread(seconds[1:], 2)]],
+        f"From building the model to the first training step, {IMAGES:,} images at 96 px, each in a new process.",
+        ["seconds", "median (min–max)"],
+        [["features computed", spread(seconds[:1], 2)], ["features reused", spread(seconds[1:], 2)]],
     )
 
 
@@ -233,7 +233,7 @@ def sweep_of_heads(folder: Path, options: argparse.Namespace) -> None:
         for jobs, typed in ((1, []), (JOBS, ["-m", *HEADS, "search=true"])):
             own = [size, f"trainer.precision={precision}", "strategy=feature_extraction"]
             started = time.perf_counter()
-            train([*typed, *_request(images, folder, model=model, cache=f"{model}-{precision}-{jobs}"), *own], folder)
+            train([*typed, *request(images, folder, model=model, cache=f"{model}-{precision}-{jobs}"), *own], folder)
             took.append(time.perf_counter() - started)
         one, many = took
         bare = one + (JOBS - 1) * _bare_head_seconds(model)
@@ -242,9 +242,10 @@ def sweep_of_heads(folder: Path, options: argparse.Namespace) -> None:
     _publish(
         options,
         "sweep",
-        f"Heads at {options.image_size} px, {IMAGES:,} images, {EPOCHS} epochs a head; train.py, whole processes, "
-        "empty caches. Bare: one run, then the steps alone of the other heads, dropout included, on vectors in memory.",
-        ["", "one head, s", f"{JOBS} heads, s", "of one", "bare"],
+        f"Heads at {options.image_size} px, {IMAGES:,} images, {EPOCHS} epochs per head; train.py, whole processes, "
+        "empty caches. Plain loop: one run, then only the training steps of the other heads, with dropout, on vectors "
+        "in RAM.",
+        ["", "one head, s", f"{JOBS} heads, s", "ratio", "ratio with a plain loop"],
         rows,
     )
 
@@ -294,9 +295,9 @@ def command(folder: Path, options: argparse.Namespace) -> None:
     _publish(
         options,
         "command",
-        "Whole processes, in turns, until they end; train.py's first line is that of its data. The ratios are those of "
-        "one turn.",
-        ["", "seconds", "times as long", "as"],
+        "Whole processes, interleaved, from start to end. The first line of train.py describes its data. Ratios are "
+        "computed per turn.",
+        ["", "seconds", "ratio", "to"],
         rows,
     )
 
@@ -324,7 +325,7 @@ def train(typed: Sequence[str], folder: Path) -> None:
     )
 
 
-def _request(images: Path, folder: Path, model: str = "resnet18", cache: str = "cache") -> list[str]:
+def request(images: Path, folder: Path, model: str = "resnet18", cache: str = "cache") -> list[str]:
     return [
         *["data=imagefolder", f"data.root={images}", f"model={model}", "model.weights=null"],
         f"cache.dir={folder / cache}",

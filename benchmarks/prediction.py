@@ -29,19 +29,19 @@ IMAGES_AT_PX = {96: 5000, 224: 1000}
 
 def run_contender(name: str, files: list[str], *, size_px: int) -> float:
     """Return the seconds that all images take."""
+    from unfreeze.inference.batch_loader import BatchLoader
     from unfreeze.inference.device import claim_device, find_device
-    from unfreeze.inference.feeder import Feeder
     from unfreeze.inference.predict_files import predict_files
     from unfreeze.models.classifier import build_classifier
 
     classifier = build_classifier("mobilenet_v2", classes=[str(i) for i in range(10)], weights=None, image_size=size_px)
     network = classifier.network.eval()
     device = (find_device if name == CONTENDERS[0] else claim_device)("cpu")
-    feeder = Feeder(classifier, device=device, batch_size=BATCH_SIZE)
+    loader = BatchLoader(classifier, device=device, batch_size=BATCH_SIZE)
     if name == CONTENDERS[2]:
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            predict_files(files, feeder, form="csv", top_k=None, out=Path(folder, "rows.csv"))
+            predict_files(files, loader, form="csv", top_k=None, out=Path(folder, "rows.csv"))
             return time.perf_counter() - started
     batch = torch.rand(BATCH_SIZE, 3, size_px, size_px).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
@@ -83,7 +83,7 @@ def main() -> None:
                 shares = [turn[name] / turn[CONTENDERS[0]] for turn in turns]
                 rate = statistics.median(turn[name] for turn in turns)
                 rows.append([f"{count:,} images at {size_px} px: {name}", f"{rate:,.0f}", spread(shares, 2)])
-    lines = table(["MobileNetV2, batches of 64", "images/s", "of the forward pass alone"], rows)
+    lines = table(["MobileNetV2, batches of 64", "images/s", "ratio to the forward pass"], rows)
     publish("prediction", lines, versions={"torch": torch.__version__}, file=arguments.out)
 
 

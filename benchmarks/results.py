@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-TITLE = "# Measured\n\nWritten by `make bench`; [docs/benchmarks.md](../docs/benchmarks.md) says how.\n"
+TITLE = (
+    "# Benchmark results\n\nWritten by `make bench`; [docs/benchmarks.md](../docs/benchmarks.md) explains the method.\n"
+)
 ORDER = (
     *("probe", "last block", "gradual", "finetune", "reach"),
     *(f"accuracy, {task}" for task in ("probe", "last_block", "gradual", "finetune")),

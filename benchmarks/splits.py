@@ -114,7 +114,7 @@ def main() -> None:
         for suffix, path in tables.items():
             rows.append([f"whole process, {suffix} and splits by groups", "", f"{growth_mb(path):.0f}"])
     size = f"{options.rows:,} rows, {options.classes:,} classes, {options.groups:,} groups"
-    lines = table([size, "s", "MB at most"], rows)
+    lines = table([size, "s", "peak MB"], rows)
     publish("splits", lines, versions={"polars": pl.__version__}, file=options.out)
 
 

@@ -90,11 +90,12 @@ def train_in_turns(typed: list[str], run_dir: Path) -> None:
     from omegaconf import OmegaConf
 
     from unfreeze.config.compose import compose_config
-    from unfreeze.runs.fit import check_values, execute, prepare
+    from unfreeze.results.run_directory import RunDirectory
+    from unfreeze.runs.fit import run_job
 
     raw = compose_config(typed)
     OmegaConf.update(raw, "callbacks.turns", {"_target_": "this_project.TakeOurTurns"}, force_add=True)
-    execute(prepare(check_values(raw, typed), raw, typed, run_dir), raw, run_dir)
+    run_job(raw, typed, RunDirectory(run_dir))
 
 
 def train_whole(typed: list[str], run_dir: Path) -> dict[str, object]:
