@@ -12,51 +12,51 @@ USABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
 
-help:  ## this list
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: $(INSTALLED)  ## make .venv and install everything into it
+setup: $(INSTALLED)  ## create .venv and install all dependencies
 
-demo: $(INSTALLED)  ## train, test and explain a model on embedded data, in a minute
+demo: $(INSTALLED)  ## train, test and report on a model with embedded data, in a minute
 	$(BIN)/python train.py experiment=demo
 
-test: $(INSTALLED)  ## the tests, offline
+test: $(INSTALLED)  ## run the quick tests, offline
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-test-all: $(INSTALLED)  ## the slow tests too
+test-all: $(INSTALLED)  ## run all tests, the slow ones included
 	$(BIN)/python -m pytest
 
-lint: $(INSTALLED)  ## format check, lint, types
+lint: $(INSTALLED)  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(INSTALLED)  ## format and mend what ruff can mend
+format: $(INSTALLED)  ## format, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-tensorboard: $(INSTALLED)  ## show outputs/ in TensorBoard on http://127.0.0.1:6006
+tensorboard: $(INSTALLED)  ## serve outputs/ in TensorBoard on http://127.0.0.1:6006
 	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 --port 6006
 
-bench: $(INSTALLED) $(PEERS_INSTALLED)  ## measure beside peers, in an hour (BENCH=compare ARGS="--only probe" ROOT=photos WEIGHTS=file)
+bench: $(INSTALLED) $(PEERS_INSTALLED)  ## compare with other tools, in an hour (BENCH=compare ARGS="--only probe" ROOT=photos WEIGHTS=file)
 	@for name in $(BENCH); do \
 		case $$name in compare|gpu) given='$(IMAGES)$(if $(WEIGHTS), --weights $(WEIGHTS))';; \
 			loading|prediction) given='$(IMAGES)';; *) given=;; esac; \
 		$(BIN)/python benchmarks/$$name.py $$given $(ARGS) || exit 1; done
 
-bench-quick: $(INSTALLED) $(PEERS_INSTALLED)  ## a few of the comparisons, in minutes, nothing written
+bench-quick: $(INSTALLED) $(PEERS_INSTALLED)  ## run a few comparisons, in minutes, without writing results
 	@$(BIN)/python benchmarks/compare.py --quick $(IMAGES) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
-bench-accuracy: $(INSTALLED) $(PEERS_INSTALLED)  ## whole runs with their accuracy, hours (ROOT=photos WEIGHTS=file)
+bench-accuracy: $(INSTALLED) $(PEERS_INSTALLED)  ## compare accuracy and time of whole runs, in hours (ROOT=photos WEIGHTS=file)
 	@$(BIN)/python benchmarks/accuracy.py $(IMAGES) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
-peers: $(PEERS_INSTALLED)  ## make .venv-peers, what benchmarks compare with
+peers: $(PEERS_INSTALLED)  ## create .venv-peers with the tools that benchmarks compare with
 
-clean:  ## remove caches and environments; outputs/ stays
+clean:  ## remove environments and build files; keeps outputs/
 	rm -rf $(VENV) $(PEERS_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-pins: $(INSTALLED)  ## resolve requirements.txt anew from pyproject.toml, and the peers' beside it
+pins: $(INSTALLED)  ## update the pinned versions in requirements.txt and benchmarks/peers/requirements.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
 		--extra dev --upgrade pyproject.toml --output-file requirements.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
